@@ -1,0 +1,172 @@
+"""The lake: Delta tables partitioned by day, each partition committed whole, once per content.
+
+A partition is addressed by the fingerprint of what it was made from. The fingerprint is stored with the
+commit as a Delta application transaction (`<table>/ds=<ds>`), so "is this day already built?" is answered
+by the table's own log, atomically with the data.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as pads
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
+
+from features.schema import DS
+
+log = logging.getLogger(__name__)
+
+ROWS_PER_GROUP = 65_536
+_FINGERPRINT_DIGITS = 15  # 60 bits: a Delta transaction version is a signed 64-bit integer
+_COMMIT_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partition:
+    """One day of one table: `version` is a table version in which it can be read for ever."""
+
+    table: str
+    ds: date
+    version: int
+    fingerprint: str
+
+
+class MissingPartitionError(ValueError):
+    """The day is not in the table."""
+
+
+class Lake:
+    """The Delta tables under one root, a local path or an object-store URI."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = str(root).rstrip("/")
+
+    def uri(self, table: str) -> str:
+        """Where `table` (for example `examples/globo`) lives."""
+        return f"{self.root}/{table}"
+
+    def open(self, table: str, *, version: int | None = None) -> DeltaTable | None:
+        """The Delta table, at `version` or the newest; None before its first commit."""
+        try:
+            return DeltaTable(self.uri(table), version=version)
+        except TableNotFoundError:
+            return None
+
+    def find(self, table: str, ds: date) -> Partition | None:
+        """The day's partition as it stands now, or None."""
+        delta = self.open(table)
+        return None if delta is None else _partition_of(delta, table, ds)
+
+    def get(self, table: str, ds: date) -> Partition:
+        """The day's partition; MissingPartitionError names table and day."""
+        partition = self.find(table, ds)
+        if partition is None:
+            raise MissingPartitionError(
+                f"{table} has no partition ds={ds} under {self.root}; run the step that writes it for {ds} first"
+            )
+        return partition
+
+    def days(self, table: str) -> list[date]:
+        """The days committed to the table, oldest first (a day without rows has left no file and is not listed)."""
+        delta = self.open(table)
+        if delta is None:
+            return []
+        return sorted({date.fromisoformat(p[DS]) for p in delta.partitions() if p.get(DS)})
+
+    def commit(
+        self,
+        table: str,
+        ds: date,
+        data: pa.Table | pa.RecordBatchReader,
+        *,
+        fingerprint: str,
+        metadata: Mapping[str, Any] | None = None,
+        configuration: Mapping[str, str] | None = None,
+        writer: WriterProperties | None = None,
+    ) -> Partition:
+        """Write the day's partition in one commit; a partition with this fingerprint is left as it is.
+
+        `data` has no `ds` column. Readers see the old partition until the commit and the new one after it;
+        of two writers of the same content one wins and the other finds its work done.
+        `configuration` becomes table properties when the table is made.
+        """
+        key = fingerprint[:_FINGERPRINT_DIGITS]
+        existing = self.find(table, ds)
+        if existing is not None and existing.fingerprint == key:
+            log.info("lake unchanged table=%s ds=%s version=%d fingerprint=%s", table, ds, existing.version, key)
+            return existing
+        application = _application(table, ds)
+        properties = CommitProperties(
+            custom_metadata={"usermodel.ds": ds.isoformat(), "usermodel.fingerprint": key}
+            | {f"usermodel.{name}": str(value) for name, value in (metadata or {}).items()},
+            app_transactions=[Transaction(application, int(key, 16))],
+            max_commit_retries=_COMMIT_ATTEMPTS,
+        )
+        try:
+            write_deltalake(
+                self.uri(table),
+                _with_ds(data, ds),
+                mode="overwrite",
+                predicate=None if self.open(table) is None else f"{DS} = '{ds}'",
+                partition_by=[DS],
+                configuration=configuration,
+                commit_properties=properties,
+                writer_properties=writer or WriterProperties(compression="LZ4", max_row_group_size=ROWS_PER_GROUP),
+            )
+        except CommitFailedError:
+            winner = self.find(table, ds)
+            if winner is None or winner.fingerprint != key:
+                raise
+            log.info("lake lost the race to an equal commit table=%s ds=%s version=%d", table, ds, winner.version)
+            return winner
+        partition = self.get(table, ds)
+        log.info("lake committed table=%s ds=%s version=%d fingerprint=%s", table, ds, partition.version, key)
+        return partition
+
+    def dataset(self, partition: Partition) -> pads.Dataset:
+        """The partition at its version, as an Arrow dataset (lazy: project and filter before reading)."""
+        delta = DeltaTable(self.uri(partition.table), version=partition.version)
+        return delta.to_pyarrow_dataset(partitions=[(DS, "=", partition.ds.isoformat())])
+
+    def read(self, partition: Partition, *, columns: list[str] | None = None) -> pa.Table:
+        """The partition at its version, in memory, without the `ds` column unless asked for."""
+        dataset = self.dataset(partition)
+        wanted = columns if columns is not None else [name for name in dataset.schema.names if name != DS]
+        return dataset.to_table(columns=wanted)
+
+    def files(self, partition: Partition) -> list[str]:
+        """URIs of the partition's Parquet files, sorted."""
+        delta = DeltaTable(self.uri(partition.table), version=partition.version)
+        return sorted(delta.file_uris(partition_filters=[(DS, "=", partition.ds.isoformat())]))
+
+
+def _application(table: str, ds: date) -> str:
+    return f"{table}/ds={ds}"
+
+
+def _partition_of(delta: DeltaTable, table: str, ds: date) -> Partition | None:
+    committed = delta.transaction_version(_application(table, ds))
+    if committed is None:
+        return None
+    return Partition(
+        table=table, ds=ds, version=delta.version(), fingerprint=f"{committed:0{_FINGERPRINT_DIGITS}x}"
+    )
+
+
+def _with_ds(data: pa.Table | pa.RecordBatchReader, ds: date) -> pa.RecordBatchReader:
+    reader = data.to_reader() if isinstance(data, pa.Table) else data
+    schema = reader.schema.append(pa.field(DS, pa.string()))
+    batches = (
+        pa.RecordBatch.from_arrays(
+            [*batch.columns, pa.repeat(pa.scalar(ds.isoformat()), batch.num_rows)], schema=schema
+        )
+        for batch in reader
+    )
+    return pa.RecordBatchReader.from_batches(schema, batches)

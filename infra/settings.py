@@ -1,0 +1,80 @@
+"""Every setting of the project, and the only module that reads the environment.
+
+A setting comes from, in this order: the environment (`USERMODEL_…`), the file `settings.env` in the home
+folder (written by `usermodel infra up --data …`), the default below.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+LOOPBACK = "127.0.0.1"
+
+
+class Settings(BaseSettings):
+    """The settings of one installation. Frozen: a process reads them once."""
+
+    model_config = SettingsConfigDict(env_prefix="USERMODEL_", frozen=True, extra="ignore")
+
+    home: Path = Field(REPOSITORY / ".local", description="state, logs and credentials of this installation")
+    data_dir: Path | None = Field(None, description="folder of the real logs (the one that holds globo/)")
+    lake_uri: str | None = Field(None, description="root of the Delta tables; default: <home>/lake")
+    mlflow_uri: str | None = Field(None, description="MLflow tracking server; default: the one `infra up` starts")
+    ranks: int = Field(2, ge=1, description="training ranks on this machine, one core each")
+    airflow_port: int = Field(8080, ge=1, le=65535, description="port of Airflow's web server")
+    mlflow_port: int = Field(5000, ge=1, le=65535, description="port of the MLflow server")
+    redis_port: int = Field(6379, ge=1, le=65535, description="port of the embedded Redis")
+    airflow_user: str = Field("admin", description="the user that `infra up` creates in Airflow")
+
+    @property
+    def lake(self) -> str:
+        """Root of the Delta tables."""
+        return self.lake_uri or str(self.home / "lake")
+
+    @property
+    def mlflow(self) -> str:
+        """URI of the MLflow tracking server."""
+        return self.mlflow_uri or f"http://{LOOPBACK}:{self.mlflow_port}"
+
+    @property
+    def airflow(self) -> str:
+        """URL of Airflow's web server."""
+        return f"http://{LOOPBACK}:{self.airflow_port}"
+
+    @property
+    def landing(self) -> Path:
+        """Where generated logs land."""
+        return self.home / "landing"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Training checkpoints, one folder per model."""
+        return self.home / "checkpoints"
+
+    @property
+    def artifacts(self) -> Path:
+        """Sealed snapshots, registered by reference in MLflow; one folder per model."""
+        return self.home / "snapshots"
+
+    @property
+    def logs(self) -> Path:
+        """Logs of services and training jobs."""
+        return self.home / "logs"
+
+
+@cache
+def get_settings() -> Settings:
+    """The settings of this process."""
+    home = Path(os.environ.get("USERMODEL_HOME", REPOSITORY / ".local"))  # noqa: TID251
+    return Settings(_env_file=home / "settings.env")
+
+
+def child_environment(**extra: str) -> dict[str, str]:
+    """The environment for a process we start: this one's, with `extra` on top."""
+    return {**os.environ, **extra}  # noqa: TID251

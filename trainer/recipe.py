@@ -1,0 +1,143 @@
+"""A recipe is the whole configuration of one user model; a consumer, of one downstream model.
+
+Light to import: DAG files read recipes at parse time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date
+
+from features.source import Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One supervision: a label column of the schema and its weight w_t in Eq. 8."""
+
+    name: str
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.weight > 0:
+            raise ValueError(f"task {self.name}: weight is {self.weight}; weights are positive (Eq. 8)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserTower:
+    """Section 3.2: K user embeddings of dimension D (section 5.3: K = 2, D = 96)."""
+
+    num_embeddings: int = 2
+    dim: int = 96
+    hidden: tuple[int, ...] = (512, 256)
+
+    def __post_init__(self) -> None:
+        if self.num_embeddings < 1 or self.dim < 1:
+            raise ValueError(f"user tower of {self.num_embeddings} x {self.dim}; both are at least 1")
+        if self.dim % 4:
+            raise ValueError(f"user tower dim is {self.dim}; embedding kernels need a multiple of 4")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixTower:
+    """Section 3.3: sees the user embeddings and the item side only."""
+
+    hidden: tuple[int, ...] = (256, 128)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """Row-wise Adagrad in backward for the tables, fused Adam for the rest."""
+
+    sparse_lr: float = 0.02
+    dense_lr: float = 1e-3
+    epsilon: float = 1e-8
+
+    def __post_init__(self) -> None:
+        for name in ("sparse_lr", "dense_lr", "epsilon"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"optimizer {name} is {getattr(self, name)}; it must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """Thresholds of the daily gate: past `hold` a person decides, past `reject` the snapshot is refused."""
+
+    ne_max: float = 1.0
+    """Progressive NE of any task above this is rejected: worse than predicting the average."""
+    ne_rise_hold: float = 0.02
+    """Progressive NE of any task this much (absolute) above the day before is held."""
+    calibration: tuple[float, float] = (0.8, 1.25)
+    """Predicted over observed positives outside this range is held."""
+    cosine_min: float = 0.90
+    """Mean cosine of the pooled embeddings of the same users on consecutive days below this is held."""
+    norm_change_max: float = 0.20
+    """Mean relative change of the pooled embeddings' norm above this is held."""
+    coverage_min: float = 1.0
+    """Share of the day's active users that have an embedding; below this is rejected."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """When the day runs: `cron` in `timezone`, first on the data of `start`."""
+
+    start: date
+    cron: str = "0 0 * * *"
+    timezone: str = "UTC"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The whole config of one user model; `name` names its DAG, registry entry, tables and checkpoints."""
+
+    name: str
+    source: Source
+    tasks: tuple[Task, ...]
+    schedule: Schedule
+    user_tower: UserTower = field(default_factory=UserTower)
+    mix_tower: MixTower = field(default_factory=MixTower)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    gate: Gate = field(default_factory=Gate)
+    embedding_dim: int = 32
+    """Dimension of the tables' rows."""
+    batch_size: int = 512
+    """Examples per rank and step."""
+    seed: int = 0
+    pooling_versions: int = 3
+    """Section 5.2: the current and the most recent cached embeddings averaged."""
+    reject_max_share: float = 0.05
+    """More rejected log rows than this fails the day."""
+
+    def __post_init__(self) -> None:
+        known = self.source.schema.tasks
+        for task in self.tasks:
+            if task.name not in known:
+                raise ValueError(f"recipe {self.name}: task {task.name!r} is no label of {self.source.name}: {known}")
+        if not self.tasks:
+            raise ValueError(f"recipe {self.name} has no task; name at least one of {known}")
+        for name in ("batch_size", "pooling_versions", "embedding_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"recipe {self.name}: {name} is {getattr(self, name)}; it is at least 1")
+        if self.embedding_dim % 4:
+            raise ValueError(f"recipe {self.name}: embedding_dim is {self.embedding_dim}; use a multiple of 4")
+        if not 0 <= self.reject_max_share <= 1:
+            raise ValueError(f"recipe {self.name}: reject_max_share is {self.reject_max_share}; it is in [0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownstreamRecipe:
+    """A modest DLRM that consumes a user model's embeddings, retrained with and without them."""
+
+    name: str
+    upstream: str
+    """The user model's recipe."""
+    task: str
+    user_features: tuple[str, ...]
+    """The user-side features it has of its own; item-side features come whole."""
+    embedding_dim: int = 16
+    hidden: tuple[int, ...] = (128, 64)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    batch_size: int = 1024
+    seed: int = 0
+    lookback_days: int = 14
+    """A user's newest embedding at most this many days old is joined."""

@@ -1,0 +1,24 @@
+"""The recipes, by name. Adding a user model is adding a module here and a line below."""
+
+from __future__ import annotations
+
+from trainer.recipe import DownstreamRecipe, Recipe
+from trainer.recipes.demo import demo, demo_ctr
+from trainer.recipes.globo import globo, globo_ctr
+
+USER_MODELS = {"demo": demo, "globo": globo}
+DOWNSTREAM_MODELS = {"demo_ctr": demo_ctr, "globo_ctr": globo_ctr}
+
+
+def get_recipe(name: str) -> Recipe:
+    """The user model's recipe; ValueError lists the known ones."""
+    if name not in USER_MODELS:
+        raise ValueError(f"there is no recipe {name!r}; known: {', '.join(sorted(USER_MODELS))}")
+    return USER_MODELS[name]()
+
+
+def get_downstream(name: str) -> DownstreamRecipe:
+    """The downstream model's recipe; ValueError lists the known ones."""
+    if name not in DOWNSTREAM_MODELS:
+        raise ValueError(f"there is no downstream model {name!r}; known: {', '.join(sorted(DOWNSTREAM_MODELS))}")
+    return DOWNSTREAM_MODELS[name]()

@@ -1,0 +1,23 @@
+"""`globo`: the click log of a news portal."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from features.sources.globo import GloboClicks
+from trainer.recipe import DownstreamRecipe, Recipe, Schedule, Task
+
+
+def globo() -> Recipe:
+    """Clicks against sampled negatives, and clicks that begin a longer visit."""
+    return Recipe(
+        name="globo",
+        source=GloboClicks(),
+        tasks=(Task(name="click"), Task(name="engaged", weight=0.5)),
+        schedule=Schedule(start=date(2017, 10, 1), timezone="America/Sao_Paulo"),
+    )
+
+
+def globo_ctr() -> DownstreamRecipe:
+    """A small click model that knows the context of the visit, but nothing of the user's history."""
+    return DownstreamRecipe(name="globo_ctr", upstream="globo", task="click", user_features=())
