@@ -68,6 +68,16 @@ class Settings(BaseSettings):
         return self.home / "logs"
 
 
+    def remember(self, *, data_dir: Path) -> Settings:
+        """Keep `data_dir` in `settings.env`, so that services and later commands find the logs too."""
+        folder = data_dir.resolve()
+        if not folder.is_dir():
+            raise ValueError(f"{data_dir} is no folder; give the one that holds the logs")
+        self.home.mkdir(parents=True, exist_ok=True)
+        (self.home / "settings.env").write_text(f"USERMODEL_DATA_DIR={folder}\n")
+        return self.model_copy(update={"data_dir": folder})
+
+
 @cache
 def get_settings() -> Settings:
     """The settings of this process."""

@@ -5,8 +5,9 @@ Light to import: DAG files read recipes at parse time.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 
 from features.source import Source
 
@@ -79,11 +80,30 @@ class Gate:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """When the day runs: `cron` in `timezone`, first on the data of `start`."""
+    """When the day runs: `cron` in `timezone`, on the data of `start` to `end` (None: every day from then on)."""
 
     start: date
+    end: date | None = None
     cron: str = "0 0 * * *"
     timezone: str = "UTC"
+
+    def __post_init__(self) -> None:
+        if self.end is not None and self.end < self.start:
+            raise ValueError(f"schedule ends on {self.end}, before it starts on {self.start}")
+
+    def first_days(self, count: int) -> tuple[date, ...]:
+        """The first `count` days of data, or as many as there are."""
+        days = (self.start + timedelta(days=offset) for offset in range(count))
+        return tuple(day for day in days if self.end is None or day <= self.end)
+
+    def check(self, days: Sequence[date]) -> None:
+        """ValueError unless every day is one of this schedule's."""
+        outside = [day for day in days if day < self.start or (self.end is not None and day > self.end)]
+        if outside:
+            raise ValueError(
+                f"{', '.join(map(str, outside))}: outside the schedule, {self.start} to {self.end or 'today'}; "
+                "choose days within it, or change the recipe's schedule"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ def demo() -> Recipe:
         name="demo",
         source=SyntheticWorld(name="demo"),
         tasks=(Task(name="click"), Task(name="conversion", weight=0.5)),
-        schedule=Schedule(start=date(2026, 1, 1)),
+        schedule=Schedule(start=date(2026, 1, 1), end=date(2026, 1, 31)),
         user_tower=UserTower(),
     )
 

@@ -14,7 +14,7 @@ def globo() -> Recipe:
         name="globo",
         source=GloboClicks(),
         tasks=(Task(name="click"), Task(name="engaged", weight=0.5)),
-        schedule=Schedule(start=date(2017, 10, 1), timezone="America/Sao_Paulo"),
+        schedule=Schedule(start=date(2017, 10, 1), end=date(2017, 10, 12), timezone="Etc/GMT+3"),
     )
 
 

@@ -1,0 +1,44 @@
+"""What the DAG files share: task defaults, assets, and the words of a partition event."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import Asset, ExceptionRetryPolicy, RetryAction, RetryRule
+from airflow.sdk.timezone import make_aware
+
+if TYPE_CHECKING:
+    from datetime import date
+
+RETRY_POLICY = ExceptionRetryPolicy(
+    rules=[
+        RetryRule(
+            exception=["builtins.ValueError", "builtins.FileNotFoundError"],
+            action=RetryAction.FAIL,
+            reason="the input is at fault: the same attempt would fail again",
+        )
+    ]
+)
+
+TASK_DEFAULTS: dict[str, Any] = {
+    "retries": 2,
+    "retry_delay": timedelta(seconds=30),
+    "retry_policy": RETRY_POLICY,
+    "execution_timeout": timedelta(hours=6),
+}
+
+
+def midnight(day: date, timezone: str) -> datetime:
+    """The start of `day` in `timezone`."""
+    return make_aware(datetime(day.year, day.month, day.day), timezone)
+
+
+def data_day(timezone: str) -> str:
+    """Template of the run's day of data, [D, D+1): the start of its data interval in the source's time zone."""
+    return f"{{{{ data_interval_start.in_timezone('{timezone}').strftime('%Y-%m-%d') }}}}"
+
+
+def embeddings_asset(model: str) -> Asset:
+    """The asset whose partition `ds` says: the embeddings of `ds` are promoted and may be consumed."""
+    return Asset(name=f"user_embeddings/{model}", group="user_embeddings")

@@ -1,0 +1,44 @@
+"""`downstream_<name>`: one DAG per consumer, one run per promoted day of the user model it reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import DAG, PartitionedAssetTimetable, task
+from dags import steps
+from dags.common import TASK_DEFAULTS, embeddings_asset, midnight
+from trainer.recipes import DOWNSTREAM_MODELS, get_recipe
+
+if TYPE_CHECKING:
+    from trainer.recipe import DownstreamRecipe
+
+DOC = """
+Scores the downstream model, with and without the user embeddings, on the promoted day; then trains both one
+day further. The embeddings are joined as of the day before. One run per partition of the asset, also on
+retry and backfill. By hand: `usermodel trainer downstream --name N --ds D`.
+"""
+
+
+def downstream_model(downstream: DownstreamRecipe) -> DAG:
+    """The consumer's DAG, triggered by each promoted partition."""
+    schedule = get_recipe(downstream.upstream).schedule
+
+    @task
+    def retrain(downstream: str, *, dag_run: Any = None) -> dict[str, Any]:
+        return steps.retrain_downstream(downstream, dag_run.partition_key)
+
+    with DAG(
+        dag_id=f"downstream_{downstream.name}",
+        schedule=PartitionedAssetTimetable(assets=embeddings_asset(downstream.upstream)),
+        start_date=midnight(schedule.start, schedule.timezone),
+        max_active_runs=1,
+        default_args=TASK_DEFAULTS,
+        doc_md=DOC,
+        tags=["downstream", downstream.upstream],
+    ) as dag:
+        retrain(downstream.name)
+    return dag
+
+
+for name, downstream_function in DOWNSTREAM_MODELS.items():
+    globals()[f"downstream_{name}"] = downstream_model(downstream_function())

@@ -1,0 +1,129 @@
+"""The steps of the day, as both a DAG's task and the command line call them: names and days in, plain values out.
+
+Light to import: each step imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datetime import date
+
+    from infra.settings import Settings
+    from trainer.recipe import Recipe
+
+
+def _resolve(recipe: str, ds: str) -> tuple[Recipe, date, Settings]:
+    from features.days import parse_day
+    from infra.settings import get_settings
+    from trainer.recipes import get_recipe
+
+    return get_recipe(recipe), parse_day(ds), get_settings()
+
+
+def build_examples(recipe: str, ds: str) -> dict[str, Any]:
+    """The day's log becomes examples, rejected rows with reasons, and user features."""
+    config, day, settings = _resolve(recipe, ds)
+    from features.examples import build_examples
+
+    return build_examples(
+        config.source, day, settings=settings, reject_max_share=config.reject_max_share
+    ).summary()
+
+
+def train(recipe: str, ds: str, *, after_gap: bool = False) -> dict[str, Any]:
+    """One pass over the day's examples, warm-started from the day before."""
+    config, day, settings = _resolve(recipe, ds)
+    from trainer.job import train
+
+    return train(config, day, settings=settings, after_gap=after_gap).summary()
+
+
+def publish(recipe: str, ds: str) -> dict[str, Any]:
+    """The trained user tower becomes a sealed, registered version, alias `candidate`."""
+    config, day, settings = _resolve(recipe, ds)
+    from snapshots.publish import publish
+
+    return publish(config, day, settings=settings).summary()
+
+
+def infer(recipe: str, ds: str) -> dict[str, Any]:
+    """Every active user of the day is embedded with the day's version, and pooled."""
+    config, day, settings = _resolve(recipe, ds)
+    from snapshots.inference import infer
+
+    return infer(config, day, settings=settings).summary()
+
+
+def check_shift(recipe: str, ds: str) -> dict[str, Any]:
+    """How far users moved, by model alone and as consumers see it."""
+    config, day, settings = _resolve(recipe, ds)
+    from snapshots.shift import check_shift
+
+    return check_shift(config, day, settings=settings).summary()
+
+
+def gate(recipe: str, ds: str) -> dict[str, Any]:
+    """The verdict on the day: promote, hold or reject, by the recipe's thresholds."""
+    config, day, settings = _resolve(recipe, ds)
+    from snapshots.gate import gate
+
+    return gate(config, day, settings=settings).summary()
+
+
+def promote(recipe: str, ds: str, *, by: str) -> dict[str, Any]:
+    """The day's version becomes champion and its embeddings visible to consumers."""
+    config, day, settings = _resolve(recipe, ds)
+    from snapshots.promotion import promote
+
+    return promote(config, day, settings=settings, by=by).summary()
+
+
+def hold(recipe: str, ds: str) -> dict[str, Any]:
+    """The day waits for a person; the on-call is told."""
+    config, day, settings = _resolve(recipe, ds)
+    from snapshots.promotion import hold
+
+    return hold(config, day, settings=settings).summary()
+
+
+def reject(recipe: str, ds: str, *, by: str) -> dict[str, Any]:
+    """The day's version is refused; the on-call is told."""
+    config, day, settings = _resolve(recipe, ds)
+    from snapshots.promotion import reject
+
+    return reject(config, day, settings=settings, by=by).summary()
+
+
+def read_report(recipe: str, ds: str) -> str:
+    """The day's report, as Markdown."""
+    config, day, settings = _resolve(recipe, ds)
+    from snapshots.report import read_report
+
+    return read_report(config, day, settings=settings)
+
+
+def retrain_downstream(downstream: str, ds: str) -> dict[str, Any]:
+    """One downstream model scored on the day, then trained with it, with and without the embeddings."""
+    from features.days import parse_day
+    from infra.settings import get_settings
+    from snapshots.registry import Registry
+    from trainer.downstream.retrain import retrain
+    from trainer.downstream.tracking import log_day
+    from trainer.recipes import get_downstream
+
+    settings, day, config = get_settings(), parse_day(ds), get_downstream(downstream)
+    promoted = Registry(settings).promoted_embeddings(config.upstream, before=day)
+    trained = retrain(config, day, settings=settings, promoted=promoted)
+    log_day(trained, settings=settings)
+    return trained.summary()
+
+
+def rollback(recipe: str, *, by: str) -> dict[str, Any]:
+    """The champion before becomes champion again."""
+    from infra.settings import get_settings
+    from snapshots.promotion import rollback
+    from trainer.recipes import get_recipe
+
+    return rollback(get_recipe(recipe), settings=get_settings(), by=by).summary()

@@ -1,0 +1,150 @@
+"""A small client of Airflow's REST API: what `infra up` and the command line ask of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import httpx
+
+from infra.settings import Settings
+
+TIMEOUT_SECONDS = 30.0
+PAGE = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskState:
+    """One task instance of one day."""
+
+    run_id: str
+    task: str
+    state: str | None
+    seconds: float | None
+    try_number: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One DAG run; `day` is the start of its data interval or its partition key."""
+
+    run_id: str
+    day: str
+    state: str
+    run_type: str
+
+
+class Airflow:
+    """The REST API of the Airflow that `infra up` starts. Use as a context manager."""
+
+    def __init__(self, settings: Settings, *, token: str) -> None:
+        self._client = httpx.Client(
+            base_url=f"{settings.airflow}/api/v2",
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=TIMEOUT_SECONDS,
+        )
+
+    def __enter__(self) -> Airflow:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def _call(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
+        response = self._client.request(method, path, **kwargs)
+        if response.is_error:
+            raise RuntimeError(f"Airflow refused {method} {path}: {response.status_code} {response.text[:500]}")
+        answer: dict[str, Any] = response.json() if response.content else {}
+        return answer
+
+    def dag_ids(self) -> set[str]:
+        """The DAGs that Airflow knows (it parses the files some seconds after its start)."""
+        return {dag["dag_id"] for dag in self._call("GET", "/dags", params={"limit": PAGE})["dags"]}
+
+    def import_errors(self) -> list[str]:
+        """What is wrong with DAG files, one text each."""
+        return [e["stack_trace"] for e in self._call("GET", "/importErrors")["import_errors"]]
+
+    def unpause(self, dag_id: str) -> None:
+        """Let the DAG's runs be scheduled."""
+        self._call("PATCH", f"/dags/{dag_id}", json={"is_paused": False})
+
+    def backfill(self, dag_id: str, first: datetime, last: datetime) -> bool:
+        """Run the days that have no successful run yet, in order; False if a backfill of the DAG is under way."""
+        response = self._client.post(
+            "/backfills",
+            json={
+                "dag_id": dag_id,
+                "from_date": first.isoformat(),
+                "to_date": last.isoformat(),
+                "reprocess_behavior": "failed",
+                "max_active_runs": 1,
+            },
+        )
+        if response.status_code == httpx.codes.CONFLICT:
+            return False
+        if response.is_error:
+            raise RuntimeError(f"Airflow refused to backfill {dag_id}: {response.status_code} {response.text[:500]}")
+        return True
+
+    def runs(self, dag_id: str, *, timezone: str = "UTC") -> list[Run]:
+        """Every run of the DAG."""
+        answer = self._call("GET", f"/dags/{dag_id}/dagRuns", params={"limit": PAGE})
+        return [
+            Run(
+                run_id=run["dag_run_id"],
+                day=_day_of(run, timezone),
+                state=run["state"],
+                run_type=run["run_type"],
+            )
+            for run in answer["dag_runs"]
+        ]
+
+    def tasks(self, dag_id: str, run_id: str = "~") -> list[TaskState]:
+        """The task instances of a run, or of every run."""
+        answer = self._call(
+            "GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances", params={"limit": PAGE}
+        )
+        return [
+            TaskState(
+                run_id=task["dag_run_id"],
+                task=task["task_id"],
+                state=task["state"],
+                seconds=task["duration"],
+                try_number=task["try_number"],
+            )
+            for task in answer["task_instances"]
+        ]
+
+    def last_words(self, dag_id: str, run_id: str, task: TaskState) -> str:
+        """The error that ended a task, from its log."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task.task}/logs/{task.try_number}"
+        answer = self._call("GET", path, params={"full_content": True}, headers={"Accept": "application/json"})
+        events = [entry for entry in answer["content"] if isinstance(entry, dict)]
+        for entry in reversed(events):
+            for error in entry.get("error_detail") or []:
+                return f"{error['exc_type']}: {error['exc_value']}"
+        return " | ".join(str(entry.get("event", "")) for entry in events[-3:])
+
+    def announce(self, asset: str, ds: date, extra: dict[str, Any]) -> None:
+        """Emit the asset's partition event for a day that was promoted outside of a DAG run."""
+        found = self._call("GET", "/assets", params={"name_pattern": asset})["assets"]
+        ids = [entry["id"] for entry in found if entry["name"] == asset]
+        if not ids:
+            raise RuntimeError(f"Airflow knows no asset {asset!r}")
+        self._call(
+            "POST",
+            "/assets/events",
+            json={"asset_id": ids[0], "partition_key": ds.isoformat(), "extra": extra},
+        )
+
+
+def _day_of(run: dict[str, Any], timezone: str) -> str:
+    if run.get("partition_key"):
+        return str(run["partition_key"])
+    start = run.get("data_interval_start")
+    if start is None:
+        return str((run.get("conf") or {}).get("ds", ""))
+    return datetime.fromisoformat(start).astimezone(ZoneInfo(timezone)).date().isoformat()

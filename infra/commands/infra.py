@@ -1,0 +1,70 @@
+"""`usermodel infra …`: services, and the loop over some days."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infra.commands.options import RecipeName
+from infra.settings import get_settings
+
+group = typer.Typer(help="Services, and the daily loop over some days.", no_args_is_help=True)
+
+DEMO_DAYS = 5
+
+
+@group.command()
+def up(
+    recipe: RecipeName = "demo",
+    days: Annotated[
+        str | None, typer.Option(help="FIRST..LAST or one day; default: the recipe's first five days.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the real logs; kept in settings.env as USERMODEL_DATA_DIR.")
+    ] = None,
+    services_only: Annotated[bool, typer.Option("--services-only", help="Start the services, run no day.")] = False,
+) -> None:
+    """Start the services and run the daily loop over some days."""
+    from features.days import parse_days
+    from infra import services
+    from infra.airflow import Airflow
+    from infra.commands.loop import run_days
+    from infra.commands.summary import print_summary
+    from trainer.recipes import get_recipe
+
+    started = time.monotonic()
+
+    def say(text: str) -> None:
+        typer.echo(f"[{time.monotonic() - started:5.0f} s] {text}")
+
+    config = get_recipe(recipe)
+    wanted = parse_days(days) if days is not None else config.schedule.first_days(DEMO_DAYS)
+    config.schedule.check(wanted)
+    settings = get_settings() if data is None else get_settings().remember(data_dir=data)
+    if not services.start(settings, progress=say):
+        say("the services are up already")
+    if not services_only:
+        with Airflow(settings, token=services.airflow_token(settings)) as airflow:
+            run_days(airflow, config, wanted, say=say)
+        print_summary(config, wanted, settings=settings)
+    typer.echo(services.how_to_log_in(settings))
+
+
+@group.command()
+def down() -> None:
+    """Stop every service; state stays under .local."""
+    from infra import services
+
+    services.stop(get_settings(), progress=typer.echo)
+
+
+@group.command()
+def status() -> None:
+    """What runs, where, and how healthy it is."""
+    from infra import services
+
+    for service in services.status(get_settings()):
+        typer.echo(service.line())

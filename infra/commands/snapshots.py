@@ -1,0 +1,68 @@
+"""`usermodel snapshots …`: publish, embed, judge, promote."""
+
+from __future__ import annotations
+
+import getpass
+from typing import Annotated
+
+import typer
+
+from dags import steps
+from infra.commands.options import Day, RecipeName, show
+
+group = typer.Typer(help="Snapshots: publish, embed, judge, promote.", no_args_is_help=True)
+By = Annotated[str, typer.Option("--by", help="Who decides; recorded with the decision.")]
+
+
+@group.command()
+def publish(recipe: RecipeName, ds: Day) -> None:
+    """Register the day's user tower as a sealed version, alias `candidate`."""
+    show(steps.publish(recipe, ds))
+
+
+@group.command()
+def infer(recipe: RecipeName, ds: Day) -> None:
+    """Embed every active user of the day."""
+    show(steps.infer(recipe, ds))
+
+
+@group.command()
+def shift(recipe: RecipeName, ds: Day) -> None:
+    """Measure how far the embeddings moved."""
+    show(steps.check_shift(recipe, ds))
+
+
+@group.command()
+def gate(recipe: RecipeName, ds: Day) -> None:
+    """Judge the day by the recipe's thresholds."""
+    show(steps.gate(recipe, ds))
+
+
+@group.command()
+def report(recipe: RecipeName, ds: Day) -> None:
+    """Print the day's report."""
+    typer.echo(steps.read_report(recipe, ds))
+
+
+@group.command()
+def promote(recipe: RecipeName, ds: Day, by: By = getpass.getuser()) -> None:
+    """Make the day's version the champion and its embeddings visible to consumers."""
+    show(steps.promote(recipe, ds, by=by))
+
+
+@group.command()
+def hold(recipe: RecipeName, ds: Day) -> None:
+    """Keep the day's version from consumers until a person decides."""
+    show(steps.hold(recipe, ds))
+
+
+@group.command()
+def reject(recipe: RecipeName, ds: Day, by: By = getpass.getuser()) -> None:
+    """Refuse the day's version."""
+    show(steps.reject(recipe, ds, by=by))
+
+
+@group.command()
+def rollback(recipe: RecipeName, by: By = getpass.getuser()) -> None:
+    """Make the previous champion the champion again."""
+    show(steps.rollback(recipe, by=by))
