@@ -68,14 +68,18 @@ class Settings(BaseSettings):
         return self.home / "logs"
 
 
-    def remember(self, *, data_dir: Path) -> Settings:
-        """Keep `data_dir` in `settings.env`, so that services and later commands find the logs too."""
-        folder = data_dir.resolve()
-        if not folder.is_dir():
-            raise ValueError(f"{data_dir} is no folder; give the one that holds the logs")
+    def remember(self, *, data_dir: Path | None = None) -> Settings:
+        """Keep what was set in `settings.env`, so that services and later commands see the same settings."""
+        kept = self
+        if data_dir is not None:
+            if not data_dir.is_dir():
+                raise ValueError(f"{data_dir} is no folder; give the one that holds the logs")
+            kept = self.model_copy(update={"data_dir": data_dir.resolve()})
+        chosen = kept.model_dump(mode="json", include=kept.model_fields_set - {"home"}, exclude_none=True)
         self.home.mkdir(parents=True, exist_ok=True)
-        (self.home / "settings.env").write_text(f"USERMODEL_DATA_DIR={folder}\n")
-        return self.model_copy(update={"data_dir": folder})
+        lines = [f"USERMODEL_{name.upper()}={value}\n" for name, value in sorted(chosen.items())]
+        (self.home / "settings.env").write_text("".join(lines))
+        return kept
 
 
 @cache

@@ -43,7 +43,7 @@ def up(
     config = get_recipe(recipe)
     wanted = parse_days(days) if days is not None else config.schedule.first_days(DEMO_DAYS)
     config.schedule.check(wanted)
-    settings = get_settings() if data is None else get_settings().remember(data_dir=data)
+    settings = get_settings().remember(data_dir=data)
     if not services.start(settings, progress=say):
         say("the services are up already")
     if not services_only:

@@ -1,0 +1,83 @@
+"""Every DAG file parses, cheaply, and each DAG is the list of steps that the architecture names."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.settings import REPOSITORY, child_environment
+from trainer.recipes import DOWNSTREAM_MODELS, USER_MODELS
+
+HEAVY = ("torch", "torchrec", "pyarrow", "mlflow", "deltalake", "polars", "numpy", "matplotlib")
+DAG_FILES = ("dags.user_models", "dags.reviews", "dags.downstreams")
+
+
+@pytest.fixture(scope="module")
+def dagbag(airflow_home: Path) -> Any:
+    from airflow.dag_processing.dagbag import DagBag
+
+    return DagBag(dag_folder=str(REPOSITORY / "dags"), include_examples=False)
+
+
+def test_no_import_errors(dagbag: Any) -> None:
+    assert dagbag.import_errors == {}
+    expected = {f"{kind}_{name}" for name in USER_MODELS for kind in ("user_model", "review")}
+    expected |= {f"downstream_{name}" for name in DOWNSTREAM_MODELS}
+    assert set(dagbag.dags) == expected
+
+
+@pytest.mark.parametrize("recipe", sorted(USER_MODELS))
+def test_user_model_is_the_day(dagbag: Any, recipe: str) -> None:
+    dag = dagbag.dags[f"user_model_{recipe}"]
+    line = ["build_examples", "train", "publish", "infer", "check_shift", "gate"]
+    for earlier, later in zip(line, line[1:], strict=False):
+        assert dag.get_task(earlier).downstream_task_ids == {later}
+    assert dag.get_task("gate").downstream_task_ids == {"promote", "hold", "reject"}
+    assert dag.get_task("hold").downstream_task_ids == {"request_review"}
+    assert dag.max_active_runs == 1
+    assert dag.catchup is False
+    assert [asset.name for asset in dag.get_task("promote").outlets] == [f"user_embeddings/{recipe}"]
+
+
+@pytest.mark.parametrize("recipe", sorted(USER_MODELS))
+def test_review_holds_by_default(dagbag: Any, recipe: str) -> None:
+    decide = dagbag.dags[f"review_{recipe}"].get_task("decide")
+    assert decide.defaults == ["hold"]
+    assert decide.response_timeout is not None
+    assert set(decide.options) == {"hold", "promote", "reject"}
+    assert decide.downstream_task_ids == {"keep_on_hold", "promote", "reject"}
+
+
+@pytest.mark.parametrize("name", sorted(DOWNSTREAM_MODELS))
+def test_downstream_runs_per_promoted_partition(dagbag: Any, name: str) -> None:
+    dag = dagbag.dags[f"downstream_{name}"]
+    assert dag.timetable.partitioned
+    assert dag.timetable.asset_condition.name == f"user_embeddings/{DOWNSTREAM_MODELS[name]().upstream}"
+
+
+def test_every_task_retries_but_not_bad_input(dagbag: Any) -> None:
+    for dag in dagbag.dags.values():
+        for task in dag.tasks:
+            assert task.retries == 2, task
+            assert task.retry_policy.rules[0].matches(ValueError("bad input")), task
+            assert task.execution_timeout is not None, task
+        assert dag.doc_md, dag.dag_id
+        assert dag.tags, dag.dag_id
+
+
+@pytest.mark.parametrize("module", DAG_FILES)
+def test_parsing_imports_nothing_heavy(module: str, airflow_home: Path) -> None:
+    program = f"import sys, {module}; print(*sorted(set({HEAVY!r}) & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=REPOSITORY,
+        env=child_environment(AIRFLOW_HOME=str(airflow_home)),
+    )
+    assert done.stdout.strip() == ""
