@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from airflow.sdk import Asset, ExceptionRetryPolicy, RetryAction, RetryRule
-from airflow.sdk.timezone import make_aware
 
 if TYPE_CHECKING:
     from datetime import date
@@ -31,7 +31,7 @@ TASK_DEFAULTS: dict[str, Any] = {
 
 def midnight(day: date, timezone: str) -> datetime:
     """The start of `day` in `timezone`."""
-    return make_aware(datetime(day.year, day.month, day.day), timezone)
+    return datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(timezone))
 
 
 def data_day(timezone: str) -> str:

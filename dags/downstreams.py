@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import DAG, PartitionedAssetTimetable, task
+from airflow.sdk.exceptions import AirflowSkipException
 from dags import steps
 from dags.common import TASK_DEFAULTS, embeddings_asset, midnight
 from trainer.recipes import DOWNSTREAM_MODELS, get_recipe
@@ -25,7 +26,10 @@ def downstream_model(downstream: DownstreamRecipe) -> DAG:
 
     @task
     def retrain(downstream: str, *, dag_run: Any = None) -> dict[str, Any]:
-        return steps.retrain_downstream(downstream, dag_run.partition_key)
+        try:
+            return steps.retrain_downstream(downstream, dag_run.partition_key)
+        except steps.NothingToJoinError as nothing:
+            raise AirflowSkipException(str(nothing)) from nothing
 
     with DAG(
         dag_id=f"downstream_{downstream.name}",

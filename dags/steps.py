@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from trainer.recipe import Recipe
 
 
+class NothingToJoinError(ValueError):
+    """No promoted embedding is older than the day: a consumer begins with the second promoted day."""
+
+
 def _resolve(recipe: str, ds: str) -> tuple[Recipe, date, Settings]:
     from features.days import parse_day
     from infra.settings import get_settings
@@ -109,13 +113,17 @@ def retrain_downstream(downstream: str, ds: str) -> dict[str, Any]:
     from features.days import parse_day
     from infra.settings import get_settings
     from snapshots.registry import Registry
+    from trainer.downstream.joined import NoEmbeddingsError
     from trainer.downstream.retrain import retrain
     from trainer.downstream.tracking import log_day
     from trainer.recipes import get_downstream
 
     settings, day, config = get_settings(), parse_day(ds), get_downstream(downstream)
     promoted = Registry(settings).promoted_embeddings(config.upstream, before=day)
-    trained = retrain(config, day, settings=settings, promoted=promoted)
+    try:
+        trained = retrain(config, day, settings=settings, promoted=promoted)
+    except NoEmbeddingsError as nothing:
+        raise NothingToJoinError(str(nothing)) from nothing
     log_day(trained, settings=settings)
     return trained.summary()
 

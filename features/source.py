@@ -35,6 +35,10 @@ class Landed:
 class LogReader(Protocol):
     """Turns one day's log and the user state of the day before into examples. Pure in (log, state)."""
 
+    @property
+    def state_days(self) -> int:
+        """How many days before ds the user state is looked for; 0: the reader needs none."""
+
     def log_files(self, ds: date) -> list[Path]:
         """The files of the day's landed log and what they are joined with; FileNotFoundError names the missing."""
 

@@ -92,3 +92,8 @@ def get_settings() -> Settings:
 def child_environment(**extra: str) -> dict[str, str]:
     """The environment for a process we start: this one's, with `extra` on top."""
     return {**os.environ, **extra}  # noqa: TID251
+
+
+def torchrun_rank() -> tuple[int, int, int]:
+    """(rank, world size, local world size), as torchrun tells them to this process."""
+    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])  # noqa: TID251

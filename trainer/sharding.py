@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from torchrec.distributed.embedding_types import EmbeddingComputeKernel
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints, Topology
+from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
 from torchrec.distributed.types import ShardingPlan, ShardingType
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.optim import RowWiseAdagrad
@@ -27,6 +29,9 @@ from trainer.model.sum_model import SumModel
 SHARDING_TYPES = (ShardingType.TABLE_WISE.value, ShardingType.ROW_WISE.value)
 """Table- and row-wise checkpoints load into each other at any number of ranks. Column-wise ones do not: their
 row-wise Adagrad state has one column per shard. Data-parallel tables would leave the in-backward optimizer."""
+
+_MEMORY_RESERVE = 0.15
+"""The share of a rank's memory that the planner leaves for the dense part and the batches."""
 
 
 class CpuEmbeddingBagCollectionSharder(EmbeddingBagCollectionSharder):
@@ -83,6 +88,7 @@ def plan(model: nn.Module, *, world_size: int, local_world_size: int, batch_size
         topology=Topology(world_size=world_size, local_world_size=local_world_size, compute_device="cpu"),
         batch_size=batch_size,
         constraints=constraints,
+        storage_reservation=FixedPercentageStorageReservation(_MEMORY_RESERVE),
     )
     return planner.plan(model, [CpuEmbeddingBagCollectionSharder()])
 
@@ -99,17 +105,17 @@ def build(config: TrainingConfig, *, local_world_size: int) -> ShardedModel:
             collection.parameters(),
             {"lr": config.optimizer.sparse_lr, "eps": config.optimizer.epsilon},
         )
-    module = DistributedModelParallel(
-        module=model,
-        device=torch.device("cpu"),
-        plan=plan(
-            model,
-            world_size=dist.get_world_size(),
-            local_world_size=local_world_size,
-            batch_size=config.batch_size,
-        ),
-        sharders=[CpuEmbeddingBagCollectionSharder()],
+    sharding_plan = plan(
+        model, world_size=dist.get_world_size(), local_world_size=local_world_size, batch_size=config.batch_size
     )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
+        module = DistributedModelParallel(
+            module=model,
+            device=torch.device("cpu"),
+            plan=sharding_plan,
+            sharders=[CpuEmbeddingBagCollectionSharder()],
+        )
     initialise_tables(module, seed=config.seed)
     dense = KeyedOptimizerWrapper(
         dict(in_backward_optimizer_filter(module.named_parameters())),

@@ -34,7 +34,7 @@ class TrackingUnavailableError(ConnectionError):
 
 
 def connect(settings: Settings) -> MlflowClient:
-    """A client of `settings.mlflow`; a server that is down raises at once, not after MLflow's minutes of retries."""
+    """A client of `settings.mlflow`; one that is down raises at once, without MLflow's long retries."""
     uri = settings.mlflow
     if urlsplit(uri).scheme in ("http", "https"):
         _probe(uri)

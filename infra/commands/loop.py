@@ -15,7 +15,7 @@ POLL_SECONDS = 1.0
 PARSE_TIMEOUT_SECONDS = 120.0
 DOWNSTREAM_TIMEOUT_SECONDS = 600.0
 FINISHED = frozenset({"success", "failed"})
-DONE = frozenset({"success", "failed", "upstream_failed"})
+DONE = frozenset({"success", "failed"})
 
 Say = Callable[[str], None]
 

@@ -1,4 +1,9 @@
-"""The initial embedding layers of one side: sparse tables and projected dense features, all of dimension d."""
+"""The initial embedding layers of one side: sparse tables and projected dense features, all of dimension d.
+
+Every embedding leaves with LayerNorm: rows start near zero, and dot products of near-zero vectors have
+near-zero gradients. Without it the model spends its first day on that plateau (planted world, 20,000
+examples: NE 1.00 against 0.76).
+"""
 
 from __future__ import annotations
 
@@ -37,6 +42,8 @@ class SparseEmbeddings(nn.Module):
         self._dim = dim
         tables = table_configs(schema, side, dim=dim)
         self.tables = EmbeddingBagCollection(tables=tables, device=device) if tables else None
+        if tables:
+            self.norm = nn.LayerNorm(dim)
 
     @property
     def num_embeddings(self) -> int:
@@ -46,11 +53,12 @@ class SparseEmbeddings(nn.Module):
     def forward(self, ids: KeyedJaggedTensor) -> torch.Tensor:
         """[B, N, d]."""
         if self.tables is None:
-            return torch.zeros(ids.stride(), 0, self._dim)
+            return torch.zeros(ids.stride(), 0, self._dim, device=ids.device())
         pooled = self.tables(ids)
         # The columns of `pooled.values()` are ordered by the sharding plan; regroup restores the schema's order.
         (columns,) = KeyedTensor.regroup([pooled], [self._names])
-        return columns.view(-1, len(self._names), self._dim)
+        normed: torch.Tensor = self.norm(columns.view(-1, len(self._names), self._dim))
+        return normed
 
 
 class DenseEmbeddings(nn.Module):
@@ -62,10 +70,12 @@ class DenseEmbeddings(nn.Module):
         self._dim = dim
         if self.num_embeddings:
             self.project = nn.Linear(num_features, self.num_embeddings * dim)
+            self.norm = nn.LayerNorm(dim)
 
     def forward(self, dense: torch.Tensor) -> torch.Tensor:
         """[B, num_embeddings, d]."""
         if not self.num_embeddings:
             return dense.new_zeros(dense.shape[0], 0, self._dim)
-        projected: torch.Tensor = torch.relu(self.project(dense))
-        return projected.view(-1, self.num_embeddings, self._dim)
+        projected = torch.relu(self.project(dense)).view(-1, self.num_embeddings, self._dim)
+        normed: torch.Tensor = self.norm(projected)
+        return normed

@@ -1,0 +1,94 @@
+"""`SyntheticWorld`: a seeded world whose truth is known. The generator is `features.sources.synthetic_world`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from features.schema import DenseFeature, Schema, SparseFeature, Table
+
+if TYPE_CHECKING:
+    from features.source import LogReader
+
+ITEM_DENSE = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticWorld:
+    """A world of users whose tastes drift, and of items they click or not; every day follows from (seed, ds).
+
+    The defaults are the demo's size. `permuted_labels` is a control: the labels of the day are shuffled, so
+    that nothing can be learned beyond their mean.
+    """
+
+    name: str = "synthetic"
+    seed: int = 0
+    num_users: int = 6_000
+    """Users alive on any day; some of them are active."""
+    num_items: int = 2_000
+    """Items on offer on any day."""
+    events_per_day: int = 60_000
+    num_sparse: int = 12
+    """User-side id lists, in pairs that share a vocabulary and an embedding table."""
+    num_dense: int = 8
+    """User-side dense values."""
+    ids_per_list: int = 6
+    """Longest list."""
+    vocabulary: int = 1_000
+    """Ids alive on any day, per pair of id lists."""
+    rows_per_table: int = 8_000
+    """Hash size of the tables of ids, of users and of items."""
+    user_lifetime_days: int = 60
+    item_lifetime_days: int = 12
+    id_lifetime_days: int = 40
+    drift_days: int = 40
+    """Days in which the drifting half of a taste is replaced."""
+    permuted_labels: bool = False
+
+    def __post_init__(self) -> None:
+        for name in (
+            "num_users", "num_items", "events_per_day", "num_sparse", "num_dense", "ids_per_list", "vocabulary",
+            "rows_per_table", "user_lifetime_days", "item_lifetime_days", "id_lifetime_days", "drift_days",
+        ):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ValueError(f"source {self.name}: {name} is {getattr(self, name)}; it is at least 1")
+        if self.seed < 0:
+            raise ValueError(f"source {self.name}: seed is {self.seed}; seeds are not negative")
+
+    @property
+    def day_starts_at(self) -> timedelta:
+        """Days begin at midnight UTC."""
+        return timedelta(0)
+
+    @property
+    def schema(self) -> Schema:
+        """Id lists `ids_…`, values `dense_…` (the first is the user's activity), the user, device and hour;
+        the item's id, category and domain (0 is "a", 1 is "b") and three values; clicks and conversions."""
+        pairs = [f"ids_{first:03d}" for first in range(0, self.num_sparse, 2)]
+        tables = [Table(name=name, num_rows=self.rows_per_table) for name in ("user", "item", *pairs)]
+        return Schema(
+            tables=(*tables, Table(name="context", num_rows=1_000), Table(name="item_kind", num_rows=1_000)),
+            sparse=(
+                SparseFeature(name="user", table="user"),
+                SparseFeature(name="device", table="context"),
+                SparseFeature(name="hour", table="context"),
+                *(SparseFeature(name=f"ids_{i:03d}", table=pairs[i // 2]) for i in range(self.num_sparse)),
+                SparseFeature(name="item", table="item", side="item"),
+                SparseFeature(name="item_category", table="item_kind", side="item"),
+                SparseFeature(name="item_domain", table="item_kind", side="item"),
+            ),
+            dense=(
+                DenseFeature(name="dense_000", transform="log1p"),
+                *(DenseFeature(name=f"dense_{i:03d}") for i in range(1, self.num_dense)),
+                *(DenseFeature(name=f"item_dense_{i}", side="item") for i in range(ITEM_DENSE)),
+            ),
+            tasks=("click", "conversion"),
+        )
+
+    def open(self, *, landing: Path, data_dir: Path | None) -> LogReader:
+        """A reader of the world's logs under `landing/<name>`; a day's log is generated when first asked for."""
+        from features.sources.synthetic_log import SyntheticLog
+
+        return SyntheticLog(self, landing=landing)

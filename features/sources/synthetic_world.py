@@ -1,0 +1,249 @@
+"""The generator of the synthetic world. What is planted, in full:
+
+Tastes. Every user has a taste in R^Z, Z = 8: half of its variance is the user's for life, half drifts. The
+drifting half moves along great circles between seeded normal anchors, one per `drift_days`, so that it has
+unit variance on every day and any day can be made without the days before it.
+
+Births. Users, items and ids live in slots. A slot's tenant is replaced every lifetime, slots in turn, so that
+every day some are new, some are gone, and an id never comes back. Items have a latent vector in R^Z for life.
+
+Events. A user's share of the day's events is log-normal; items are drawn by a skewed popularity that has
+nothing to do with taste. Half of the items belong to domain "a" (0), half to "b" (1).
+
+Labels. P(click) = sigmoid(b + c <M_domain taste, item> / sqrt(Z)): M_a is the identity; M_b keeps half of the
+taste's dimensions and rotates the others. P(conversion | click) is the same with a map and an intercept of its
+own. Labels depend on taste, item and domain only; never on a feature.
+
+Features. They only observe the taste, with noise. Id lists: two neighbouring features watch one seeded plane
+of the taste space; a user keeps meeting ids whose fixed angle in that plane is near their own (a feature of
+even number: 2 ids a day, noisy; of odd number: one every second day, less noisy), and the list logged with a
+request is the newest few. Dense values: the first is the user's activity, the others are noisy projections of
+the taste, drawn per user and day. Device and hour carry nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from features.arrow import TIME, examples_schema
+from features.schema import EVENT_TIME, USER_ID
+from features.sources.draws import mix, normal, triangular, uniform
+from features.sources.ragged import Ints, singles, slices
+from features.sources.synthetic import ITEM_DENSE, SyntheticWorld
+
+EVENT_ID = "event_id"
+LATENT = 8
+CLICK = (-2.4, 1.9)  # intercept and scale of the logit
+CONVERSION = (-1.3, 1.2)
+SKEW = 2.0
+ACTIVITY_SIGMA = 1.2
+RATES = (2.0, 0.5)  # ids met a day by features of even and odd number
+SPREADS = (0.20, 0.10)  # noise of their angle, in turns
+DAY_US = 86_400_000_000
+CATEGORIES = 24
+_HOURS_AT = 100  # context ids: devices below, hours from here on
+
+Floats = npt.NDArray[np.float64]
+# what a draw is for, so that two uses of one id never share bits
+_TASTE, _ANCHOR, _PHASE, _ITEM, _ACTIVITY, _ARRIVAL, _ANGLE, _DENSE, _PLANE, _STAGGER, _DEVICE = range(11)
+
+
+@dataclass(frozen=True)
+class World:
+    """The world of one config. Days are proleptic ordinals, as in `date.toordinal`."""
+
+    config: SyntheticWorld
+
+    def _tenants(self, slots: Ints, day: int | Ints, *, kind: int, num: int, lifetime: int) -> Ints:
+        stagger = (mix(self.config.seed, _STAGGER, kind, slots) % np.uint64(lifetime)).astype(np.int64)
+        return (day + stagger) // lifetime * num + slots
+
+    def users(self, day: int) -> Ints:
+        """Ids of the users alive on the day, [num_users]."""
+        c = self.config
+        return self._tenants(np.arange(c.num_users), day, kind=0, num=c.num_users, lifetime=c.user_lifetime_days)
+
+    def items(self, day: int) -> Ints:
+        """Ids of the items on offer on the day, [num_items]."""
+        c = self.config
+        return self._tenants(np.arange(c.num_items), day, kind=1, num=c.num_items, lifetime=c.item_lifetime_days)
+
+    def born(self, users: Ints) -> Ints:
+        """The users' first days."""
+        c = self.config
+        slots = users % c.num_users
+        stagger = (mix(c.seed, _STAGGER, 0, slots) % np.uint64(c.user_lifetime_days)).astype(np.int64)
+        return users // c.num_users * c.user_lifetime_days - stagger
+
+    def tastes(self, users: Ints, day: int) -> Floats:
+        """The users' tastes on the day, [U, Z]."""
+        c, dims = self.config, np.arange(LATENT)
+        turn = day / c.drift_days + uniform(c.seed, _PHASE, users)
+        anchor = np.floor(turn).astype(np.int64)
+        angle = (turn - anchor)[:, None] * np.pi / 2
+        stable = normal(c.seed, _TASTE, users[:, None], dims)
+        before = normal(c.seed, _ANCHOR, users[:, None], anchor[:, None], dims)
+        after = normal(c.seed, _ANCHOR, users[:, None], anchor[:, None] + 1, dims)
+        return np.sqrt(0.5) * (stable + np.cos(angle) * before + np.sin(angle) * after)
+
+    def item_vectors(self, items: Ints) -> Floats:
+        """The items' latent vectors, [I, Z]."""
+        return normal(self.config.seed, _ITEM, items[:, None], np.arange(LATENT))
+
+    @cached_property
+    def maps(self) -> Floats:
+        """The taste maps of domain a, of domain b and of conversions, [3, Z, Z]."""
+        half = LATENT // 2
+        rotated = np.eye(LATENT)
+        rotated[half:, half:] = _rotation(self.config.seed, 1, half)
+        return np.stack([np.eye(LATENT), rotated, _rotation(self.config.seed, 2, LATENT)])
+
+    def probabilities(self, users: Ints, items: Ints, day: int) -> tuple[Floats, Floats]:
+        """P(click) and P(conversion | click) of each pair on the day, [E] each: the truth."""
+        tastes, vectors = self.tastes(users, day), self.item_vectors(items)
+        domain = items % 2
+        in_domain = np.where(domain[:, None] == 0, tastes @ self.maps[0].T, tastes @ self.maps[1].T)
+        match = (in_domain * vectors).sum(1) / np.sqrt(LATENT)
+        value = (tastes @ self.maps[2].T * vectors).sum(1) / np.sqrt(LATENT)
+        return _sigmoid(CLICK[0] + CLICK[1] * match), _sigmoid(CONVERSION[0] + CONVERSION[1] * value)
+
+    def log(self, ds: date) -> pa.Table:
+        """The day's request log: `event_id` and the layout of `features.arrow.examples_schema`."""
+        c, day = self.config, ds.toordinal()
+        rng = np.random.default_rng(np.random.SeedSequence([c.seed, day]))
+        alive = self.users(day)
+        activity = np.exp(ACTIVITY_SIGMA * normal(c.seed, _ACTIVITY, alive))
+        drawn = _weighted(rng, activity, c.events_per_day)
+        slots = (c.num_items * rng.random(c.events_per_day) ** SKEW).astype(np.int64)
+        popular = np.argsort(mix(c.seed, _STAGGER, 2, np.arange(c.num_items)), kind="stable")
+        items = self.items(day)[popular[slots]]
+        fraction = np.sort(rng.random(c.events_per_day))
+        users = alive[drawn]
+        labels = self._labels(users, items, day, rng)
+        active, who = np.unique(users, return_inverse=True)
+        columns: dict[str, pa.Array] = {
+            EVENT_ID: pa.array(day * 1_000_000_000 + np.arange(c.events_per_day)),
+            USER_ID: pa.array(users),
+            EVENT_TIME: _times(ds, fraction),
+            **self._user_side(active, who, day, fraction),
+            **self._item_side(items),
+            **{task: pa.array(label) for task, label in labels.items()},
+        }
+        layout = log_layout(c)
+        return pa.table([columns[field.name] for field in layout], schema=layout)
+
+    def _labels(
+        self, users: Ints, items: Ints, day: int, rng: np.random.Generator
+    ) -> dict[str, npt.NDArray[np.int8]]:
+        p_click, p_conversion = self.probabilities(users, items, day)
+        click = rng.random(len(users)) < p_click
+        conversion = click & (rng.random(len(users)) < p_conversion)
+        if self.config.permuted_labels:
+            shuffled = rng.permutation(len(users))
+            click, conversion = click[shuffled], conversion[shuffled]
+        return {"click": click.astype(np.int8), "conversion": conversion.astype(np.int8)}
+
+    def _user_side(self, active: Ints, who: Ints, day: int, fraction: Floats) -> dict[str, pa.Array]:
+        c = self.config
+        device = (mix(c.seed, _DEVICE, active) % np.uint64(4)).astype(np.int64)
+        columns = {
+            "user": singles(active[who]),
+            "device": singles(device[who]),
+            "hour": singles(_HOURS_AT + (fraction * 24).astype(np.int64)),
+        }
+        ids = _IdLists(self, active, day)
+        for feature in range(c.num_sparse):
+            columns[f"ids_{feature:03d}"] = ids.lists(feature, who, fraction)
+        dense = self._dense(active, day)
+        for feature in range(c.num_dense):
+            columns[f"dense_{feature:03d}"] = pa.array(dense[:, feature][who])
+        return columns
+
+    def _dense(self, active: Ints, day: int) -> npt.NDArray[np.float32]:
+        """[U, num_dense]: the activity, then noisy projections of the taste."""
+        c, features = self.config, np.arange(self.config.num_dense)
+        directions = normal(c.seed, _PLANE, 1, features[:, None], np.arange(LATENT)) / np.sqrt(LATENT)
+        noise = normal(c.seed, _DENSE, active[:, None], day, features)
+        values = self.tastes(active, day) @ directions.T + 0.5 * noise
+        values[:, 0] = 10 * np.exp(ACTIVITY_SIGMA * normal(c.seed, _ACTIVITY, active) + 0.3 * noise[:, 0])
+        return values.astype(np.float32)
+
+    def _item_side(self, items: Ints) -> dict[str, pa.Array]:
+        offered, which = np.unique(items, return_inverse=True)
+        vectors = self.item_vectors(offered)
+        turn = np.arctan2(vectors[:, 1], vectors[:, 0]) / (2 * np.pi) % 1.0
+        category = (turn * CATEGORIES).astype(np.int64)
+        seen = vectors[:, 2 : 2 + ITEM_DENSE] + 0.3 * normal(
+            self.config.seed, _DENSE, offered[:, None], -1, np.arange(ITEM_DENSE)
+        )
+        return {
+            "item": singles(items),
+            "item_category": singles(_HOURS_AT + category[which]),
+            "item_domain": singles(items % 2),
+            **{f"item_dense_{i}": pa.array(seen[:, i].astype(np.float32)[which]) for i in range(ITEM_DENSE)},
+        }
+
+
+class _IdLists:
+    """The ids that users meet over time in one plane. Meeting p of a user is at (p + 1 - phase) / rate days."""
+
+    def __init__(self, world: World, active: Ints, day: int) -> None:
+        c = world.config
+        self.world, self.active, self.day = world, active, day
+        self.phase = uniform(c.seed, _ARRIVAL, active)
+        self.born = world.born(active)
+        days_back = int(np.ceil((c.ids_per_list + 1) / min(RATES))) + 1
+        self.first_day = day - days_back
+        self.tastes = np.stack([world.tastes(active, d) for d in range(self.first_day, day + 1)])  # [days, U, Z]
+
+    def lists(self, feature: int, who: Ints, fraction: Floats) -> pa.ListArray:
+        """The newest ids at each event, [E] lists; `who` are the events' users as places in `active`."""
+        c, rate = self.world.config, RATES[feature % 2]
+        base = int(rate * self.day) - c.ids_per_list
+        num_places = int(np.ceil(rate * (self.day + 1))) + 1 - base
+        met = self._met(feature, base + np.arange(num_places), rate)  # [U, places]
+        end = np.floor(rate * (self.day + fraction) + self.phase[who]).astype(np.int64)
+        first = np.ceil(rate * self.born + self.phase).astype(np.int64)[who]
+        start = np.minimum(np.maximum(end - c.ids_per_list, first), end)
+        return slices(met.ravel(), who * num_places + start - base, end - start)
+
+    def _met(self, feature: int, places: Ints, rate: float) -> Ints:
+        c, world, pair = self.world.config, self.world, feature // 2
+        met_on = np.floor((places + 1 - self.phase[:, None]) / rate).astype(np.int64)
+        met_on = np.clip(met_on, self.first_day, self.day)  # [U, places]
+        plane = normal(c.seed, _PLANE, 0, pair, np.arange(2 * LATENT)).reshape(2, LATENT)
+        seen = self.tastes @ plane.T  # [days, U, 2]
+        turns = np.arctan2(seen[..., 1], seen[..., 0]) / (2 * np.pi)
+        own = turns[met_on - self.first_day, np.arange(len(self.active))[:, None]]
+        noise = SPREADS[feature % 2] * triangular(c.seed, _ANGLE, self.active[:, None], feature, places)
+        slots = ((own + noise) % 1.0 * c.vocabulary).astype(np.int64) % c.vocabulary
+        return world._tenants(slots, met_on, kind=100 + pair, num=c.vocabulary, lifetime=c.id_lifetime_days)
+
+
+def log_layout(config: SyntheticWorld) -> pa.Schema:
+    """The landed log: the examples' layout behind an `event_id`."""
+    return pa.schema([pa.field(EVENT_ID, pa.int64(), nullable=False), *examples_schema(config.schema)])
+
+
+def _times(ds: date, fraction: Floats) -> pa.Array:
+    midnight = int(datetime(ds.year, ds.month, ds.day, tzinfo=UTC).timestamp()) * 1_000_000
+    return pa.array(midnight + (fraction * DAY_US).astype(np.int64)).cast(TIME)
+
+
+def _weighted(rng: np.random.Generator, weights: Floats, num: int) -> Ints:
+    edges = np.cumsum(weights)
+    return np.searchsorted(edges, rng.random(num) * edges[-1], side="right").clip(0, len(weights) - 1)
+
+
+def _rotation(seed: int, which: int, dim: int) -> Floats:
+    return np.linalg.qr(normal(seed, _PLANE, 2, which, np.arange(dim * dim)).reshape(dim, dim))[0]
+
+
+def _sigmoid(logits: Floats) -> Floats:
+    return 1.0 / (1.0 + np.exp(-logits))

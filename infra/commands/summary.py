@@ -1,0 +1,111 @@
+"""What a person wants to see after some days: NE, shift, versions, decisions, what consumers gained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+
+from rich.console import Console
+from rich.table import Table
+
+from features.lake import Lake
+from infra.settings import Settings
+from snapshots.registry import Registry
+from snapshots.shift import ShiftRow, read_rows, table_of
+from trainer.downstream.checkpoint import Checkpoints
+from trainer.downstream.day import DownstreamDay
+from trainer.recipe import Recipe
+from trainer.recipes import DOWNSTREAM_MODELS
+from trainer.trained import trained_days
+
+BLANK = "–"  # noqa: RUF001
+
+
+def print_summary(recipe: Recipe, days: Sequence[date], *, settings: Settings) -> None:
+    """The table of days, one row each, and one of each consumer."""
+    console = Console(width=None if Console().is_terminal else 150)
+    console.print(_user_model(recipe, days, settings=settings))
+    for name, make in DOWNSTREAM_MODELS.items():
+        if make().upstream == recipe.name:
+            console.print(_downstream(name, days, settings=settings))
+
+
+def _user_model(recipe: Recipe, days: Sequence[date], *, settings: Settings) -> Table:
+    table = Table(title=f"user model {recipe.name}", title_justify="left")
+    tasks = [task.name for task in recipe.tasks]
+    for heading in ("day", "examples", *(f"NE {task}" for task in tasks), *(f"AUC {task}" for task in tasks)):
+        table.add_column(heading, justify="right")
+    for heading in ("cosine", "norm change", "version", "decision"):
+        table.add_column(heading, justify="right")
+    registry, lake = Registry(settings), Lake(settings.lake)
+    trained = {day.ds: day for day in trained_days(settings, recipe.name)}
+    aliases = {registry.alias(recipe.name, alias): alias for alias in ("champion", "previous")}
+    for ds in days:
+        if ds not in trained:
+            table.add_row(str(ds), *[BLANK] * (len(table.columns) - 1))
+            continue
+        day, version = trained[ds], registry.find(recipe.name, ds)
+        shift = lake.find(table_of(recipe.name), ds)
+        rows = read_rows(lake, shift) if shift else ()
+        marks = [alias for known, alias in aliases.items() if known and version and known.number == version.number]
+        table.add_row(
+            str(ds),
+            f"{day.num_examples:,}",
+            *(_number(day.metrics[task]["ne"], 4) for task in tasks),
+            *(_number(day.metrics[task]["auc"], 3) for task in tasks),
+            _moved(rows, "cosine_mean", recipe, "{:.3f}"),
+            _moved(rows, "norm_change_mean", recipe, "{:.1%}"),
+            f"v{version.number}" if version else BLANK,
+            " ".join([version.decision, *marks]) if version else BLANK,
+        )
+    table.caption = (
+        "NE (Eq. 9) is progressive: every batch is scored before it is learnt. Shift: the same users, since the "
+        f"last promoted day; each embedding as computed → pooled over {recipe.pooling_versions} versions."
+    )
+    return table
+
+
+def _moved(rows: Sequence[ShiftRow], metric: str, recipe: Recipe, form: str) -> str:
+    """`computed → pooled` per embedding."""
+    found = {
+        (row.embedding, row.pooling): form.format(row.value)
+        for row in rows
+        if row.kind == "consecutive_days" and row.metric == metric
+    }
+    pooling = str(recipe.pooling_versions)
+    cells = [
+        f"{found[k, 'none']} → {found[k, pooling]}"
+        for k in range(recipe.user_tower.num_embeddings)
+        if (k, "none") in found and (k, pooling) in found
+    ]
+    return "\n".join(cells) or BLANK
+
+
+def _downstream(name: str, days: Sequence[date], *, settings: Settings) -> Table:
+    table = Table(title=f"downstream model {name}: next day's NE, without and with the embeddings", title_justify="left")
+    headings = ("day", "examples", "users with embedding", "NE without", "NE with", "difference", "95 % interval")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for day in Checkpoints(settings, name).days():
+        if day.ds in days:
+            table.add_row(*_downstream_row(day))
+    return table
+
+
+def _downstream_row(day: DownstreamDay) -> list[str]:
+    row = [str(day.ds), f"{day.num_examples:,}", f"{day.coverage.users:.0%}"]
+    if day.evaluation is None:
+        return [*row, BLANK, BLANK, BLANK, "first trained day"]
+    scores = day.evaluation.everyone
+    interval = f"{scores.interval[0]:+.2f} … {scores.interval[1]:+.2f} %" if scores.interval else BLANK
+    return [
+        *row,
+        _number(scores.baseline.ne, 4),
+        _number(scores.sum.ne, 4),
+        f"{scores.ne_diff_percent:+.2f} %",
+        interval,
+    ]
+
+
+def _number(value: float | None, digits: int) -> str:
+    return BLANK if value is None else f"{value:.{digits}f}"

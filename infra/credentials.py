@@ -1,0 +1,90 @@
+"""Passwords and keys of the services: made once, kept in `<home>/credentials`; files of mode 0600."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.settings import Settings
+
+JWT_SECRET_BYTES = 64
+PASSWORD_BYTES = 18
+POSTGRES_USER = "usermodel"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Credentials:
+    """What the services authenticate with. `repr` is left out so that no log shows a value."""
+
+    folder: Path
+    airflow_password: str
+    airflow_passwords_file: Path
+    api_secret_key: str
+    fernet_key: str
+    jwt_secret: str
+    postgres_password_file: Path
+    postgres_passfile: Path
+    redis_password: str
+
+
+def ensure_credentials(settings: Settings) -> Credentials:
+    """Read the credentials, making those that do not exist yet; folder mode 0700, files 0600."""
+    folder = private_folder(settings.home / "credentials")
+    airflow_password = _keep(folder / "airflow_password", _password)
+    postgres_password = _keep(folder / "postgres_password", _password)
+    passwords_file = folder / "airflow_passwords.json"
+    write_private(passwords_file, json.dumps({settings.airflow_user: airflow_password}))
+    passfile = folder / "pgpass"
+    write_private(passfile, f"*:*:*:{POSTGRES_USER}:{postgres_password}\n")
+    return Credentials(
+        folder=folder,
+        airflow_password=airflow_password,
+        airflow_passwords_file=passwords_file,
+        api_secret_key=_keep(folder / "api_secret_key", lambda: secrets.token_hex(32)),
+        fernet_key=_keep(folder / "fernet_key", _fernet_key),
+        jwt_secret=_keep(folder / "jwt_secret", lambda: secrets.token_hex(JWT_SECRET_BYTES)),
+        postgres_password_file=folder / "postgres_password",
+        postgres_passfile=passfile,
+        redis_password=_keep(folder / "redis_password", _password),
+    )
+
+
+def private_folder(path: Path) -> Path:
+    """The folder, made if missing, that only its owner enters."""
+    path.mkdir(parents=True, exist_ok=True)
+    path.chmod(0o700)
+    return path
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace `path` by a file of mode 0600, at once: a reader sees the old or the new text, never a part."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def _keep(path: Path, make: Callable[[], str]) -> str:
+    if not path.exists():
+        write_private(path, make())
+    path.chmod(0o600)
+    if not (value := path.read_text().strip()):
+        raise RuntimeError(f"{path} is empty; remove it and start again to make a new one")
+    return value
+
+
+def _password() -> str:
+    return secrets.token_urlsafe(PASSWORD_BYTES)
+
+
+def _fernet_key() -> str:
+    return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()

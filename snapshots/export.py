@@ -1,0 +1,94 @@
+"""The user tower alone, as a sealed folder that loads without the trainer's checkpoint, recipe or pickles.
+
+- `user_tower.safetensors`: the weights, float32
+- `contract.json`: inputs in order, tables and hash sizes, K, D, the tower's config, versions
+- `manifest.json`: SHA-256 and size of both
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from infra.settings import Settings
+from snapshots.contract import Contract, contract_of
+from snapshots.seal import DamagedError, seal, verify
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from trainer.model.user_tower import UserTower
+    from trainer.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+WEIGHTS = "user_tower.safetensors"
+CONTRACT = "contract.json"
+
+
+def snapshot_folder(settings: Settings, model: str, ds: date, *, fingerprint: str) -> Path:
+    """Where the day's snapshot lives."""
+    return settings.artifacts / model / f"ds={ds}-{fingerprint[:8]}"
+
+
+def export_snapshot(tower: nn.Module, contract: Contract, folder: Path) -> str:
+    """Seal the tower's weights and contract as `folder`; the SHA-256 of its manifest.
+
+    SealedError where `folder` was sealed with another fingerprint.
+    """
+    from safetensors.torch import save_file
+
+    def write(aside: Path) -> None:
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in tower.state_dict().items()}
+        save_file(weights, aside / WEIGHTS)
+        contract.write(aside / CONTRACT)
+
+    manifest_sha256 = seal(folder, fingerprint=contract.fingerprint, write=write)
+    log.info(
+        "sealed model=%s ds=%s path=%s manifest=%s", contract.model, contract.ds, folder, manifest_sha256
+    )
+    return manifest_sha256
+
+
+def export_day(
+    recipe: Recipe, ds: date, *, fingerprint: str, tower: nn.Module, settings: Settings
+) -> tuple[Path, str]:
+    """Seal the day's user tower under `settings.artifacts`; its folder and its manifest's SHA-256."""
+    versions = {name: version(name) for name in ("torch", "torchrec", "safetensors")}
+    contract = contract_of(recipe, ds, training=fingerprint, versions=versions)
+    folder = snapshot_folder(settings, recipe.name, ds, fingerprint=fingerprint)
+    return folder, export_snapshot(tower, contract, folder)
+
+
+def read_contract(folder: Path) -> Contract:
+    """The snapshot's contract."""
+    return Contract.read(folder / CONTRACT)
+
+
+def load_snapshot(folder: Path, *, manifest_sha256: str | None = None) -> UserTower:
+    """The user tower, in eval mode, after every checksum has been verified.
+
+    DamagedError for a file that is not what was sealed or is no safetensors file: nothing is ever unpickled.
+    """
+    verify(folder, manifest_sha256=manifest_sha256)
+    contract = read_contract(folder)
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from trainer.model.user_tower import UserTower
+
+    tower = UserTower(contract.schema, contract.user_tower, embedding_dim=contract.embedding_dim)
+    try:
+        weights = load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise DamagedError(
+            f"{folder / WEIGHTS} is no safetensors file ({error}); it is not loaded"
+        ) from error
+    unfit = {name: tuple(tensor.shape) for name, tensor in tower.state_dict().items()}
+    if unfit != {name: tuple(tensor.shape) for name, tensor in weights.items()}:
+        raise DamagedError(f"{folder / WEIGHTS} does not hold the weights that {CONTRACT} describes")
+    tower.load_state_dict(weights)
+    return tower.eval()

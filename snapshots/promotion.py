@@ -1,0 +1,185 @@
+"""What becomes of a judged version: promote, hold, reject, roll back. Each a transaction that can be repeated.
+
+A day's embeddings are visible to pooling and consumers exactly while its version's decision is `promoted`.
+The alias `champion` moves before the decision is recorded, so a promotion that was killed is finished by
+running it again.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from features.lake import Lake, Partition
+from infra.settings import Settings
+from snapshots.gate import BY_GATE, gate
+from snapshots.lock import model_lock
+from snapshots.registry import Registry, Version
+from snapshots.report import write_report
+from snapshots.runs import log_files
+from snapshots.seal import verify
+from snapshots.summary import Summarised
+
+if TYPE_CHECKING:
+    from trainer.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promotion(Summarised):
+    """What consumers are told: whose embeddings of which day may be read, and where."""
+
+    model: str
+    ds: date
+    version: int
+    embeddings: Partition
+    by: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Withheld(Summarised):
+    """A version that consumers do not see, and why."""
+
+    model: str
+    ds: date
+    version: int
+    decision: Literal["held", "rejected"]
+    reasons: tuple[str, ...]
+    report: Path
+
+
+def promote(
+    recipe: Recipe, ds: date, *, settings: Settings, by: str, note: str = "", allow_older: bool = False
+) -> Promotion:
+    """Make the day's version the champion and its embeddings visible.
+
+    allow_older: make a day older than the champion's visible; the champion stays.
+    ValueError: a sealed file is damaged, the embeddings are missing, the champion is of a later day, or the
+    gate would overturn a person's decision.
+    """
+    registry, lake = Registry(settings), Lake(settings.lake)
+    with model_lock(settings, recipe.name):
+        version = registry.get(recipe.name, ds)
+        if version.decision == "promoted":
+            log.info("promoted before model=%s ds=%s version=%d", recipe.name, ds, version.number)
+            return _promotion(version)
+        _require_promotable(version, lake, by=by)
+        champion = registry.alias(recipe.name, "champion")
+        older = champion is not None and champion.ds > ds
+        if older and not allow_older:
+            assert champion is not None
+            raise ValueError(
+                f"{version.described()} is older than the champion, {champion.described()}; "
+                "promote it with allow_older to make its embeddings visible (the champion stays), or roll back first"
+            )
+        if not older and (champion is None or champion.number != version.number):
+            if champion is not None:
+                registry.set_alias(recipe.name, "previous", champion.number)
+            registry.set_alias(recipe.name, "champion", version.number)
+        return _promotion(registry.decide(version, "promoted", by=by, note=note))
+
+
+def hold(recipe: Recipe, ds: date, *, settings: Settings, by: str = BY_GATE, note: str = "") -> Withheld:
+    """Keep the day's version from consumers until a person decides, and tell the on-call."""
+    return _withhold(recipe, ds, "held", settings=settings, by=by, note=note)
+
+
+def reject(recipe: Recipe, ds: date, *, settings: Settings, by: str = BY_GATE, note: str = "") -> Withheld:
+    """Refuse the day's version, and tell the on-call."""
+    return _withhold(recipe, ds, "rejected", settings=settings, by=by, note=note)
+
+
+def rollback(recipe: Recipe, *, settings: Settings, by: str, note: str = "") -> Promotion:
+    """Make the champion before the champion again; the one that was is rejected, its embeddings invisible.
+
+    One step back each time; a rollback that was killed is finished by running it again.
+    ValueError when there is nothing to go back to.
+    """
+    registry = Registry(settings)
+    with model_lock(settings, recipe.name):
+        champion = registry.alias(recipe.name, "champion")
+        previous = registry.alias(recipe.name, "previous")
+        if champion is None or previous is None:
+            raise ValueError(
+                f"{recipe.name} has no previous champion to roll back to "
+                f"(champion: {champion.described() if champion else 'none'})"
+            )
+        verify(previous.path, manifest_sha256=previous.tags["manifest_sha256"])
+        if champion.number != previous.number:
+            text = f"rolled back to version {previous.number}" + (f": {note}" if note else "")
+            registry.decide(champion, "rejected", by=by, note=text)
+            registry.set_alias(recipe.name, "champion", previous.number)
+            log.error("ALERT rolled back %s to version %d by %s", champion.described(), previous.number, by)
+        earlier = registry.promoted(recipe.name, before=previous.ds)
+        if earlier:
+            registry.set_alias(recipe.name, "previous", earlier[0].number)
+        else:
+            registry.drop_alias(recipe.name, "previous")
+        return _promotion(previous)
+
+
+def _promotion(version: Version) -> Promotion:
+    assert version.embeddings is not None
+    return Promotion(
+        model=version.model,
+        ds=version.ds,
+        version=version.number,
+        embeddings=version.embeddings,
+        by=version.tags["decided_by"],
+    )
+
+
+def _require_promotable(version: Version, lake: Lake, *, by: str) -> None:
+    decided_by = version.tags.get("decided_by", BY_GATE)
+    if by == BY_GATE and decided_by != BY_GATE:
+        raise ValueError(
+            f"{version.described()} was {version.decision} by {decided_by}; the gate does not overturn a person: "
+            f"promote it by hand, `usermodel snapshots promote --recipe {version.model} --ds {version.ds}`"
+        )
+    verify(version.path, manifest_sha256=version.tags["manifest_sha256"])
+    if version.embeddings is None or not lake.dataset(version.embeddings).count_rows():
+        raise ValueError(
+            f"{version.described()} has no embeddings; "
+            f"run `usermodel snapshots infer --recipe {version.model} --ds {version.ds}` first"
+        )
+
+
+def _withhold(
+    recipe: Recipe, ds: date, decision: Literal["held", "rejected"], *, settings: Settings, by: str, note: str
+) -> Withheld:
+    registry = Registry(settings)
+    with model_lock(settings, recipe.name):
+        version = registry.get(recipe.name, ds)
+        if version.decision == "promoted":
+            raise ValueError(
+                f"{version.described()} is promoted; take it back with "
+                f"`usermodel snapshots rollback --recipe {recipe.name}`"
+            )
+        judged = gate(recipe, ds, settings=settings)
+        path = settings.home / "alerts" / recipe.name / f"{ds}.md"
+        if version.decision != decision or not path.exists():
+            version = registry.decide(version, decision, by=by, note=note or "; ".join(judged.reasons))
+            written = write_report(recipe, ds, settings=settings)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(written.text, encoding="utf-8")
+            log_files(registry, version, [path], folder="alerts")
+            log.error(
+                "ALERT %s is %s by %s: %s; report: %s",
+                version.described(),
+                decision,
+                by,
+                version.tags["note"],
+                path,
+            )
+    return Withheld(
+        model=recipe.name,
+        ds=ds,
+        version=version.number,
+        decision=decision,
+        reasons=judged.reasons,
+        report=path,
+    )

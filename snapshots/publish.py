@@ -1,0 +1,97 @@
+"""The day's trained user tower becomes a sealed, registered version, alias `candidate`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+from datetime import date
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as package_version
+from typing import TYPE_CHECKING
+
+from infra.settings import REPOSITORY, Settings
+from snapshots.embeddings import table_of
+from snapshots.export import CONTRACT, export_day
+from snapshots.lock import model_lock
+from snapshots.registry import Registry, Version, partition_tags
+from snapshots.runs import log_metrics, open_version_run
+
+if TYPE_CHECKING:
+    from trainer.recipe import Recipe
+    from trainer.trained import TrainedDay
+
+log = logging.getLogger(__name__)
+
+
+def publish(recipe: Recipe, ds: date, *, settings: Settings) -> Version:
+    """Seal and register the tower that was trained on `ds`. ValueError when it was not trained."""
+    from trainer.trained import find_trained, load_user_tower
+
+    trained = find_trained(settings, recipe.name, ds)
+    if trained is None:
+        raise ValueError(
+            f"{recipe.name} is not trained on {ds}; run `usermodel trainer train --recipe {recipe.name} --ds {ds}` first"
+        )
+    registry = Registry(settings)
+    _ = registry.client  # MLflow down is found out before anything is written
+    with model_lock(settings, recipe.name):
+        tower = load_user_tower(recipe, trained)
+        folder, manifest = export_day(
+            recipe, ds, fingerprint=trained.fingerprint, tower=tower, settings=settings
+        )
+        run_id = open_version_run(
+            registry, recipe, ds, fingerprint=trained.fingerprint, inputs=[trained.examples]
+        )
+        parent = _parent(registry, trained)
+        version = registry.register(
+            recipe.name,
+            ds,
+            fingerprint=trained.fingerprint,
+            run_id=run_id,
+            reference=json.loads((folder / CONTRACT).read_text(encoding="utf-8")),
+            tags={
+                "parent": "" if parent is None else str(parent.number),
+                "parent_ds": "" if trained.parent_ds is None else trained.parent_ds.isoformat(),
+                "path": str(folder.resolve()),
+                "manifest_sha256": manifest,
+                "metrics": json.dumps(trained.metrics, sort_keys=True),
+                "embeddings_table": table_of(recipe.name),
+                "code_version": code_version(),
+                **partition_tags("examples", trained.examples),
+            },
+        )
+        if version.decision == "pending":
+            registry.set_alias(recipe.name, "candidate", version.number)
+    values = {
+        f"{metric}/{task}": value for task, of in trained.metrics.items() for metric, value in of.items()
+    }
+    log_metrics(registry, recipe, version, values)
+    log.info("published model=%s ds=%s version=%d path=%s", recipe.name, ds, version.number, version.path)
+    return version
+
+
+def code_version() -> str:
+    """The commit that this code was run from, or the package's version where there is no repository."""
+    if (REPOSITORY / ".git").exists():
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+        )
+        if found.returncode == 0:
+            return found.stdout.strip()
+    try:
+        return package_version("usermodel")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _parent(registry: Registry, trained: TrainedDay) -> Version | None:
+    """The version of the weights that training began from; None for a cold start, or where it was not published."""
+    if trained.parent_ds is None:
+        return None
+    parent = registry.find(trained.model, trained.parent_ds, fingerprint=trained.parent_fingerprint)
+    if parent is None:
+        log.warning(
+            "parent not published model=%s ds=%s parent_ds=%s", trained.model, trained.ds, trained.parent_ds
+        )
+    return parent

@@ -1,0 +1,234 @@
+"""The registry of sealed versions: MLflow's model registry, by reference, through its client alone.
+
+A version is found by its tags `ds` and `fingerprint`, so whatever is done twice is done once. Its weights lie in
+a sealed folder; MLflow holds the reference, the lineage, the metrics and the decision.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from features.lake import Partition
+from infra.settings import Settings
+from snapshots.summary import Summarised
+from trainer import tracking
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+log = logging.getLogger(__name__)
+
+Decision = Literal["pending", "promoted", "held", "rejected"]
+Alias = Literal["candidate", "champion", "previous"]
+
+PREFIX = "usermodel."
+_NOTE_CHARACTERS = 4_000
+
+
+class MissingVersionError(ValueError):
+    """The day has no registered version."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version(Summarised):
+    """One sealed snapshot of one model. tags: MLflow's, without the prefix `usermodel.`."""
+
+    model: str
+    number: int
+    ds: date
+    fingerprint: str
+    parent: int | None
+    """The version it was warm-started from."""
+    path: Path
+    run_id: str
+    decision: Decision
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float | None]]:
+        """Training metrics per task."""
+        metrics: dict[str, dict[str, float | None]] = json.loads(self.tags["metrics"])
+        return metrics
+
+    @property
+    def embeddings(self) -> Partition | None:
+        """The partition of its embeddings, in the table version that holds exactly them; None before `infer`."""
+        return partition_from(self.tags, "embeddings", self.ds)
+
+    def described(self) -> str:
+        """For messages: which version of which day."""
+        return f"{self.model} version {self.number} of {self.ds}"
+
+
+def partition_tags(name: str, partition: Partition) -> dict[str, str]:
+    """A reference to a lake partition, as tags `<name>.table`, `.table_version`, `.fingerprint`."""
+    return {
+        f"{name}.table": partition.table,
+        f"{name}.table_version": str(partition.version),
+        f"{name}.fingerprint": partition.fingerprint,
+    }
+
+
+def partition_from(tags: Mapping[str, str], name: str, ds: date) -> Partition | None:
+    """The partition that `partition_tags` wrote, or None."""
+    if f"{name}.table" not in tags:
+        return None
+    return Partition(
+        table=tags[f"{name}.table"],
+        ds=ds,
+        version=int(tags[f"{name}.table_version"]),
+        fingerprint=tags[f"{name}.fingerprint"],
+    )
+
+
+class Registry:
+    """The versions, aliases and decisions of every model. MLflow is asked on first use."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """TrackingUnavailableError names the URI and the setting when MLflow is down."""
+        return tracking.connect(self.settings)
+
+    def find(self, model: str, ds: date, *, fingerprint: str | None = None) -> Version | None:
+        """The newest version of the day (of that training, when its fingerprint is given), or None."""
+        wanted = {"ds": ds.isoformat()} | ({"fingerprint": fingerprint} if fingerprint else {})
+        return max(self._search(model, wanted), key=lambda version: version.number, default=None)
+
+    def get(self, model: str, ds: date) -> Version:
+        """The newest version of the day; MissingVersionError says what to run."""
+        version = self.find(model, ds)
+        if version is None:
+            raise MissingVersionError(
+                f"{model} has no version of {ds}; run `usermodel snapshots publish --recipe {model} --ds {ds}` first"
+            )
+        return version
+
+    def number(self, model: str, number: int) -> Version:
+        """The version of that number."""
+        return _version(self.client.get_model_version(model, str(number)))
+
+    def alias(self, model: str, alias: Alias) -> Version | None:
+        """The version that the alias names, or None."""
+        found = self._aliases(model).get(alias)
+        return None if found is None else self.number(model, int(found))
+
+    def set_alias(self, model: str, alias: Alias, number: int) -> None:
+        """Point the alias at the version."""
+        if str(self._aliases(model).get(alias)) != str(number):
+            self.client.set_registered_model_alias(model, alias, str(number))
+            log.info("alias moved model=%s alias=%s version=%d", model, alias, number)
+
+    def drop_alias(self, model: str, alias: Alias) -> None:
+        """Remove the alias, if it is set."""
+        if alias in self._aliases(model):
+            self.client.delete_registered_model_alias(model, alias)
+
+    def promoted(self, model: str, *, before: date) -> list[Version]:
+        """The promoted version of every earlier day, newest day first."""
+        newest: dict[date, Version] = {}
+        for version in self._search(model, {"decision": "promoted"}):
+            known = newest.get(version.ds)
+            if version.ds < before and (known is None or version.number > known.number):
+                newest[version.ds] = version
+        return [newest[ds] for ds in sorted(newest, reverse=True)]
+
+    def promoted_embeddings(self, model: str, *, before: date) -> list[Partition]:
+        """The embeddings that consumers may see: of every earlier promoted day, newest first."""
+        found = [version.embeddings for version in self.promoted(model, before=before)]
+        return [partition for partition in found if partition is not None]
+
+    def register(
+        self,
+        model: str,
+        ds: date,
+        *,
+        fingerprint: str,
+        run_id: str,
+        reference: Mapping[str, Any],
+        tags: Mapping[str, str],
+    ) -> Version:
+        """The version of (ds, fingerprint), registered if there is none. Hold the model's lock."""
+        made = tracking.register(
+            self.client,
+            model,
+            run_id=run_id,
+            reference=reference,
+            key=_prefixed({"ds": ds.isoformat(), "fingerprint": fingerprint}),
+            tags=_prefixed({"decision": "pending", **tags}),
+        )
+        return self.number(model, int(made.version))
+
+    def tag(self, version: Version, tags: Mapping[str, str]) -> Version:
+        """`version` with `tags` on it."""
+        for name, value in _prefixed(tags).items():
+            if version.tags.get(name.removeprefix(PREFIX)) != value:
+                self.client.set_model_version_tag(version.model, str(version.number), name, value)
+        return self.number(version.model, version.number)
+
+    def decide(self, version: Version, decision: Decision, *, by: str, note: str) -> Version:
+        """Record the decision, who took it, when and why. The same decision again changes nothing."""
+        assert decision in get_args(Decision)
+        if version.decision == decision:
+            return version
+        now = datetime.now(UTC).isoformat(
+            timespec="seconds"
+        )  # a record for people; nothing is computed from it
+        decided = {"decided_by": by, "decided_at": now, "note": note[:_NOTE_CHARACTERS]}
+        log.info(
+            "decided model=%s ds=%s version=%d %s by=%s",
+            version.model,
+            version.ds,
+            version.number,
+            decision,
+            by,
+        )
+        return self.tag(version, {**decided, "decision": decision})
+
+    def _aliases(self, model: str) -> dict[str, str]:
+        found = self.client.search_registered_models(f"name = '{model}'")
+        return dict(found[0].aliases) if found else {}
+
+    def _search(self, model: str, tags: Mapping[str, str]) -> list[Version]:
+        where = [
+            f"name = '{model}'",
+            *(f"tags.`{name}` = '{value}'" for name, value in _prefixed(tags).items()),
+        ]
+        found: list[Version] = []
+        token: str | None = None
+        while True:
+            page = self.client.search_model_versions(" and ".join(where), max_results=1_000, page_token=token)
+            found += [_version(version) for version in page]
+            token = page.token
+            if not token:
+                return found
+
+
+def _prefixed(tags: Mapping[str, str]) -> dict[str, str]:
+    return {f"{PREFIX}{name}": value for name, value in tags.items()}
+
+
+def _version(found: ModelVersion) -> Version:
+    tags = {name.removeprefix(PREFIX): value for name, value in found.tags.items()}
+    decision: Decision = next(known for known in get_args(Decision) if known == tags["decision"])
+    return Version(
+        model=found.name,
+        number=int(found.version),
+        ds=date.fromisoformat(tags["ds"]),
+        fingerprint=tags["fingerprint"],
+        parent=int(tags["parent"]) if tags.get("parent") else None,
+        path=Path(tags["path"]),
+        run_id=str(found.run_id),
+        decision=decision,
+        tags=tags,
+    )

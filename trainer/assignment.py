@@ -1,0 +1,44 @@
+"""What a training job is told: one JSON file, read by every rank."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from features.lake import Partition
+from trainer.config import TrainingConfig
+from trainer.trained import TrainedDay
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """Learn one day. It holds everything that decides the result, so a rank needs neither registry nor settings."""
+
+    config: TrainingConfig
+    ds: date
+    lake: str
+    examples: Partition
+    parent: TrainedDay | None
+    """Where weights and optimizer state come from; None for a cold start."""
+    fingerprint: str
+    revision: int
+    destination: Path
+    lock: Path
+    token: str
+    """The attempt: names its partial checkpoint and must still hold the lock when it publishes."""
+
+
+_ASSIGNMENTS = TypeAdapter(Assignment)
+
+
+def write_assignment(assignment: Assignment, path: Path) -> None:
+    """Write it as JSON."""
+    path.write_bytes(_ASSIGNMENTS.dump_json(assignment, indent=1))
+
+
+def read_assignment(path: Path) -> Assignment:
+    """Read what `write_assignment` wrote."""
+    return _ASSIGNMENTS.validate_json(path.read_bytes())

@@ -1,0 +1,136 @@
+"""Sealed checkpoints: a new directory each, a manifest with the SHA-256 of every file, one atomic rename.
+
+A directory is complete when it has its final name and a manifest; anything else is a leftover.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
+
+from features.fingerprint import file_sha256
+
+MANIFEST = "manifest.json"
+STATE = "state"
+_PARTIAL = ".partial-"
+
+
+class DamagedCheckpointError(RuntimeError):
+    """A checkpoint is not what was written; it is never loaded."""
+
+
+def partial_path(final: Path, *, token: str) -> Path:
+    """Where the checkpoint that becomes `final` is written; `token` keeps two attempts apart."""
+    return final.parent / f"{_PARTIAL}{final.name}-{token}"
+
+
+def save_state(directory: Path, state: Mapping[str, Any]) -> None:
+    """Write this rank's part of `state`. A collective: every rank calls it with the same directory."""
+    _checked(lambda: dcp.save(dict(state), checkpoint_id=directory / STATE), f"saving to {directory}")
+
+
+def load_state(directory: Path, state: dict[str, Any], *, no_dist: bool = False) -> None:
+    """Fill the tensors of `state` in place, at any number of ranks; `verify` the directory first.
+
+    A collective unless `no_dist`.
+    """
+    _checked(
+        lambda: dcp.load(state, checkpoint_id=directory / STATE, no_dist=no_dist), f"loading {directory}"
+    )
+
+
+def _checked(action: Callable[[], object], what: str) -> None:
+    try:
+        action()
+    except CheckpointException as error:  # a BaseException: `except Exception` further up would miss it
+        causes = "; ".join(f"rank {rank}: {cause}" for rank, (cause, _) in error.failures.items())
+        raise RuntimeError(f"{what} failed: {causes}") from error
+
+
+def seal(partial: Path, final: Path, *, documents: Mapping[str, str]) -> None:
+    """Complete a checkpoint: add `documents` (name to text) and the manifest, make it durable, rename.
+
+    Called by one rank, after every rank has saved.
+    """
+    for name, text in documents.items():
+        (partial / name).write_text(text)
+    files = {
+        path.relative_to(partial).as_posix(): {"sha256": file_sha256(path), "bytes": path.stat().st_size}
+        for path in sorted(partial.rglob("*"))
+        if path.is_file()
+    }
+    (partial / MANIFEST).write_text(json.dumps({"files": files}, indent=1, sort_keys=True))
+    for path in [*partial.rglob("*"), partial]:
+        _fsync(path)
+    if is_complete(final):
+        raise FileExistsError(f"{final} is sealed; it is not written again")
+    if final.exists():
+        shutil.rmtree(final)
+    partial.rename(final)
+    _fsync(final.parent)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_complete(directory: Path) -> bool:
+    """Whether the manifest is there and every file has the size it names. Cheap: `verify` reads the bytes."""
+    try:
+        files = _manifest(directory)
+    except (FileNotFoundError, NotADirectoryError, DamagedCheckpointError):
+        return False
+    paths = {name: directory / name for name in files}
+    return all(path.is_file() and path.stat().st_size == files[name]["bytes"] for name, path in paths.items())
+
+
+def verify(directory: Path, *, part: int = 0, parts: int = 1) -> None:
+    """Read every file and compare its SHA-256; DamagedCheckpointError names the file that differs.
+
+    With `parts` ranks, each takes its share of the files.
+    """
+    remedy = "the checkpoint is not used; delete its directory and train that day again"
+    for name, expected in sorted(_manifest(directory).items())[part::parts]:
+        path = directory / name
+        if not path.is_file():
+            raise DamagedCheckpointError(f"{path} is missing, but {MANIFEST} names it; {remedy}")
+        found = file_sha256(path)
+        if found != expected["sha256"]:
+            raise DamagedCheckpointError(
+                f"{path} has SHA-256 {found[:12]}…, {MANIFEST} says {expected['sha256'][:12]}…; {remedy}"
+            )
+
+
+def _manifest(directory: Path) -> dict[str, dict[str, Any]]:
+    path = directory / MANIFEST
+    try:
+        files = json.loads(path.read_text())["files"]
+        return {str(name): {"sha256": str(e["sha256"]), "bytes": int(e["bytes"])} for name, e in files.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedCheckpointError(f"{path} cannot be read ({error}); the checkpoint is not used") from error
+
+
+def remove_partial(parent: Path, *, final: Path) -> list[Path]:
+    """Delete what earlier attempts at `final` left behind; the caller holds the lock on it."""
+    leftovers = sorted(parent.glob(f"{_PARTIAL}{final.name}-*"))
+    for path in leftovers:
+        shutil.rmtree(path)
+    return leftovers
+
+
+def barrier() -> None:
+    """Wait for every rank, when there are several."""
+    if dist.is_initialized():
+        dist.barrier()

@@ -1,0 +1,67 @@
+"""What one retraining of a downstream model gave, as a value that goes through JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from features.lake import Partition
+from trainer.downstream.scores import Breakdown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """How much of the day has an embedding to join."""
+
+    users: float
+    """Share of the day's users."""
+    examples: float
+    """Share of the day's examples."""
+    mean_age_days: float
+    """Mean age of the joined embeddings over users; 0 where none was joined."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownstreamDay:
+    """A downstream model retrained on the examples of `ds`: what it saw, and how both arms did."""
+
+    model: str
+    upstream: str
+    ds: date
+    day_index: int
+    """Days since the upstream schedule's first."""
+    fingerprint: str
+    parent_ds: date | None
+    """The trained day it went on from; None: it began."""
+    parent_fingerprint: str | None
+    examples: Partition
+    embeddings: tuple[Partition, ...]
+    """The promoted partitions it could join, newest first: all of days before ds."""
+    num_examples: int
+    num_users: int
+    coverage: Coverage
+    evaluation: Breakdown | None
+    """Both arms as they stood before the day, on its examples (eval NE); None on the first day."""
+    training: Breakdown
+    """Both arms, each batch scored before it was learnt (train NE)."""
+    seconds: float
+    revision: int
+    """Counts the times the day was retrained from other inputs; the next day goes on from the highest."""
+    path: Path
+    """The sealed folder of weights, optimizer state and manifest."""
+
+
+_DOCUMENTS = TypeAdapter(DownstreamDay)
+
+
+def to_json(day: DownstreamDay) -> str:
+    """The `downstream.json` of a checkpoint."""
+    return _DOCUMENTS.dump_json(day, indent=1).decode()
+
+
+def parse(document: bytes) -> DownstreamDay:
+    """The day that `to_json` wrote; pydantic's ValidationError if it is none."""
+    return _DOCUMENTS.validate_json(document)

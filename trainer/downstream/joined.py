@@ -1,0 +1,185 @@
+"""The join of examples with the user embeddings as of the day before: nothing of the day itself is seen."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from features.batches import Batch, Encoder
+from features.lake import Lake, Partition
+from features.schema import USER_ID, Schema
+
+log = logging.getLogger(__name__)
+
+FEATURE_TIME = "feature_time"
+
+
+class NoEmbeddingsError(ValueError):
+    """No promoted embedding is old enough, and young enough, for the day: there is nothing to compare."""
+
+
+def usable(
+    promoted: Sequence[Partition], ds: date, *, table: str, lookback_days: int
+) -> tuple[Partition, ...]:
+    """The partitions that examples of `ds` may see: ds - lookback_days <= partition.ds < ds; newest first.
+
+    ValueError if one is of another table or a day stands twice; NoEmbeddingsError if none is left.
+    """
+    days = [partition.ds for partition in promoted]
+    for partition in promoted:
+        if partition.table != table:
+            raise ValueError(f"{partition.table} ds={partition.ds} was given; this model joins {table}")
+        if days.count(partition.ds) > 1:
+            raise ValueError(f"{table} ds={partition.ds} was given twice; name one version of a day")
+    first = ds - timedelta(days=lookback_days)
+    kept = sorted((p for p in promoted if first <= p.ds < ds), key=lambda p: p.ds, reverse=True)
+    if not kept:
+        raise NoEmbeddingsError(
+            f"no promoted partition of {table} lies in [{first}, {ds}) (given: {sorted(map(str, days))}); "
+            f"promote the embeddings of a day before {ds} first"
+        )
+    return tuple(kept)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewestEmbeddings:
+    """The newest pooled embeddings of each user."""
+
+    user_ids: npt.NDArray[np.int64]
+    """[U], ascending."""
+    vectors: npt.NDArray[np.float16]
+    """[U, K, D]: stored vectors are fp16-exact."""
+    age_days: npt.NDArray[np.int64]
+    """[U]: days between the embedding's day and the examples'."""
+
+    def lookup(self, user_ids: npt.NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Vectors [B, K, D] float32 and has_embedding [B] float32; zeros for users without."""
+        position, found = _find(self.user_ids, user_ids)
+        vectors = self.vectors.take(position, axis=0) if self.user_ids.size else self._zeros(user_ids.size)
+        vectors[~found] = 0
+        return torch.from_numpy(vectors.astype(np.float32)), torch.from_numpy(found.astype(np.float32))
+
+    def _zeros(self, size: int) -> npt.NDArray[np.float16]:
+        return np.zeros((size, *self.vectors.shape[1:]), dtype=np.float16)
+
+
+def newest_embeddings(
+    lake: Lake,
+    partitions: Sequence[Partition],
+    *,
+    ds: date,
+    day_starts_at: timedelta,
+    users: npt.NDArray[np.int64],
+    num_embeddings: int,
+    dim: int,
+) -> NewestEmbeddings:
+    """For each of `users`, the pooled embeddings of the newest of `partitions` (newest first) that has them.
+
+    Reads ids first and vectors batch by batch, so memory is one fp16 matrix of the joined users.
+    ValueError for a table without K pooled columns of D, or one that holds features of the day itself.
+    """
+    assert all(partition.ds < ds for partition in partitions), f"an embedding of {ds} or later would leak"
+    start = datetime.combine(ds, datetime.min.time()) + day_starts_at
+    columns = [f"pooled_{k}" for k in range(num_embeddings)]
+    listed = [_wanted_ids(lake, partition, np.unique(users), columns, start) for partition in partitions]
+    ids, first = np.unique(np.concatenate(listed), return_index=True)
+    bounds = np.cumsum([0, *(part.size for part in listed)])
+    owner = np.searchsorted(bounds, first, side="right") - 1  # [U]: which partition has the newest vectors
+    vectors = np.zeros((ids.size, num_embeddings, dim), dtype=np.float16)
+    for index, partition in enumerate(partitions):
+        for batch in lake.dataset(partition).to_batches(columns=[USER_ID, *columns], use_threads=False):
+            position, found = _find(ids, batch.column(USER_ID).to_numpy())
+            keep = np.flatnonzero(found & (owner[position] == index)) if ids.size else position[:0]
+            for k, name in enumerate(columns):
+                vectors[position[keep], k] = _matrix(batch.column(name), dim, partition, name)[keep]
+    ages = np.array([(ds - partition.ds).days for partition in partitions], dtype=np.int64)
+    return NewestEmbeddings(user_ids=ids, vectors=vectors, age_days=ages[owner])
+
+
+def _wanted_ids(
+    lake: Lake, partition: Partition, users: npt.NDArray[np.int64], columns: list[str], start: datetime
+) -> npt.NDArray[np.int64]:
+    """The partition's user ids that are in `users`, after a look at its columns and times."""
+    dataset = lake.dataset(partition)
+    missing = [name for name in (USER_ID, *columns) if name not in dataset.schema.names]
+    if missing:
+        raise ValueError(
+            f"{partition.table} ds={partition.ds} lacks {missing}; the upstream recipe promises them"
+        )
+    timed = [FEATURE_TIME] if FEATURE_TIME in dataset.schema.names else []
+    table = dataset.to_table(columns=[USER_ID, *timed], use_threads=False)
+    if timed and table.num_rows:
+        latest = pc.max(table.column(FEATURE_TIME)).as_py()
+        if latest is not None and latest.replace(tzinfo=None) > start:
+            raise ValueError(
+                f"{partition.table} ds={partition.ds} holds features of {latest}, but the examples' "
+                f"day begins at {start}: training on them would leak"
+            )
+    ids: npt.NDArray[np.int64] = table.column(USER_ID).to_numpy()
+    return ids[_find(users, ids)[1]]
+
+
+def _find(
+    ordered: npt.NDArray[np.int64], ids: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Positions of `ids` in `ordered` (any position where absent) and whether each is there."""
+    if not ordered.size:
+        return np.zeros(ids.size, dtype=np.int64), np.zeros(ids.size, dtype=np.bool_)
+    position = np.minimum(np.searchsorted(ordered, ids), ordered.size - 1)
+    return position, ordered[position] == ids
+
+
+def _matrix(column: pa.Array, dim: int, partition: Partition, name: str) -> npt.NDArray[np.float32]:
+    """A list column as [rows, dim]."""
+    values = column.flatten()
+    if column.null_count or values.null_count or len(values) != len(column) * dim:
+        raise ValueError(
+            f"{partition.table} ds={partition.ds}: {name} is not a vector of {dim} numbers in every row"
+        )
+    matrix: npt.NDArray[np.float32] = values.to_numpy().reshape(len(column), dim)
+    return matrix
+
+
+@dataclass(kw_only=True)
+class JoinedBatch(Batch):
+    """A batch with what the join gives. Padding rows have user id 0, zeros and weight 0."""
+
+    user_ids: torch.Tensor
+    """[B] int64."""
+    users: torch.Tensor
+    """[B, K, D] float32."""
+    has_embedding: torch.Tensor
+    """[B] float32, 0 or 1."""
+
+
+class JoiningEncoder(Encoder):
+    """An encoder that joins each example's user embeddings."""
+
+    def __init__(
+        self, schema: Schema, *, task: str, features: frozenset[str], embeddings: NewestEmbeddings
+    ) -> None:
+        super().__init__(schema, tasks=(task,), features=features)
+        self._embeddings = embeddings
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that `encode` needs."""
+        return [USER_ID, *super().columns]
+
+    def encode(self, rows: pa.RecordBatch | pa.Table, *, num_rows: int | None = None) -> JoinedBatch:
+        """`rows` as a joined batch, padded to `num_rows`."""
+        batch = super().encode(rows, num_rows=num_rows)
+        user_ids = np.zeros(batch.weights.shape[0], dtype=np.int64)
+        user_ids[: rows.num_rows] = rows.column(USER_ID).to_numpy()
+        users, has_embedding = self._embeddings.lookup(user_ids)
+        return JoinedBatch(
+            **vars(batch), user_ids=torch.from_numpy(user_ids), users=users, has_embedding=has_embedding
+        )

@@ -1,0 +1,139 @@
+"""With against without: the scores of both arms on the same examples, and how sure their difference is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn.functional import softplus
+
+from trainer.metrics import ProgressiveMetrics
+
+RESAMPLES = 200
+_CENTRAL_95 = (2.5, 97.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One arm on a set of examples; None where a value has no meaning (all labels equal)."""
+
+    ne: float | None
+    """Eq. 9."""
+    log_loss: float
+    """Mean cross entropy in nats."""
+    calibration: float | None
+    """Predicted over observed positives."""
+    auc: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Both arms on the same examples."""
+
+    num_examples: int
+    num_positives: int
+    num_users: int
+    baseline: Score
+    sum: Score
+    """The arm that takes the user embeddings."""
+    ne_diff_percent: float
+    """100 (NE_sum / NE_baseline - 1): negative where the embeddings help."""
+    interval: tuple[float, float] | None
+    """95 % interval of `ne_diff_percent`, by bootstrap over users; None where it was not asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Breakdown:
+    """All examples, and those of users with and without an embedding (None: there is no such user)."""
+
+    everyone: Comparison
+    with_embedding: Comparison | None
+    without_embedding: Comparison | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """A day's predictions of both arms, [N] each."""
+
+    user_ids: torch.Tensor
+    has_embedding: torch.Tensor
+    labels: torch.Tensor
+    baseline: torch.Tensor
+    """Logits."""
+    sum: torch.Tensor
+    """Logits."""
+
+
+def compare(predictions: Predictions, *, bootstrap_seed: int | None = None) -> Breakdown:
+    """Score and compare both arms; with a seed, with intervals."""
+
+    def on(mask: torch.Tensor) -> Comparison | None:
+        return _compare(predictions, mask, bootstrap_seed) if mask.any() else None
+
+    known = predictions.has_embedding > 0
+    everyone = on(torch.ones_like(known))
+    if everyone is None:
+        raise ValueError("there are no predictions to compare")
+    return Breakdown(everyone=everyone, with_embedding=on(known), without_embedding=on(~known))
+
+
+def _compare(predictions: Predictions, mask: torch.Tensor, bootstrap_seed: int | None) -> Comparison:
+    labels = predictions.labels[mask]
+    logits = torch.stack([predictions.baseline[mask], predictions.sum[mask]], dim=1)  # [N, 2]
+    losses = softplus(logits.double()) - labels.double().unsqueeze(1) * logits.double()
+    users, owner = np.unique(predictions.user_ids[mask].numpy(), return_inverse=True)
+    per_user = np.stack([np.bincount(owner, weights=losses[:, arm].numpy()) for arm in (0, 1)], axis=1)
+        [np.bincount(owner, weights=losses[:, arm].numpy()) for arm in (0, 1)], axis=1
+    )  # [U, 2]
+    return Comparison(
+        num_examples=labels.numel(),
+        num_positives=int(labels.sum()),
+        num_users=users.size,
+        baseline=_score(logits[:, 0], labels, losses[:, 0]),
+        sum=_score(logits[:, 1], labels, losses[:, 1]),
+        ne_diff_percent=float(_difference(per_user.sum(axis=0))),
+        interval=None if bootstrap_seed is None else bootstrap_interval(per_user.astype(np.float64, copy=False), seed=bootstrap_seed),
+    )
+
+
+def _score(logits: torch.Tensor, labels: torch.Tensor, losses: torch.Tensor) -> Score:
+    metrics = ProgressiveMetrics(("task",))
+    metrics.update(logits.unsqueeze(1), labels.unsqueeze(1), torch.ones_like(labels))
+    values = metrics.compute()["task"]
+    return Score(
+        ne=_meaningful(values["ne"]),
+        log_loss=float(losses.mean()),
+        calibration=_meaningful(values["calibration"]),
+        auc=_meaningful(values["auc"]),
+    )
+
+
+def _meaningful(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def bootstrap_interval(
+    per_user: npt.NDArray[np.float64], *, seed: int, resamples: int = RESAMPLES
+) -> tuple[float, float]:
+    """95 % interval of the NE difference when users are drawn anew: a user's examples stay together.
+
+    per_user: [U, 2] sums of cross entropy, baseline and sum. The background entropy of Eq. 9 is the same for
+    both arms, and cancels.
+    """
+    num_users = per_user.shape[0]
+    rng = np.random.default_rng([seed, num_users])
+    totals = np.empty((resamples, 2))
+    for index in range(resamples):
+        drawn = np.bincount(rng.integers(num_users, size=num_users), minlength=num_users)
+        totals[index] = drawn @ per_user
+    low, high = np.percentile(_difference(totals), _CENTRAL_95)
+    return float(low), float(high)
+
+
+def _difference(totals: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Percent, from summed cross entropies [..., 2] of baseline and sum."""
+    percent: npt.NDArray[np.float64] = 100 * (totals[..., 1] / totals[..., 0] - 1)
+    return percent

@@ -1,0 +1,132 @@
+"""Train one day of one user model: a TorchX job of torchrun ranks, run once per content."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+import uuid
+from datetime import date
+from pathlib import Path
+
+from features.days import day_before
+from features.fingerprint import fingerprint
+from features.lake import Lake, Partition
+from infra.settings import Settings
+from trainer.assignment import Assignment, write_assignment
+from trainer.checkpoint import remove_partial
+from trainer.config import TrainingConfig
+from trainer.launch import run_ranks
+from trainer.locks import exclusive
+from trainer.recipe import Recipe
+from trainer.trained import TrainedDay, checkpoint_path, find_trained, read_trained, trained_days
+
+log = logging.getLogger(__name__)
+
+_FORMAT = 1
+"""Changes when the same inputs would give other weights: every day is then trained anew."""
+
+
+def train(recipe: Recipe, ds: date, *, settings: Settings, after_gap: bool = False) -> TrainedDay:
+    """Learn the day's examples, from the weights of the day before.
+
+    The same inputs give the same `fingerprint`, and a day whose checkpoint has it is returned as it is. The
+    number of ranks is no input: it changes the order of the examples, not what is learnt from, and a day must
+    not be trained again because the machine changed.
+
+    ValueError: no examples of the day, or a gap before it without `after_gap`. LockedError: somebody else is
+    training it. RuntimeError: the job failed; its message is the failing rank's.
+    """
+    examples = Lake(settings.lake).get(f"examples/{recipe.source.name}", ds)
+    parent = find_parent(settings, recipe.name, ds, after_gap=after_gap)
+    config = TrainingConfig.of(recipe)
+    key = day_fingerprint(config, examples, parent)
+    destination = checkpoint_path(settings, recipe.name, ds, key)
+    lock = settings.checkpoints / recipe.name / f"ds={ds}.lock"
+    token = uuid.uuid4().hex[:12]
+    with exclusive(lock, token=token):
+        existing = read_trained(destination)
+        if existing is not None:
+            log.info("unchanged model=%s ds=%s fingerprint=%s", recipe.name, ds, key[:8])
+            return existing
+        for leftover in remove_partial(destination.parent, final=destination):
+            log.info("removed what an earlier attempt left: %s", leftover)
+        previous = find_trained(settings, recipe.name, ds)
+        assignment = Assignment(
+            config=config,
+            ds=ds,
+            lake=settings.lake,
+            examples=examples,
+            parent=parent,
+            fingerprint=key,
+            revision=previous.revision + 1 if previous else 0,
+            destination=destination.absolute(),
+            lock=lock.absolute(),
+            token=token,
+        )
+        log.info("training model=%s ds=%s fingerprint=%s %s", recipe.name, ds, key[:8], _origin(ds, parent))
+        _run(assignment, settings=settings)
+    trained = read_trained(destination)
+    if trained is None:
+        raise RuntimeError(f"the job ended well, but {destination} is not a complete checkpoint; train {ds} again")
+    _log_result(trained)
+    return trained
+
+
+def day_fingerprint(config: TrainingConfig, examples: Partition, parent: TrainedDay | None) -> str:
+    """Of everything that decides the day's weights."""
+    return fingerprint(
+        _FORMAT, config, examples.table, examples.ds, examples.fingerprint, parent.fingerprint if parent else None
+    )
+
+
+def find_parent(settings: Settings, model: str, ds: date, *, after_gap: bool) -> TrainedDay | None:
+    """The trained day before `ds`; None when there is no earlier one at all; ValueError for a gap."""
+    earlier = [trained for trained in trained_days(settings, model) if trained.ds < ds]
+    if not earlier:
+        return None
+    newest = earlier[-1]
+    if newest.ds == day_before(ds):
+        return newest
+    if not after_gap:
+        raise ValueError(
+            f"{model} is not trained on {day_before(ds)}, the day before {ds}; its newest good day is {newest.ds}. "
+            f"Train the days between first, or go on from {newest.ds} with --after-gap"
+        )
+    log.warning("model=%s ds=%s skips the days after %s (--after-gap)", model, ds, newest.ds)
+    return newest
+
+
+def _origin(ds: date, parent: TrainedDay | None) -> str:
+    if parent is None:
+        return "cold start: no earlier day is trained"
+    return f"warm start from {parent.ds} fingerprint={parent.fingerprint[:8]}"
+
+
+def _run(assignment: Assignment, *, settings: Settings) -> None:
+    name = f"{assignment.config.name}-ds={assignment.ds}-{assignment.token}"
+    directory: Path = (settings.logs / "training" / name).absolute()
+    directory.mkdir(parents=True)
+    assignment.destination.parent.mkdir(parents=True, exist_ok=True)
+    write_assignment(assignment, directory / "assignment.json")
+    started = time.monotonic()
+    run_ranks(
+        "trainer.worker", [str(directory / "assignment.json")], ranks=settings.ranks, directory=directory
+    )
+    log.info("job done model=%s ds=%s in %.1f s", assignment.config.name, assignment.ds, time.monotonic() - started)
+
+
+def _log_result(trained: TrainedDay) -> None:
+    for task, values in trained.metrics.items():
+        shown = {name: math.nan if value is None else value for name, value in values.items()}
+        log.info(
+            "trained model=%s ds=%s task=%s ne=%.4f calibration=%.3f auc=%.4f positives=%d examples=%d",
+            trained.model,
+            trained.ds,
+            task,
+            shown["ne"],
+            shown["calibration"],
+            shown["auc"],
+            shown["positives"],
+            shown["examples"],
+        )

@@ -1,0 +1,112 @@
+"""What training a day leaves behind: one sealed checkpoint per (model, day, fingerprint)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import TypeAdapter, ValidationError
+
+from features.lake import Partition
+from infra.settings import Settings
+from trainer.checkpoint import DamagedCheckpointError, is_complete, load_state, verify
+from trainer.recipe import Recipe
+
+if TYPE_CHECKING:
+    from trainer.model.user_tower import UserTower
+
+DOCUMENT = "trained.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedDay:
+    """A user model after it has learnt one more day."""
+
+    model: str
+    ds: date
+    fingerprint: str
+    """Of everything that decides the weights: config, examples, parent."""
+    parent_fingerprint: str | None
+    """None after a cold start."""
+    parent_ds: date | None
+    examples: Partition
+    num_examples: int
+    metrics: dict[str, dict[str, float | None]]
+    """Per task, progressive (scored before learnt): ne, calibration, auc, ctr, positives, examples. None where
+    the value has no meaning, as the AUC of a day without positives."""
+    seconds: float
+    """In the training loop, checkpoint included, start of the job not."""
+    ranks: int
+    revision: int
+    """Counts the times the day was trained from other inputs; the highest is the day's model."""
+    path: Path
+
+
+_DOCUMENTS = TypeAdapter(TrainedDay)
+
+
+def to_json(trained: TrainedDay) -> str:
+    """The `trained.json` of a checkpoint."""
+    return _DOCUMENTS.dump_json(trained, indent=1).decode()
+
+
+def checkpoint_path(settings: Settings, model: str, ds: date, fingerprint: str) -> Path:
+    """Where the checkpoint lives once sealed."""
+    return settings.checkpoints / model / f"ds={ds}-{fingerprint[:8]}"
+
+
+def read_trained(path: Path) -> TrainedDay | None:
+    """The trained day in a checkpoint directory; None when it is not complete."""
+    if not is_complete(path):
+        return None
+    try:
+        return _DOCUMENTS.validate_json((path / DOCUMENT).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def trained_days(settings: Settings, model: str) -> list[TrainedDay]:
+    """The newest revision of every trained day of the model, oldest day first."""
+    newest: dict[date, TrainedDay] = {}
+    for path in sorted((settings.checkpoints / model).glob("ds=*")):
+        trained = read_trained(path) if path.is_dir() else None
+        if trained is not None and (trained.ds not in newest or newest[trained.ds].revision < trained.revision):
+            newest[trained.ds] = trained
+    return [newest[ds] for ds in sorted(newest)]
+
+
+def find_trained(settings: Settings, model: str, ds: date) -> TrainedDay | None:
+    """The day's model, newest revision; None when the day is not trained."""
+    return next((trained for trained in trained_days(settings, model) if trained.ds == ds), None)
+
+
+def load_user_tower(recipe: Recipe, trained: TrainedDay) -> UserTower:
+    """The day's user tower as a plain module on CPU, in eval mode. No process group is needed.
+
+    DamagedCheckpointError when a file is not what was written, or when the checkpoint holds another tower
+    than the recipe describes.
+    """
+    import torch
+
+    from trainer.model.user_tower import UserTower
+
+    verify(trained.path)
+    tower = UserTower(
+        recipe.source.schema,
+        recipe.user_tower,
+        embedding_dim=recipe.embedding_dim,
+        device=torch.device("cpu"),
+    )
+    prefix = "user_tower."
+    state = {"model": {prefix + name: tensor for name, tensor in tower.state_dict().items()}}
+    try:
+        load_state(trained.path, state, no_dist=True)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise DamagedCheckpointError(
+            f"{trained.path} does not hold the user tower of recipe {recipe.name} ({error}); "
+            "was the recipe changed since? train the day again"
+        ) from error
+    tower.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in state["model"].items()})
+    return tower.eval()
