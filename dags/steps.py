@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from snapshots.summary import plain
+
 if TYPE_CHECKING:
     from datetime import date
 
@@ -26,78 +28,78 @@ def _resolve(recipe: str, ds: str) -> tuple[Recipe, date, Settings]:
     return get_recipe(recipe), parse_day(ds), get_settings()
 
 
-def build_examples(recipe: str, ds: str) -> dict[str, Any]:
+def build_examples(recipe: str, ds: str) -> Any:
     """The day's log becomes examples, rejected rows with reasons, and user features."""
     config, day, settings = _resolve(recipe, ds)
     from features.examples import build_examples
 
-    return build_examples(
+    return plain(build_examples(
         config.source, day, settings=settings, reject_max_share=config.reject_max_share
-    ).summary()
+    ))
 
 
-def train(recipe: str, ds: str, *, after_gap: bool = False) -> dict[str, Any]:
+def train(recipe: str, ds: str, *, after_gap: bool = False) -> Any:
     """One pass over the day's examples, warm-started from the day before."""
     config, day, settings = _resolve(recipe, ds)
     from trainer.job import train
 
-    return train(config, day, settings=settings, after_gap=after_gap).summary()
+    return plain(train(config, day, settings=settings, after_gap=after_gap))
 
 
-def publish(recipe: str, ds: str) -> dict[str, Any]:
+def publish(recipe: str, ds: str) -> Any:
     """The trained user tower becomes a sealed, registered version, alias `candidate`."""
     config, day, settings = _resolve(recipe, ds)
     from snapshots.publish import publish
 
-    return publish(config, day, settings=settings).summary()
+    return plain(publish(config, day, settings=settings))
 
 
-def infer(recipe: str, ds: str) -> dict[str, Any]:
+def infer(recipe: str, ds: str) -> Any:
     """Every active user of the day is embedded with the day's version, and pooled."""
     config, day, settings = _resolve(recipe, ds)
     from snapshots.inference import infer
 
-    return infer(config, day, settings=settings).summary()
+    return plain(infer(config, day, settings=settings))
 
 
-def check_shift(recipe: str, ds: str) -> dict[str, Any]:
+def check_shift(recipe: str, ds: str) -> Any:
     """How far users moved, by model alone and as consumers see it."""
     config, day, settings = _resolve(recipe, ds)
     from snapshots.shift import check_shift
 
-    return check_shift(config, day, settings=settings).summary()
+    return plain(check_shift(config, day, settings=settings))
 
 
-def gate(recipe: str, ds: str) -> dict[str, Any]:
+def gate(recipe: str, ds: str) -> Any:
     """The verdict on the day: promote, hold or reject, by the recipe's thresholds."""
     config, day, settings = _resolve(recipe, ds)
     from snapshots.gate import gate
 
-    return gate(config, day, settings=settings).summary()
+    return plain(gate(config, day, settings=settings))
 
 
-def promote(recipe: str, ds: str, *, by: str) -> dict[str, Any]:
+def promote(recipe: str, ds: str, *, by: str) -> Any:
     """The day's version becomes champion and its embeddings visible to consumers."""
     config, day, settings = _resolve(recipe, ds)
     from snapshots.promotion import promote
 
-    return promote(config, day, settings=settings, by=by).summary()
+    return plain(promote(config, day, settings=settings, by=by))
 
 
-def hold(recipe: str, ds: str) -> dict[str, Any]:
+def hold(recipe: str, ds: str) -> Any:
     """The day waits for a person; the on-call is told."""
     config, day, settings = _resolve(recipe, ds)
     from snapshots.promotion import hold
 
-    return hold(config, day, settings=settings).summary()
+    return plain(hold(config, day, settings=settings))
 
 
-def reject(recipe: str, ds: str, *, by: str) -> dict[str, Any]:
+def reject(recipe: str, ds: str, *, by: str) -> Any:
     """The day's version is refused; the on-call is told."""
     config, day, settings = _resolve(recipe, ds)
     from snapshots.promotion import reject
 
-    return reject(config, day, settings=settings, by=by).summary()
+    return plain(reject(config, day, settings=settings, by=by))
 
 
 def read_report(recipe: str, ds: str) -> str:
@@ -108,7 +110,7 @@ def read_report(recipe: str, ds: str) -> str:
     return read_report(config, day, settings=settings)
 
 
-def retrain_downstream(downstream: str, ds: str) -> dict[str, Any]:
+def retrain_downstream(downstream: str, ds: str) -> Any:
     """One downstream model scored on the day, then trained with it, with and without the embeddings."""
     from features.days import parse_day
     from infra.settings import get_settings
@@ -125,13 +127,13 @@ def retrain_downstream(downstream: str, ds: str) -> dict[str, Any]:
     except NoEmbeddingsError as nothing:
         raise NothingToJoinError(str(nothing)) from nothing
     log_day(trained, settings=settings)
-    return trained.summary()
+    return plain(trained)
 
 
-def rollback(recipe: str, *, by: str) -> dict[str, Any]:
+def rollback(recipe: str, *, by: str) -> Any:
     """The champion before becomes champion again."""
     from infra.settings import get_settings
     from snapshots.promotion import rollback
     from trainer.recipes import get_recipe
 
-    return rollback(get_recipe(recipe), settings=get_settings(), by=by).summary()
+    return plain(rollback(get_recipe(recipe), settings=get_settings(), by=by))

@@ -45,7 +45,7 @@ __all__ = [
 
 START_TIMEOUT_SECONDS = 120.0
 POLL_SECONDS = 0.25
-LEFTOVER_GRACE_SECONDS = 5.0
+LEFTOVER_GRACE_SECONDS = 3.0
 
 Progress = Callable[[str], None]
 

@@ -35,7 +35,7 @@ GIVEN_UP = frozenset({"FATAL", "EXITED", "UNKNOWN"})
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """One process that supervisord keeps alive; it gets SIGTERM when supervisord dies."""
+    """One process that supervisord keeps alive; it gets its stop signal when supervisord dies."""
 
     name: str
     command: Sequence[str]
@@ -44,7 +44,7 @@ class Program:
 
     def section(self, settings: Settings) -> str:
         """Its section of supervisord's configuration."""
-        command = shlex.join(["setpriv", "--pdeathsig", "TERM", *self.command])
+        command = shlex.join(["setpriv", "--pdeathsig", self.stop_signal, *self.command])
         lines = {
             "command": command,
             "directory": str(settings.home),

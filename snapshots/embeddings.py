@@ -1,7 +1,7 @@
-"""The table `user_embeddings/<model>`: one row per active user of the day, K computed and K pooled vectors of D.
+"""The table `user_embeddings/<model>`: one row per active user, K computed and K pooled vectors of D.
 
-Values are float32 that a float16 holds exactly (the paper stores fp16, section 5.3; Delta has no such type), so
-that DuckDB, Polars and Spark read plain numbers. D stands in the metadata of every vector column.
+Values are float32 that a float16 holds exactly (the paper stores fp16, section 5.3; Delta has no such type),
+so that DuckDB, Polars and Spark read plain numbers. D stands in the metadata of every vector column.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def embeddings_schema(*, num_embeddings: int, dim: int, model: str) -> pa.Schema
 
 
 def writer_properties() -> WriterProperties:
-    """Zstd over byte-stream-split floats: about half the bytes of fp32, 5x faster to read than the default."""
+    """Zstd over byte-stream-split floats: half the bytes of fp32, 5x faster to read than the default."""
     from deltalake import ColumnProperties, WriterProperties
 
     return WriterProperties(
@@ -80,7 +80,7 @@ def require_layout(delta: DeltaTable, schema: pa.Schema) -> None:
         if field.metadata and found.get(field.name) != field.metadata[DIM_KEY].decode():
             raise ValueError(
                 f"{delta.table_uri}: column {field.name} has dim {found.get(field.name)} in the table and "
-                f"{field.metadata[DIM_KEY].decode()} in the recipe; a table holds one layout. Give the recipe a new name"
+                f"{field.metadata[DIM_KEY].decode()} in the recipe; rename the recipe"
             )
 
 

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -34,15 +35,17 @@ def snapshot_folder(settings: Settings, model: str, ds: date, *, fingerprint: st
     return settings.artifacts / model / f"ds={ds}-{fingerprint[:8]}"
 
 
-def export_snapshot(tower: nn.Module, contract: Contract, folder: Path) -> str:
-    """Seal the tower's weights and contract as `folder`; the SHA-256 of its manifest.
+def export_snapshot(make_tower: Callable[[], nn.Module], contract: Contract, folder: Path) -> str:
+    """Seal the weights of `make_tower()` and the contract as `folder`; the SHA-256 of its manifest.
 
     SealedError where `folder` was sealed with another fingerprint.
     """
     from safetensors.torch import save_file
 
     def write(aside: Path) -> None:
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in tower.state_dict().items()}
+        weights = {
+            name: tensor.detach().cpu().contiguous() for name, tensor in make_tower().state_dict().items()
+        }
         save_file(weights, aside / WEIGHTS)
         contract.write(aside / CONTRACT)
 
@@ -54,13 +57,13 @@ def export_snapshot(tower: nn.Module, contract: Contract, folder: Path) -> str:
 
 
 def export_day(
-    recipe: Recipe, ds: date, *, fingerprint: str, tower: nn.Module, settings: Settings
+    recipe: Recipe, ds: date, *, fingerprint: str, make_tower: Callable[[], nn.Module], settings: Settings
 ) -> tuple[Path, str]:
     """Seal the day's user tower under `settings.artifacts`; its folder and its manifest's SHA-256."""
     versions = {name: version(name) for name in ("torch", "torchrec", "safetensors")}
     contract = contract_of(recipe, ds, training=fingerprint, versions=versions)
     folder = snapshot_folder(settings, recipe.name, ds, fingerprint=fingerprint)
-    return folder, export_snapshot(tower, contract, folder)
+    return folder, export_snapshot(make_tower, contract, folder)
 
 
 def read_contract(folder: Path) -> Contract:

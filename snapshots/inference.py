@@ -1,4 +1,4 @@
-"""Batch inference: every active user of the day through the day's version, pooled, in one atomic partition."""
+"""Batch inference: every active user of the day through the day's version, pooled, in one atomic commit."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Embedder:
         if not finite.all():
             user = rows.column(USER_ID)[int(np.argmin(finite))]
             raise ValueError(
-                f"user {user} has a vector with NaN or inf ({int((~finite).sum())} such users in this batch); "
+                f"user {user} has a vector with NaN or inf ({int((~finite).sum())} such users in the batch); "
                 "nothing is written: look at the training loss and at that user's features"
             )
         return vectors
@@ -114,14 +114,14 @@ def infer(recipe: Recipe, ds: date, *, settings: Settings) -> Embedded:
         recipe.pooling_versions, LOOKBACK_DAYS, tower.num_embeddings, tower.dim, version.number,
     )  # fmt: skip
     found = lake.find(table, ds)
-    unchanged = found is not None and key.startswith(found.fingerprint)
-    partition = found if unchanged else _write(recipe, version, lake, users, previous, key=key)
-    assert partition is not None
+    if found is not None and key.startswith(found.fingerprint):
+        unchanged, partition = True, found
+    else:
+        unchanged, partition = False, _write(recipe, version, lake, users, previous, key=key)
     if version.embeddings is None or version.embeddings.fingerprint != partition.fingerprint:
         inputs = partition_tags("embeddings", partition) | partition_tags("user_features", users)
         version = registry.tag(version, inputs)
-    assert version.embeddings is not None
-    return _embedded(version, version.embeddings, lake, unchanged=unchanged, began=began)
+    return _embedded(version, version.embeddings or partition, lake, unchanged=unchanged, began=began)
 
 
 def _embedded(

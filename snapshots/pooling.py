@@ -24,7 +24,10 @@ LOOKBACK_DAYS = 14
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """The cached vectors of some users. ids: [N] sorted; num_cached: [N]; total: their sum, [N, K, D] float32."""
+    """The cached vectors of N users, by sorted id.
+
+    num_cached: [N], how many; total: [N, K, D] float32, their sum.
+    """
 
     ids: NDArray[np.int64]
     num_cached: NDArray[np.int8]
@@ -40,7 +43,9 @@ class History:
         """
         rows = np.searchsorted(self.ids, user_ids)
         num_pooled = (self.num_cached[rows] + 1).astype(np.int8)
-        pooled = (computed + self.total[rows]) / num_pooled[:, None, None].astype(np.float32)
+        pooled: NDArray[np.float32] = (computed + self.total[rows]) / num_pooled.astype(np.float32)[
+            :, None, None
+        ]
         return fp16_exact(pooled), num_pooled
 
 
@@ -53,7 +58,7 @@ def read_history(
     dim: int,
     versions: int,
 ) -> History:
-    """The newest `versions - 1` computed vectors of each of `user_ids` in the partitions `previous`, newest first.
+    """The newest `versions - 1` computed vectors of each of `user_ids` in `previous`, newest day first.
 
     Streams the partitions, and reads no further than it must. ValueError for a user listed twice.
     """

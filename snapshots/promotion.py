@@ -1,4 +1,4 @@
-"""What becomes of a judged version: promote, hold, reject, roll back. Each a transaction that can be repeated.
+"""What becomes of a judged version: promote, hold, reject, roll back; each can be repeated.
 
 A day's embeddings are visible to pooling and consumers exactly while its version's decision is `promoted`.
 The alias `champion` moves before the decision is recorded, so a promotion that was killed is finished by
@@ -69,16 +69,15 @@ def promote(
             return _promotion(version)
         _require_promotable(version, lake, by=by)
         champion = registry.alias(recipe.name, "champion")
-        older = champion is not None and champion.ds > ds
-        if older and not allow_older:
-            assert champion is not None
+        if champion is not None and champion.ds > ds and not allow_older:
             raise ValueError(
                 f"{version.described()} is older than the champion, {champion.described()}; "
-                "promote it with allow_older to make its embeddings visible (the champion stays), or roll back first"
+                "allow_older makes its embeddings visible while the champion stays; or roll back first"
             )
-        if not older and (champion is None or champion.number != version.number):
-            if champion is not None:
-                registry.set_alias(recipe.name, "previous", champion.number)
+        if champion is None:
+            registry.set_alias(recipe.name, "champion", version.number)
+        elif champion.ds <= ds and champion.number != version.number:
+            registry.set_alias(recipe.name, "previous", champion.number)
             registry.set_alias(recipe.name, "champion", version.number)
         return _promotion(registry.decide(version, "promoted", by=by, note=note))
 
@@ -123,7 +122,8 @@ def rollback(recipe: Recipe, *, settings: Settings, by: str, note: str = "") -> 
 
 
 def _promotion(version: Version) -> Promotion:
-    assert version.embeddings is not None
+    if version.embeddings is None:
+        raise RuntimeError(f"{version.described()} is promoted without embeddings; its tags were edited")
     return Promotion(
         model=version.model,
         ds=version.ds,
@@ -137,7 +137,7 @@ def _require_promotable(version: Version, lake: Lake, *, by: str) -> None:
     decided_by = version.tags.get("decided_by", BY_GATE)
     if by == BY_GATE and decided_by != BY_GATE:
         raise ValueError(
-            f"{version.described()} was {version.decision} by {decided_by}; the gate does not overturn a person: "
+            f"{version.described()} was {version.decision} by {decided_by}, whom the gate does not overturn: "
             f"promote it by hand, `usermodel snapshots promote --recipe {version.model} --ds {version.ds}`"
         )
     verify(version.path, manifest_sha256=version.tags["manifest_sha256"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import subprocess
+from collections.abc import Callable
 from datetime import date
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
@@ -18,6 +19,8 @@ from snapshots.registry import Registry, Version, partition_tags
 from snapshots.runs import log_metrics, open_version_run
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from trainer.recipe import Recipe
     from trainer.trained import TrainedDay
 
@@ -31,14 +34,22 @@ def publish(recipe: Recipe, ds: date, *, settings: Settings) -> Version:
     trained = find_trained(settings, recipe.name, ds)
     if trained is None:
         raise ValueError(
-            f"{recipe.name} is not trained on {ds}; run `usermodel trainer train --recipe {recipe.name} --ds {ds}` first"
+            f"{recipe.name} is not trained on {ds}; "
+            f"run `usermodel trainer train --recipe {recipe.name} --ds {ds}` first"
         )
+    return publish_tower(recipe, trained, lambda: load_user_tower(recipe, trained), settings=settings)
+
+
+def publish_tower(
+    recipe: Recipe, trained: TrainedDay, make_tower: Callable[[], nn.Module], *, settings: Settings
+) -> Version:
+    """Seal and register `make_tower()`, called only when the tower is not sealed yet."""
+    ds = trained.ds
     registry = Registry(settings)
     _ = registry.client  # MLflow down is found out before anything is written
     with model_lock(settings, recipe.name):
-        tower = load_user_tower(recipe, trained)
         folder, manifest = export_day(
-            recipe, ds, fingerprint=trained.fingerprint, tower=tower, settings=settings
+            recipe, ds, fingerprint=trained.fingerprint, make_tower=make_tower, settings=settings
         )
         run_id = open_version_run(
             registry, recipe, ds, fingerprint=trained.fingerprint, inputs=[trained.examples]
@@ -86,7 +97,7 @@ def code_version() -> str:
 
 
 def _parent(registry: Registry, trained: TrainedDay) -> Version | None:
-    """The version of the weights that training began from; None for a cold start, or where it was not published."""
+    """The version of the weights that training began from; None for a cold start or an unpublished parent."""
     if trained.parent_ds is None:
         return None
     parent = registry.find(trained.model, trained.parent_ds, fingerprint=trained.parent_fingerprint)

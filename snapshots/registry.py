@@ -1,7 +1,7 @@
 """The registry of sealed versions: MLflow's model registry, by reference, through its client alone.
 
-A version is found by its tags `ds` and `fingerprint`, so whatever is done twice is done once. Its weights lie in
-a sealed folder; MLflow holds the reference, the lineage, the metrics and the decision.
+A version is found by its tags `ds` and `fingerprint`, so whatever is done twice is done once. Its
+weights lie in a sealed folder; MLflow holds the reference, the lineage, the metrics and the decision.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Version(Summarised):
 
     @property
     def embeddings(self) -> Partition | None:
-        """The partition of its embeddings, in the table version that holds exactly them; None before `infer`."""
+        """The partition of its embeddings, at the table version that holds them; None before `infer`."""
         return partition_from(self.tags, "embeddings", self.ds)
 
     def described(self) -> str:
@@ -110,7 +110,8 @@ class Registry:
         version = self.find(model, ds)
         if version is None:
             raise MissingVersionError(
-                f"{model} has no version of {ds}; run `usermodel snapshots publish --recipe {model} --ds {ds}` first"
+                f"{model} has no version of {ds}; "
+                f"run `usermodel snapshots publish --recipe {model} --ds {ds}` first"
             )
         return version
 
@@ -178,7 +179,6 @@ class Registry:
 
     def decide(self, version: Version, decision: Decision, *, by: str, note: str) -> Version:
         """Record the decision, who took it, when and why. The same decision again changes nothing."""
-        assert decision in get_args(Decision)
         if version.decision == decision:
             return version
         now = datetime.now(UTC).isoformat(

@@ -133,7 +133,7 @@ def _moved(findings: Findings) -> Iterator[str]:
     before = {(r.kind, r.metric, r.embedding, r.pooling): r.value for r in findings.rows_before}
     yield f"Against {findings.previous.ds}. Threshold and verdict stand where a rule applies."
     yield ""
-    yield "| compared | embedding | pooling | metric | value | the promoted day before | threshold | verdict | users |"
+    yield "| compared | embedding | pooling | metric | value | day before | threshold | verdict | users |"
     yield "|---|---|---|---|---|---|---|---|---|"
     for row in findings.rows:
         if row.embedding is None:
@@ -165,9 +165,9 @@ def _what_to_do(findings: Findings) -> Iterator[str]:
     yield ""
     yield "Until somebody decides, nothing changes for consumers: they stay on " + f"{champion}."
     yield ""
-    yield f"1. NE up, or calibration off: look at the day's log and the quarantine, `usermodel features build {day}`."
+    yield f"1. NE up, or calibration off: look at the day's rejected rows, `usermodel features build {day}`."
     yield "2. The model alone moved (same inputs): the training went astray; compare NE, then reject."
-    yield "3. Only the consecutive days moved: the users changed (an event, a broken feature); look at the features."
+    yield "3. Only the consecutive days moved: the users did (an event, a broken feature); see the features."
     yield "4. Decide:"
     yield ""
     yield "| to | run | what it does |"
@@ -175,7 +175,7 @@ def _what_to_do(findings: Findings) -> Iterator[str]:
     yield f"| promote | `usermodel snapshots promote {day}` | champion and consumers move to {ds} |"
     yield f"| keep on hold | `usermodel snapshots hold {day}` | consumers stay on {champion} |"
     yield f"| refuse | `usermodel snapshots reject {day}` | consumers stay on {champion}, for good |"
-    yield f"| undo | `usermodel snapshots rollback --recipe {model}` | the previous champion again, in seconds |"
+    yield f"| undo | `usermodel snapshots rollback --recipe {model}` | the champion before, in seconds |"
 
 
 def _lineage(findings: Findings) -> Iterator[str]:
@@ -187,7 +187,7 @@ def _lineage(findings: Findings) -> Iterator[str]:
     for name in ("examples", "user_features", "embeddings", "shift"):
         partition = partition_from(tags, name, findings.version.ds)
         if partition is not None:
-            yield f"- {name}: `{partition.table}` version {partition.version}, fingerprint {partition.fingerprint}"
+            yield f"- {name}: `{partition.table}`, version {partition.version} ({partition.fingerprint})"
     yield f"- snapshot: `{findings.version.path}`, manifest SHA-256 {tags['manifest_sha256']}"
     yield f"- code: {tags['code_version']}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 def open_version_run(
     registry: Registry, recipe: Recipe, ds: date, *, fingerprint: str, inputs: Sequence[Partition]
 ) -> str:
-    """The run of (model, ds, fingerprint), in the experiment named after the model, with its dataset inputs."""
+    """The run of (model, ds, fingerprint), in the model's experiment, with its dataset inputs."""
     client = registry.client
     experiment = tracking.experiment(client, recipe.name)
     key = {tracking.KIND: "version", f"{PREFIX}ds": ds.isoformat(), f"{PREFIX}fingerprint": fingerprint}
@@ -34,24 +35,20 @@ def open_version_run(
 
 def log_inputs(registry: Registry, run_id: str, inputs: Sequence[Partition]) -> None:
     """Name the lake partitions, at their table versions, as the run's datasets. Known ones are left alone."""
-    from mlflow.data.delta_dataset_source import DeltaDatasetSource
-    from mlflow.data.meta_dataset import MetaDataset
-    from mlflow.entities import DatasetInput, InputTag
+    from mlflow.entities import Dataset, DatasetInput, InputTag
 
     lake = Lake(registry.settings.lake)
     datasets = [
         DatasetInput(
-            dataset=MetaDataset(  # a version of 0 is dropped by MLflow: the tag holds it too
-                source=DeltaDatasetSource(
-                    path=lake.uri(partition.table), delta_table_version=partition.version
-                ),
+            dataset=Dataset(
                 name=f"{partition.table}/ds={partition.ds}",
                 digest=partition.fingerprint,
-            )._to_mlflow_entity(),
-            tags=[
-                InputTag("mlflow.data.context", "training"),
-                InputTag(f"{PREFIX}table_version", str(partition.version)),
-            ],
+                source_type="delta_table",
+                source=json.dumps(
+                    {"path": lake.uri(partition.table), "delta_table_version": partition.version}
+                ),
+            ),
+            tags=[InputTag("mlflow.data.context", "training")],
         )
         for partition in inputs
     ]

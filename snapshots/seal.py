@@ -58,9 +58,7 @@ def seal(folder: Path, *, fingerprint: str, write: Callable[[Path], None]) -> st
 def verify(folder: Path, *, manifest_sha256: str | None = None) -> str:
     """The SHA-256 of the manifest; DamagedError names the first file that is not what was sealed."""
     if not (folder / MANIFEST).is_file():
-        raise DamagedError(
-            f"{folder} has no {MANIFEST}; the snapshot is gone or was never sealed: publish it again"
-        )
+        raise DamagedError(f"{folder} has no {MANIFEST}: it is gone or was never sealed; publish again")
     found = file_sha256(folder / MANIFEST)
     if manifest_sha256 is not None and found != manifest_sha256:
         raise DamagedError(f"{folder / MANIFEST} has SHA-256 {found}; registered was {manifest_sha256}")
@@ -73,7 +71,7 @@ def verify(folder: Path, *, manifest_sha256: str | None = None) -> str:
         digest = file_sha256(path) if path.is_file() else "none: the file is missing"
         if digest != sealed["sha256"]:
             raise DamagedError(
-                f"{path} has SHA-256 {digest}; sealed was {sealed['sha256']}. Roll back to the previous version, "
+                f"{path} has SHA-256 {digest}, sealed was {sealed['sha256']}; roll back, "
                 "then restore the file or train the day again"
             )
     return found

@@ -121,7 +121,7 @@ def compared(recipe: Recipe, ds: date, *, registry: Registry, lake: Lake) -> Com
 
 
 def check_shift(recipe: Recipe, ds: date, *, settings: Settings) -> Shift:
-    """Measure the day's shift into `shift/<model>` and MLflow. ValueError when the day is not embedded yet."""
+    """Measure the day's shift into `shift/<model>` and MLflow. ValueError when the day is not embedded."""
     registry, lake = Registry(settings), Lake(settings.lake)
     pair = compared(recipe, ds, registry=registry, lake=lake)
     key = fingerprint(
@@ -258,7 +258,7 @@ def _predecessor(number: int, kind: Kind, *, found: bool, num_users: int, verdic
 
 
 def _sample(lake: Lake, users: Partition, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """Up to SAMPLE_USERS of the day's users, the same ones whenever it is asked: those whose ids hash lowest."""
+    """Up to SAMPLE_USERS of the day's users, the same ones each time: those whose ids hash lowest."""
     order = _hashes(lake.read(users, columns=[USER_ID]).column(USER_ID).to_numpy())
     last = (
         np.partition(order, SAMPLE_USERS - 1)[SAMPLE_USERS - 1] if len(order) > SAMPLE_USERS else order.max()

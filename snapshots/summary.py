@@ -9,7 +9,7 @@ from typing import Any
 
 
 def plain(value: Any) -> Any:
-    """`value` in JSON's own types: dataclasses as dicts, days as YYYY-MM-DD, paths as text, tuples as lists."""
+    """`value` in JSON's own types: dataclasses as dicts, days YYYY-MM-DD, paths as text, tuples as lists."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):

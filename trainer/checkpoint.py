@@ -1,6 +1,7 @@
 """Sealed checkpoints: a new directory each, a manifest with the SHA-256 of every file, one atomic rename.
 
 A directory is complete when it has its final name and a manifest; anything else is a leftover.
+Light to import: whoever only asks whether a day is trained does not wait for torch.
 """
 
 from __future__ import annotations
@@ -8,13 +9,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-
-import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint.api import CheckpointException
 
 from features.fingerprint import file_sha256
 
@@ -34,6 +32,8 @@ def partial_path(final: Path, *, token: str) -> Path:
 
 def save_state(directory: Path, state: Mapping[str, Any]) -> None:
     """Write this rank's part of `state`. A collective: every rank calls it with the same directory."""
+    import torch.distributed.checkpoint as dcp
+
     _checked(lambda: dcp.save(dict(state), checkpoint_id=directory / STATE), f"saving to {directory}")
 
 
@@ -42,12 +42,18 @@ def load_state(directory: Path, state: dict[str, Any], *, no_dist: bool = False)
 
     A collective unless `no_dist`.
     """
-    _checked(
-        lambda: dcp.load(state, checkpoint_id=directory / STATE, no_dist=no_dist), f"loading {directory}"
-    )
+    import torch.distributed.checkpoint as dcp
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
+        _checked(
+            lambda: dcp.load(state, checkpoint_id=directory / STATE, no_dist=no_dist), f"loading {directory}"
+        )
 
 
 def _checked(action: Callable[[], object], what: str) -> None:
+    from torch.distributed.checkpoint.api import CheckpointException
+
     try:
         action()
     except CheckpointException as error:  # a BaseException: `except Exception` further up would miss it
@@ -129,8 +135,3 @@ def remove_partial(parent: Path, *, final: Path) -> list[Path]:
         shutil.rmtree(path)
     return leftovers
 
-
-def barrier() -> None:
-    """Wait for every rank, when there are several."""
-    if dist.is_initialized():
-        dist.barrier()

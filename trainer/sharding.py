@@ -17,6 +17,7 @@ from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints, Topology
 from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
 from torchrec.distributed.types import ShardingPlan, ShardingType
+from torchrec.modules.embedding_configs import EmbeddingBagConfig
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.optim import RowWiseAdagrad
 from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizerWrapper
@@ -29,6 +30,9 @@ from trainer.model.sum_model import SumModel
 SHARDING_TYPES = (ShardingType.TABLE_WISE.value, ShardingType.ROW_WISE.value)
 """Table- and row-wise checkpoints load into each other at any number of ranks. Column-wise ones do not: their
 row-wise Adagrad state has one column per shard. Data-parallel tables would leave the in-backward optimizer."""
+
+ROW_WISE_BYTES = 256 * 2**20
+"""Smaller tables stay whole on one rank: splitting one costs a reduce-scatter per step and saves nothing."""
 
 _MEMORY_RESERVE = 0.15
 """The share of a rank's memory that the planner leaves for the dense part and the batches."""
@@ -79,7 +83,7 @@ def plan(model: nn.Module, *, world_size: int, local_world_size: int, batch_size
     """The planner's plan. Pure: every rank computes the same one, so an error reaches all of them at once
     (on rank 0 alone, inside `collective_plan`, it would hang the others)."""
     constraints = {
-        config.name: ParameterConstraints(sharding_types=list(SHARDING_TYPES))
+        config.name: ParameterConstraints(sharding_types=_sharding_types(config))
         for module in model.modules()
         if isinstance(module, EmbeddingBagCollection)
         for config in module.embedding_bag_configs()
@@ -91,6 +95,11 @@ def plan(model: nn.Module, *, world_size: int, local_world_size: int, batch_size
         storage_reservation=FixedPercentageStorageReservation(_MEMORY_RESERVE),
     )
     return planner.plan(model, [CpuEmbeddingBagCollectionSharder()])
+
+
+def _sharding_types(table: EmbeddingBagConfig) -> list[str]:
+    num_bytes = table.num_embeddings * table.embedding_dim * torch.float32.itemsize
+    return list(SHARDING_TYPES if num_bytes >= ROW_WISE_BYTES else SHARDING_TYPES[:1])
 
 
 def build(config: TrainingConfig, *, local_world_size: int) -> ShardedModel:

@@ -6,9 +6,11 @@ import ctypes
 import json
 import logging
 import math
+import os
 import signal
 import sys
 import time
+import warnings
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from features.reader import DayReader
 from infra.settings import torchrun_rank
 from trainer import sharding
 from trainer.assignment import Assignment, read_assignment
-from trainer.checkpoint import barrier, load_state, partial_path, save_state, seal, verify
+from trainer.checkpoint import load_state, partial_path, save_state, seal, verify
 from trainer.locks import check_token
 from trainer.loop import learn
 from trainer.trained import DOCUMENT, TrainedDay, to_json
@@ -30,13 +32,6 @@ log = logging.getLogger("trainer.worker")
 
 DEADLINE = timedelta(seconds=120)
 """A rank that waits longer than this for another fails instead of hanging."""
-_NOISY = (
-    "torchrec.distributed.planner.types",
-    "torchrec.distributed.planner.storage_reservations",
-    "torchrec.distributed.utils",
-    "torch.fx._symbolic_trace",
-    "torch.distributed.checkpoint",
-)
 _PR_SET_PDEATHSIG = 1
 
 
@@ -67,12 +62,14 @@ def die_with_parent() -> None:
 
 
 def set_up_logging(rank: int) -> None:
-    """Lines that name the rank; libraries only when something is wrong."""
+    """Our lines, with the rank; the libraries' only when something is wrong."""
     logging.basicConfig(
-        level=logging.INFO, format=f"%(asctime)s rank={rank} %(levelname)s %(message)s", datefmt="%H:%M:%S", force=True
+        level=logging.ERROR, format=f"%(asctime)s rank={rank} %(levelname)s %(message)s", datefmt="%H:%M:%S", force=True
     )
-    for name in _NOISY:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    for package in ("trainer", "features"):
+        logging.getLogger(package).setLevel(logging.INFO)
+    # TorchRec and DCP still call what this torch deprecates.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch(rec)?\.")
 
 
 def work(assignment: Assignment, *, local_world_size: int) -> None:
@@ -107,7 +104,7 @@ def work(assignment: Assignment, *, local_world_size: int) -> None:
 def warm_start(sharded: sharding.ShardedModel, parent: TrainedDay) -> None:
     """Take weights and optimizer state of the parent, at any number of ranks, once its bytes are verified."""
     verify(parent.path, part=dist.get_rank(), parts=dist.get_world_size())
-    barrier()
+    dist.barrier()
     state = sharded.state_dict()
     load_state(parent.path, state)
     sharded.load_state_dict(state)
@@ -126,7 +123,7 @@ def publish(
     """Save on every rank, seal on rank 0, unless a later attempt has taken the lock."""
     partial = partial_path(assignment.destination, token=assignment.token)
     save_state(partial, sharded.state_dict())
-    barrier()
+    dist.barrier()
     if dist.get_rank() == 0:
         trained = TrainedDay(
             model=assignment.config.name,
@@ -148,8 +145,10 @@ def publish(
         check_token(assignment.lock, token=assignment.token)
         seal(partial, assignment.destination, documents={DOCUMENT: to_json(trained)})
         log.info("sealed %s", assignment.destination)
-    barrier()
+    dist.barrier()
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    code = main(sys.argv)
+    logging.shutdown()
+    os._exit(code)  # everything is on disk; taking torch apart would cost a second per job

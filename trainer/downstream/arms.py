@@ -173,7 +173,7 @@ class Pair:
             own = {name.removeprefix(prefix): v for name, v in stored.items() if name.startswith(prefix)}
             self.arms[arm].load(own)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: the lookup kernel is registered for autograd alone
     def evaluate(self, batches: Iterable[JoinedBatch]) -> Predictions:
         """Predict every example with frozen weights."""
         return _collect((batch, *self._predict(self._inputs(batch))) for batch in batches)

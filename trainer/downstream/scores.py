@@ -85,9 +85,9 @@ def _compare(predictions: Predictions, mask: torch.Tensor, bootstrap_seed: int |
     logits = torch.stack([predictions.baseline[mask], predictions.sum[mask]], dim=1)  # [N, 2]
     losses = softplus(logits.double()) - labels.double().unsqueeze(1) * logits.double()
     users, owner = np.unique(predictions.user_ids[mask].numpy(), return_inverse=True)
-    per_user = np.stack([np.bincount(owner, weights=losses[:, arm].numpy()) for arm in (0, 1)], axis=1)
-        [np.bincount(owner, weights=losses[:, arm].numpy()) for arm in (0, 1)], axis=1
-    )  # [U, 2]
+    per_user = np.empty((users.size, 2))
+    for arm in (0, 1):
+        per_user[:, arm] = np.bincount(owner, weights=losses[:, arm].numpy())
     return Comparison(
         num_examples=labels.numel(),
         num_positives=int(labels.sum()),
@@ -95,7 +95,7 @@ def _compare(predictions: Predictions, mask: torch.Tensor, bootstrap_seed: int |
         baseline=_score(logits[:, 0], labels, losses[:, 0]),
         sum=_score(logits[:, 1], labels, losses[:, 1]),
         ne_diff_percent=float(_difference(per_user.sum(axis=0))),
-        interval=None if bootstrap_seed is None else bootstrap_interval(per_user.astype(np.float64, copy=False), seed=bootstrap_seed),
+        interval=None if bootstrap_seed is None else bootstrap_interval(per_user, seed=bootstrap_seed),
     )
 
 

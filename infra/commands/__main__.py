@@ -1,0 +1,5 @@
+"""`python -m infra.commands`: the same program as `usermodel`."""
+
+from infra.commands import app
+
+app()

@@ -1,0 +1,39 @@
+"""What every test stands on: it never sees the user's installation, nor skips real data in silence."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.settings import get_settings
+
+# read before any test is isolated from the environment
+REAL_DATA = os.environ.get("USERMODEL_DATA_DIR")  # noqa: TID251
+IN_CI = os.environ.get("CI") == "true"  # noqa: TID251
+
+
+@pytest.fixture(autouse=True)
+def _isolated_from_the_installation(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """`get_settings()` finds a home folder of its own, and none of the user's settings."""
+    for name in [name for name in os.environ if name.startswith("USERMODEL_")]:  # noqa: TID251
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("USERMODEL_HOME", str(tmp_path_factory.mktemp("home")))
+    get_settings.cache_clear()
+    yield
+    get_settings.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def real_data_dir() -> Path:
+    """The folder of the real logs. Without it a test skips; in CI it fails."""
+    if REAL_DATA is not None and Path(REAL_DATA).is_dir():
+        return Path(REAL_DATA).resolve()
+    reason = f"no real logs: USERMODEL_DATA_DIR is {REAL_DATA or 'not set'}; set it to their folder"
+    if IN_CI:
+        pytest.fail(reason)
+    pytest.skip(reason)

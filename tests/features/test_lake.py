@@ -1,0 +1,178 @@
+"""The lake's promises: whole partitions, once per content, in order, whoever else is writing."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator
+from datetime import date, timedelta
+from multiprocessing.synchronize import Barrier, Event
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from features.fingerprint import fingerprint
+from features.lake import Lake, MissingPartitionError
+
+TABLE = "examples/test"
+DAY = date(2026, 1, 1)
+NEXT = DAY + timedelta(days=1)
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def _rows(first: int, num_rows: int = 3) -> pa.Table:
+    return pa.table({"value": pa.array(np.arange(first, first + num_rows))})
+
+
+def _values(lake: Lake, ds: date) -> list[int]:
+    values: list[int] = lake.read(lake.get(TABLE, ds))["value"].to_pylist()
+    return values
+
+
+def test_a_committed_day_is_read_back_without_ds(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    partition = lake.commit(TABLE, DAY, _rows(0), fingerprint=fingerprint("a"))
+    assert lake.find(TABLE, DAY) == partition
+    assert partition.fingerprint == fingerprint("a")[:15]
+    assert lake.read(partition).column_names == ["value"]
+    assert _values(lake, DAY) == [0, 1, 2]
+    assert lake.days(TABLE) == [DAY]
+    assert len(lake.files(partition)) == 1
+
+
+def test_a_missing_day_is_named(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    assert lake.find(TABLE, DAY) is None
+    assert lake.days(TABLE) == []
+    with pytest.raises(MissingPartitionError, match=f"{TABLE} has no partition ds={DAY}"):
+        lake.get(TABLE, DAY)
+
+
+def test_the_same_fingerprint_commits_once(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    first = lake.commit(TABLE, DAY, _rows(0), fingerprint=fingerprint("a"))
+    again = lake.commit(TABLE, DAY, _rows(100), fingerprint=fingerprint("a"))
+    assert again == first
+    assert _values(lake, DAY) == [0, 1, 2]
+
+
+def test_another_fingerprint_replaces_the_day_and_only_the_day(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    old = lake.commit(TABLE, DAY, _rows(0), fingerprint=fingerprint("a"))
+    lake.commit(TABLE, NEXT, _rows(10), fingerprint=fingerprint("b"))
+    lake.commit(TABLE, DAY, _rows(20, 2), fingerprint=fingerprint("c"))
+    assert _values(lake, DAY) == [20, 21]
+    assert _values(lake, NEXT) == [10, 11, 12]
+    assert lake.read(old)["value"].to_pylist() == [0, 1, 2], "an old version stays readable"
+    assert lake.days(TABLE) == [DAY, NEXT]
+
+
+def test_a_day_without_rows_is_committed(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    partition = lake.commit(TABLE, DAY, _rows(0, 0), fingerprint=fingerprint("a"))
+    assert lake.get(TABLE, DAY) == partition
+    assert lake.dataset(partition).count_rows() == 0
+    lake.commit(TABLE, DAY, _rows(5), fingerprint=fingerprint("b"))
+    lake.commit(TABLE, DAY, _rows(0, 0), fingerprint=fingerprint("c"))
+    assert lake.read(lake.get(TABLE, DAY)).num_rows == 0
+
+
+@pytest.mark.parametrize("batch_rows", [1_000, 65_536], ids=["small batches", "a row group a batch"])
+def test_rows_stay_in_the_order_they_were_given(tmp_path: Path, batch_rows: int) -> None:
+    lake = Lake(tmp_path)
+    for day in (DAY, NEXT):  # the first commit makes the table, the second overwrites by predicate
+        rows = _rows(0, 400_000)
+        reader = pa.RecordBatchReader.from_batches(rows.schema, rows.to_batches(max_chunksize=batch_rows))
+        lake.commit(TABLE, day, reader, fingerprint=fingerprint(day))
+        values = lake.read(lake.get(TABLE, day))["value"].to_numpy()
+        assert (values == np.arange(400_000)).all()
+
+
+def _write(root: Path, ds: date, first: int, key: str, barrier: Barrier) -> None:
+    barrier.wait()
+    Lake(root).commit(TABLE, ds, _rows(first, 1000), fingerprint=key)
+
+
+def _together(*arguments: tuple[Path, date, int, str]) -> list[int | None]:
+    barrier = SPAWN.Barrier(len(arguments))
+    workers = [SPAWN.Process(target=_write, args=(*given, barrier)) for given in arguments]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    return [worker.exitcode for worker in workers]
+
+
+@pytest.mark.parametrize("exists", [False, True], ids=["new table", "table exists"])
+@pytest.mark.parametrize("attempt", range(3))
+def test_two_writers_of_the_same_content_leave_it_once(tmp_path: Path, exists: bool, attempt: int) -> None:
+    lake = Lake(tmp_path)
+    if exists:
+        lake.commit(TABLE, NEXT, _rows(7), fingerprint=fingerprint("other"))
+    key = fingerprint("same", attempt)
+    assert _together((tmp_path, DAY, 0, key), (tmp_path, DAY, 0, key)) == [0, 0]
+    assert _values(lake, DAY) == list(range(1000))
+    if exists:
+        assert _values(lake, NEXT) == [7, 8, 9]
+
+
+@pytest.mark.parametrize("exists", [False, True], ids=["new table", "table exists"])
+@pytest.mark.parametrize("attempt", range(3))
+def test_two_writers_of_two_days_both_land(tmp_path: Path, exists: bool, attempt: int) -> None:
+    lake = Lake(tmp_path)
+    if exists:
+        lake.commit(TABLE, NEXT + timedelta(days=1), _rows(7), fingerprint=fingerprint("other"))
+    keys = fingerprint("left", attempt), fingerprint("right", attempt)
+    assert _together((tmp_path, DAY, 0, keys[0]), (tmp_path, NEXT, 5000, keys[1])) == [0, 0]
+    assert _values(lake, DAY) == list(range(1000))
+    assert _values(lake, NEXT) == list(range(5000, 6000))
+
+
+def _write_forever(root: Path, begun: Event) -> None:
+    def batches() -> Iterator[pa.RecordBatch]:
+        for first in range(10_000_000):
+            yield from _rows(first * 10_000, 10_000).to_batches()
+            if first == 5:
+                begun.set()
+            if first > 5:
+                begun.wait(0.05)
+
+    reader = pa.RecordBatchReader.from_batches(_rows(0).schema, batches())
+    Lake(root).commit(TABLE, DAY, reader, fingerprint=fingerprint("killed"))
+
+
+def test_a_writer_killed_before_its_commit_leaves_the_old_day(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    old = lake.commit(TABLE, DAY, _rows(0), fingerprint=fingerprint("old"))
+    begun = SPAWN.Event()
+    worker = SPAWN.Process(target=_write_forever, args=(tmp_path, begun))
+    worker.start()
+    assert begun.wait(60)
+    os.kill(worker.pid or -1, signal.SIGKILL)
+    worker.join(60)
+    assert worker.exitcode == -signal.SIGKILL
+    assert lake.get(TABLE, DAY) == old
+    assert _values(lake, DAY) == [0, 1, 2]
+    lake.commit(TABLE, DAY, _rows(50), fingerprint=fingerprint("rerun"))
+    assert _values(lake, DAY) == [50, 51, 52]
+
+
+def _broken() -> Iterator[pa.RecordBatch]:
+    yield from _rows(0).to_batches()
+    raise RuntimeError("the source broke")
+
+
+@pytest.mark.parametrize("exists", [False, True], ids=["new table", "table exists"])
+def test_a_stream_that_breaks_commits_nothing(tmp_path: Path, exists: bool) -> None:
+    lake = Lake(tmp_path)
+    if exists:
+        lake.commit(TABLE, DAY, _rows(0), fingerprint=fingerprint("old"))
+    before: Callable[[], object] = lambda: lake.find(TABLE, DAY)  # noqa: E731
+    expected = before()
+    reader = pa.RecordBatchReader.from_batches(_rows(0).schema, _broken())
+    with pytest.raises(Exception, match="the source broke"):
+        lake.commit(TABLE, DAY, reader, fingerprint=fingerprint("new"))
+    assert before() == expected

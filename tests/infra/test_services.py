@@ -1,0 +1,181 @@
+"""The real services, started once in a temporary home on free ports."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+import redis
+
+from infra import services
+from infra.credentials import ensure_credentials
+from infra.processes import is_alive, listening, port_is_free
+from infra.settings import LOOPBACK, Settings, child_environment
+from infra.supervision import MARKER, Program, Supervisor, log_file, marked, runtime_folder
+
+PORTS = ("airflow_port", "mlflow_port", "redis_port")
+
+
+def on_free_ports(home: Path) -> Settings:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server((LOOPBACK, 0))) for _ in PORTS]
+        ports = {name: server.getsockname()[1] for name, server in zip(PORTS, sockets, strict=True)}
+    return Settings(home=home, _env_file=None, **ports)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    settings = on_free_ports(tmp_path_factory.mktemp("home"))
+    assert services.start(settings, progress=print)
+    yield settings
+    services.stop(settings)
+
+
+def state_of(settings: Settings) -> dict[str, str]:
+    return {service.name: service.state for service in services.status(settings)}
+
+
+def wait_for(condition: object, *, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.2)
+
+
+@pytest.mark.slow
+def test_all_are_healthy(running: Settings) -> None:
+    assert set(state_of(running).values()) == {"healthy"}
+    assert len(state_of(running)) == 7
+
+
+@pytest.mark.slow
+def test_a_second_start_does_nothing(running: Settings) -> None:
+    before = [(service.name, service.pid) for service in services.status(running)]
+    assert not services.start(running, progress=print)
+    assert [(service.name, service.pid) for service in services.status(running)] == before
+
+
+@pytest.mark.slow
+def test_a_start_with_other_ports_is_refused(running: Settings) -> None:
+    other = running.model_copy(update={"redis_port": on_free_ports(running.home).redis_port})
+    with pytest.raises(services.ServiceError, match="run infra/down first"):
+        services.start(other, progress=print)
+
+
+@pytest.mark.slow
+def test_they_listen_on_loopback_alone(running: Settings) -> None:
+    listeners = {(address, port) for address, port, _ in listening(marked(running))}
+    assert listeners == {(LOOPBACK, getattr(running, name)) for name in PORTS}
+
+
+@pytest.mark.slow
+def test_airflow_knows_its_user_and_nobody_else(running: Settings) -> None:
+    url = f"{running.airflow}/api/v2/dags"
+    token = services.airflow_token(running)
+    assert httpx.get(url, headers={"Authorization": f"Bearer {token}"}).is_success
+    assert httpx.get(url).status_code == httpx.codes.UNAUTHORIZED
+    guess = {"username": running.airflow_user, "password": "admin"}
+    assert httpx.post(f"{running.airflow}/auth/token", json=guess).status_code == httpx.codes.UNAUTHORIZED
+
+
+@pytest.mark.slow
+def test_redis_asks_for_the_password(running: Settings) -> None:
+    with (
+        redis.Redis(host=LOOPBACK, port=running.redis_port) as client,
+        pytest.raises(redis.AuthenticationError),
+    ):
+        client.ping()
+
+
+@pytest.mark.slow
+def test_airflows_own_command_line_works(running: Settings) -> None:
+    answer = services.run_airflow_cli(running, "dags", "list", "--output", "json")
+    assert answer.returncode == 0, answer.stderr
+
+
+@pytest.mark.slow
+def test_no_secret_is_on_a_command_line_or_in_an_environment(running: Settings) -> None:
+    credentials = ensure_credentials(running)
+    secrets = [path.read_bytes().strip() for path in credentials.folder.iterdir() if path.suffix == ""]
+    pids = marked(running)
+    assert len(pids) > 7
+    for pid in pids:
+        try:
+            seen = b"".join((Path("/proc") / str(pid) / name).read_bytes() for name in ("cmdline", "environ"))
+        except OSError:
+            continue
+        assert not [secret for secret in secrets if secret in seen]
+
+
+@pytest.mark.slow
+def test_a_killed_service_comes_back(running: Settings) -> None:
+    pid = Supervisor(running).processes()["redis"].pid
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not is_alive(pid))
+    wait_for(lambda: state_of(running)["redis"] == "healthy")
+
+
+@pytest.mark.slow
+def test_a_start_after_supervisord_was_killed_cleans_up_and_works(running: Settings) -> None:
+    pid = Supervisor(running).pid()
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    assert services.start(running, progress=print)
+    assert set(state_of(running).values()) == {"healthy"}
+
+
+@pytest.mark.slow
+def test_stop_leaves_no_process_and_no_port(running: Settings) -> None:
+    env = child_environment(**{MARKER: str(running.home.resolve())})
+    escaped = subprocess.Popen(["sleep", "600"], env=env, start_new_session=True)
+    assert services.stop(running, progress=print)
+    assert escaped.wait(timeout=5) == -signal.SIGTERM
+    assert marked(running) == set()
+    assert all(port_is_free(LOOPBACK, getattr(running, name)) for name in PORTS)
+    assert set(state_of(running).values()) == {"stopped"}
+    assert not services.stop(running, progress=print)
+
+
+@pytest.mark.parametrize("name", PORTS)
+def test_a_port_in_use_is_refused_before_anything_starts(tmp_path: Path, name: str) -> None:
+    settings = on_free_ports(tmp_path)
+    port = getattr(settings, name)
+    setting = f"USERMODEL_{name.upper()}"
+    with (
+        socket.create_server((LOOPBACK, port)),
+        pytest.raises(services.ServiceError, match=rf"port {port} .* pid {os.getpid()} .* {setting}"),
+    ):
+        services.start(settings, progress=print)
+    assert Supervisor(settings).pid() is None
+    assert not (tmp_path / "postgres").exists()
+
+
+def test_a_service_that_fails_is_named_with_its_last_words(tmp_path: Path) -> None:
+    settings = on_free_ports(tmp_path)
+    command = ["sh", "-c", "echo out of luck; exit 3"]
+    broken = services.Service(program=Program(name="broken", command=command), check=lambda *_: None)
+    supervisor = Supervisor(settings)
+    supervisor.launch([broken.program], environment=child_environment())
+    try:
+        supervisor.start(["broken"])
+        with pytest.raises(services.ServiceError, match=r"broken failed(.|\n)*out of luck") as failure:
+            services.wait_until_healthy(settings, [broken], progress=print)
+        assert str(log_file(settings, "broken")) in str(failure.value)
+    finally:
+        supervisor.shutdown()
+
+
+def test_sockets_move_when_the_home_folders_path_is_too_long(tmp_path: Path) -> None:
+    long_home = tmp_path / ("long" * 30)
+    folder = runtime_folder(Settings(home=long_home, _env_file=None))
+    assert not folder.is_relative_to(tmp_path)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.rmdir()

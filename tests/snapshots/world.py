@@ -1,0 +1,145 @@
+"""A tiny user model whose days are made by hand: user features in a real lake, towers of random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from features.arrow import examples_schema, user_features_schema
+from features.fingerprint import fingerprint
+from features.lake import Lake, Partition
+from features.schema import DenseFeature, Schema, SparseFeature, Table
+from features.source import LogReader
+from infra.settings import Settings
+from snapshots.publish import publish_tower
+from snapshots.registry import Registry, Version
+from trainer.model.user_tower import UserTower
+from trainer.recipe import Recipe, Schedule, Task
+from trainer.recipe import UserTower as UserTowerConfig
+from trainer.trained import TrainedDay
+
+START = date(2026, 1, 1)
+DAYS = [START + timedelta(days=offset) for offset in range(6)]
+GOOD = {"ne": 0.9, "calibration": 1.0, "auc": 0.7}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinySource:
+    """A source without a log."""
+
+    name: str = "tiny"
+    schema: Schema = field(
+        default_factory=lambda: Schema(
+            tables=(Table(name="topics", num_rows=50), Table(name="places", num_rows=20)),
+            sparse=(
+                SparseFeature(name="liked", table="topics"),
+                SparseFeature(name="seen", table="topics"),
+                SparseFeature(name="place", table="places", side="item"),
+            ),
+            dense=(DenseFeature(name="age", transform="log1p"),),
+            tasks=("click",),
+        )
+    )
+    day_starts_at: timedelta = timedelta(0)
+
+    def open(self, *, landing: Path, data_dir: Path | None) -> LogReader:
+        raise NotImplementedError
+
+
+def tiny_recipe(*, pooling_versions: int = 3) -> Recipe:
+    return Recipe(
+        name="tiny",
+        source=TinySource(),
+        tasks=(Task(name="click"),),
+        schedule=Schedule(start=START),
+        user_tower=UserTowerConfig(num_embeddings=2, dim=8, hidden=(16,)),
+        embedding_dim=8,
+        pooling_versions=pooling_versions,
+    )
+
+
+def make_tower(recipe: Recipe, *, seed: int = 0, noise: float = 0.0) -> UserTower:
+    """A tower of random weights; `noise` moves them away from those of the same seed."""
+    torch.manual_seed(seed)
+    tower = UserTower(recipe.source.schema, recipe.user_tower, embedding_dim=recipe.embedding_dim)
+    with torch.no_grad():
+        for name, weights in tower.state_dict().items():
+            if "embedding_bags" in name:
+                weights.normal_()
+        generator = torch.Generator().manual_seed(hash((seed, noise)) % 2**31)
+        for weights in tower.state_dict().values():
+            weights.add_(noise * torch.randn(weights.shape, generator=generator))
+    return tower.eval()
+
+
+def commit_users(lake: Lake, ds: date, user_ids: Sequence[int], *, seed: int = 0) -> Partition:
+    """The day's user features. A user's features depend on (id, seed) alone."""
+    source = TinySource()
+    rows = []
+    for user in user_ids:
+        rng = np.random.default_rng([user, seed])
+        rows.append(
+            {
+                "user_id": user,
+                "event_time": datetime(ds.year, ds.month, ds.day, 12, tzinfo=UTC),
+                "liked": rng.integers(0, 10**6, rng.integers(0, 4)).tolist(),
+                "seen": rng.integers(0, 10**6, 3).tolist(),
+                "age": float(rng.integers(10, 90)),
+            }
+        )
+    schema = user_features_schema(source.schema)
+    data = pa.Table.from_pylist(rows, schema=schema)
+    return lake.commit("user_features/tiny", ds, data, fingerprint=fingerprint(ds, list(user_ids), seed))
+
+
+def publish_day(
+    recipe: Recipe,
+    ds: date,
+    tower: UserTower,
+    *,
+    settings: Settings,
+    metrics: dict[str, float | None] | None = None,
+    parent: Version | None = None,
+    salt: str = "",
+) -> Version:
+    """Publish `tower` as if it had been trained on `ds`."""
+    return publish_tower(
+        recipe, trained_day(ds, settings=settings, metrics=metrics, parent=parent, salt=salt), lambda: tower,
+        settings=settings,
+    )  # fmt: skip
+
+
+def trained_day(
+    ds: date,
+    *,
+    settings: Settings,
+    metrics: dict[str, float | None] | None = None,
+    parent: Version | None = None,
+    salt: str = "",
+) -> TrainedDay:
+    lake = Lake(settings.lake)
+    data = pa.Table.from_pylist([], schema=examples_schema(TinySource().schema))
+    return TrainedDay(
+        model="tiny",
+        ds=ds,
+        fingerprint=fingerprint("trained", ds, salt),
+        parent_fingerprint=parent.fingerprint if parent else None,
+        parent_ds=parent.ds if parent else None,
+        examples=lake.commit("examples/tiny", ds, data, fingerprint=fingerprint("examples", ds)),
+        num_examples=0,
+        metrics={"click": metrics or dict(GOOD)},
+        seconds=1.0,
+        ranks=1,
+        revision=0,
+        path=settings.checkpoints / "tiny",
+    )
+
+
+def newest(settings: Settings, ds: date) -> Version:
+    return Registry(settings).get("tiny", ds)
