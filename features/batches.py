@@ -36,7 +36,9 @@ class Batch(Pipelineable):
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
         """The batch on `device`."""
-        moved = {f.name: getattr(self, f.name).to(device=device, non_blocking=non_blocking) for f in fields(self)}
+        moved = {
+            f.name: getattr(self, f.name).to(device=device, non_blocking=non_blocking) for f in fields(self)
+        }
         return Batch(**moved)
 
     def record_stream(self, stream: torch.Stream) -> None:
@@ -66,9 +68,13 @@ class Encoder:
         features: frozenset[str] | None = None,
     ) -> None:
         known = {f.name for f in (*schema.sparse, *schema.dense)}
-        unknown = sorted((features or frozenset()) - known) + [task for task in tasks if task not in schema.tasks]
+        unknown = sorted((features or frozenset()) - known) + [
+            task for task in tasks if task not in schema.tasks
+        ]
         if unknown:
-            raise ValueError(f"{unknown} are no features or tasks of the schema; it has {sorted(known)}, {schema.tasks}")
+            raise ValueError(
+                f"{unknown} are no features or tasks of the schema; it has {sorted(known)}, {schema.tasks}"
+            )
         self._rows = {table.name: table.num_rows for table in schema.tables}
         self._tasks = tasks
 
@@ -152,7 +158,11 @@ def hash_ids(ids: Ids, sizes: Sequence[int], num_rows: Sequence[int]) -> None:
 def _column(rows: pa.RecordBatch | pa.Table, name: str) -> pa.Array:
     column = rows.column(name)
     if isinstance(column, pa.ChunkedArray):
-        return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks or [pa.array([], column.type)])
+        return (
+            column.chunk(0)
+            if column.num_chunks == 1
+            else pa.concat_arrays(column.chunks or [pa.array([], column.type)])
+        )
     return column
 
 
@@ -176,7 +186,9 @@ def _name_negative(parts: Sequence[Ids], features: Sequence[SparseFeature]) -> s
     return f"column {feature.name} has the id {part.min()}; ids are not negative: quarantine such rows"
 
 
-def _encode_dense(rows: pa.RecordBatch | pa.Table, features: Sequence[DenseFeature], length: int) -> torch.Tensor:
+def _encode_dense(
+    rows: pa.RecordBatch | pa.Table, features: Sequence[DenseFeature], length: int
+) -> torch.Tensor:
     values = np.zeros((length, len(features)), dtype=np.float32)
     for index, feature in enumerate(features):
         column = _column(rows, feature.name)

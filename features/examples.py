@@ -133,20 +133,29 @@ def _require_enough(landed: Landed, source: Source, ds: date, reject_max_share: 
     if landed.accepted.num_rows == 0 or num_rejected > reject_max_share * num_rows:
         counts = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
         raise ValueError(
-            f"{source.name} ds={ds}: {num_rejected} of {num_rows} log rows are rejected ({counts}), more than "
-            f"reject_max_share {reject_max_share:.2%} allows; look at examples_rejected/{source.name}, then land "
-            "a better log or raise the recipe's reject_max_share. Examples and user features are as they were"
+            f"{source.name} ds={ds}: {num_rejected} of {num_rows} log rows are rejected ({counts}), more "
+            f"than reject_max_share {reject_max_share:.2%} allows; look at examples_rejected/{source.name}, "
+            "then land a better log or raise reject_max_share. Examples and user features are as they were"
         )
     return reasons
 
 
 def _write(
-    lake: Lake, source: Source, reader: LogReader, ds: date, *, landed: Landed, states: list[Partition], key: str
+    lake: Lake,
+    source: Source,
+    reader: LogReader,
+    ds: date,
+    *,
+    landed: Landed,
+    states: list[Partition],
+    key: str,
 ) -> list[Partition]:
     state = read_state(lake, states)
     users = reader.user_features(landed.accepted, state).cast(user_features_schema(source.schema))
     layout = examples_schema(source.schema)
-    stream = pa.RecordBatchReader.from_batches(layout, _checked(reader.examples(landed.accepted, state), layout))
+    stream = pa.RecordBatchReader.from_batches(
+        layout, _checked(reader.examples(landed.accepted, state), layout)
+    )
     return [
         lake.commit(f"user_features/{source.name}", ds, users, fingerprint=key),
         lake.commit(f"examples/{source.name}", ds, stream, fingerprint=key),

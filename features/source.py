@@ -29,7 +29,7 @@ class Landed:
     @property
     def num_rows(self) -> int:
         """Rows in the landed log: accepted + rejected, always."""
-        return self.accepted.num_rows + self.rejected.num_rows
+        return int(self.accepted.num_rows + self.rejected.num_rows)
 
 
 class LogReader(Protocol):

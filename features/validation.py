@@ -47,7 +47,7 @@ def require_names(found: Sequence[str], expected: Sequence[str], *, file: Path) 
 
 
 def require_layout(found: pa.Schema, expected: pa.Schema, *, file: Path) -> None:
-    """`require_names`, and ValueError that names the columns of another type. Order and nullability are free."""
+    """`require_names`, and ValueError that names columns of another type. Order and nullability are free."""
     require_names(found.names, expected.names, file=file)
     retyped = [
         f"{field.name} is {found.field(field.name).type}, expected {field.type}"
@@ -94,7 +94,9 @@ def faults(log: pa.Table, schema: Schema, *, key: str, bounds: tuple[datetime, d
     for dense in schema.dense:
         values = log[dense.name].combine_chunks()
         _nulls(found, dense.name, values)
-        found.mark(~np.isfinite(values.fill_null(0).to_numpy(zero_copy_only=False)), f"not_finite:{dense.name}")
+        found.mark(
+            ~np.isfinite(values.fill_null(0).to_numpy(zero_copy_only=False)), f"not_finite:{dense.name}"
+        )
     for task in schema.tasks:
         labels = log[task].combine_chunks()
         _nulls(found, task, labels)

@@ -28,19 +28,17 @@ class Credentials:
     fernet_key: str
     jwt_secret: str
     postgres_password_file: Path
-    postgres_passfile: Path
     redis_password: str
 
 
 def ensure_credentials(settings: Settings) -> Credentials:
     """Read the credentials, making those that do not exist yet; folder mode 0700, files 0600."""
-    folder = private_folder(settings.home / "credentials")
+    folder = private_folder(_folder(settings))
     airflow_password = _keep(folder / "airflow_password", _password)
     postgres_password = _keep(folder / "postgres_password", _password)
     passwords_file = folder / "airflow_passwords.json"
     write_private(passwords_file, json.dumps({settings.airflow_user: airflow_password}))
-    passfile = folder / "pgpass"
-    write_private(passfile, f"*:*:*:{POSTGRES_USER}:{postgres_password}\n")
+    write_private(postgres_passfile(settings), f"*:*:*:{POSTGRES_USER}:{postgres_password}\n")
     return Credentials(
         folder=folder,
         airflow_password=airflow_password,
@@ -49,9 +47,13 @@ def ensure_credentials(settings: Settings) -> Credentials:
         fernet_key=_keep(folder / "fernet_key", _fernet_key),
         jwt_secret=_keep(folder / "jwt_secret", lambda: secrets.token_hex(JWT_SECRET_BYTES)),
         postgres_password_file=folder / "postgres_password",
-        postgres_passfile=passfile,
         redis_password=_keep(folder / "redis_password", _password),
     )
+
+
+def postgres_passfile(settings: Settings) -> Path:
+    """The file from which PostgreSQL's clients read the password."""
+    return _folder(settings) / "pgpass"
 
 
 def private_folder(path: Path) -> Path:
@@ -62,7 +64,10 @@ def private_folder(path: Path) -> Path:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace `path` by a file of mode 0600, at once: a reader sees the old or the new text, never a part."""
+    """Make `path` hold `text`, mode 0600, at once: a reader sees the old or the new text, never a part."""
+    if path.exists() and path.read_text() == text:
+        path.chmod(0o600)
+        return
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -71,6 +76,10 @@ def write_private(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
+
+
+def _folder(settings: Settings) -> Path:
+    return settings.home.resolve() / "credentials"
 
 
 def _keep(path: Path, make: Callable[[], str]) -> str:

@@ -23,7 +23,7 @@ def postgres(settings: Settings, started: float) -> str | None:
     from infra.postgres import connect
 
     try:
-        connection = connect(settings, ensure_credentials(settings))
+        connection = connect(settings)
     except psycopg2.OperationalError as error:
         return str(error).strip()
     connection.close()

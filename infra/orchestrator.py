@@ -21,11 +21,12 @@ TIMEOUT_SECONDS = 10.0
 FOREIGN = ("AIRFLOW_", "MLFLOW_", "USERMODEL_", "SUPERVISOR_", "PG")
 
 
-def programs() -> list[Program]:
+def programs(settings: Settings) -> list[Program]:
     """The four processes. `airflow standalone` is no choice: its log servers listen on every interface."""
     airflow = str(BIN / "airflow")
+    address = ["--host", LOOPBACK, "--port", str(settings.airflow_port)]
     return [
-        Program(name="airflow-api-server", command=[airflow, "api-server"]),
+        Program(name="airflow-api-server", command=[airflow, "api-server", *address]),
         Program(name="airflow-scheduler", command=[airflow, "scheduler", "--skip-serve-logs"]),
         Program(name="airflow-dag-processor", command=[airflow, "dag-processor"]),
         Program(name="airflow-triggerer", command=[airflow, "triggerer", "--skip-serve-logs"]),
@@ -121,12 +122,10 @@ def _configuration(settings: Settings, credentials: Credentials) -> Mapping[str,
             "min_serialized_dag_update_interval": 5,
         },
         "database": {
-            "sql_alchemy_conn": url(settings, credentials, "airflow", driver="psycopg2"),
-            "sql_alchemy_conn_async": url(settings, credentials, "airflow", driver="asyncpg"),
+            "sql_alchemy_conn": url(settings, "airflow", driver="psycopg2"),
+            "sql_alchemy_conn_async": url(settings, "airflow", driver="asyncpg"),
         },
         "api": {
-            "host": LOOPBACK,
-            "port": settings.airflow_port,
             "workers": 1,
             "base_url": settings.airflow,
             "secret_key": credentials.api_secret_key,

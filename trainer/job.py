@@ -68,7 +68,9 @@ def train(recipe: Recipe, ds: date, *, settings: Settings, after_gap: bool = Fal
         _run(assignment, settings=settings)
     trained = read_trained(destination)
     if trained is None:
-        raise RuntimeError(f"the job ended well, but {destination} is not a complete checkpoint; train {ds} again")
+        raise RuntimeError(
+            f"the job ended well, but {destination} is not a complete checkpoint; train {ds} again"
+        )
     _log_result(trained)
     return trained
 
@@ -76,7 +78,12 @@ def train(recipe: Recipe, ds: date, *, settings: Settings, after_gap: bool = Fal
 def day_fingerprint(config: TrainingConfig, examples: Partition, parent: TrainedDay | None) -> str:
     """Of everything that decides the day's weights."""
     return fingerprint(
-        _FORMAT, config, examples.table, examples.ds, examples.fingerprint, parent.fingerprint if parent else None
+        _FORMAT,
+        config,
+        examples.table,
+        examples.ds,
+        examples.fingerprint,
+        parent.fingerprint if parent else None,
     )
 
 
@@ -111,9 +118,11 @@ def _run(assignment: Assignment, *, settings: Settings) -> None:
     write_assignment(assignment, directory / "assignment.json")
     started = time.monotonic()
     run_ranks(
-        "trainer.worker", [str(directory / "assignment.json")], ranks=settings.ranks, directory=directory
+        "trainer.worker:main", [str(directory / "assignment.json")], ranks=settings.ranks, directory=directory
     )
-    log.info("job done model=%s ds=%s in %.1f s", assignment.config.name, assignment.ds, time.monotonic() - started)
+    log.info(
+        "job done model=%s ds=%s in %.1f s", assignment.config.name, assignment.ds, time.monotonic() - started
+    )
 
 
 def _log_result(trained: TrainedDay) -> None:

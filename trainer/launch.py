@@ -23,9 +23,7 @@ from infra.settings import REPOSITORY
 
 log = logging.getLogger(__name__)
 
-_ALLOCATOR = (
-    "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592:glibc.malloc.top_pad=268435456"
-)
+_ALLOCATOR = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592:glibc.malloc.top_pad=268435456"
 """Keeps the step's tensors out of mmap: up to 1.9 times less CPU per step with 600 features."""
 _ROLE = "trainer"
 _POLL_SECONDS = 0.1
@@ -35,13 +33,13 @@ _SIGNALLED = re.compile(r"Signal (?!15 )\d+ \(\w+\) received by PID \d+")
 """Of a rank that died; torchrun itself ends the others with signal 15."""
 
 
-def run_ranks(module: str, arguments: list[str], *, ranks: int, directory: Path) -> None:
-    """Run `python -m module arguments…` on `ranks` ranks and stream their lines to our log.
+def run_ranks(entry: str, arguments: list[str], *, ranks: int, directory: Path) -> None:
+    """Call `entry` (`module:function`) with `arguments` on `ranks` ranks and stream their lines to our log.
 
     directory: exists; receives the job's logs and a rank's `error-<rank>.json`. RuntimeError with the first
     failing rank's message when the job does not succeed. However this process dies, so do the ranks.
     """
-    app = AppDef(name=_ROLE, roles=[_role(module, arguments, ranks=ranks, directory=directory)])
+    app = AppDef(name=_ROLE, roles=[_role(entry, arguments, ranks=ranks, directory=directory)])
     lines: deque[str] = deque(maxlen=_LAST_LINES)
     with _handlers_restored(), Runner("usermodel", {"local_cwd": local_scheduler.create_scheduler}) as runner:
         handle = runner.run(app, scheduler="local_cwd", cfg={"log_dir": str(directory / "torchx")})
@@ -58,29 +56,13 @@ def run_ranks(module: str, arguments: list[str], *, ranks: int, directory: Path)
         raise RuntimeError(f"training job {state}: {_reason(directory, lines)} (log: {directory})")
 
 
-def _role(module: str, arguments: list[str], *, ranks: int, directory: Path) -> Role:
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nnodes=1",
-        f"--nproc-per-node={ranks}",
-        # A store in a file: the ranks of one machine need no port, and torchrun's would listen everywhere.
-        "--rdzv-backend=c10d",
-        f"--rdzv-endpoint={directory / 'rendezvous'}",
-        "--rdzv-conf=store_type=file",
-        f"--rdzv-id={directory.name}",
-        "--local-addr=127.0.0.1",
-        "--max-restarts=0",
-        "--module",
-        module,
-        *arguments,
-    ]
+def _role(entry: str, arguments: list[str], *, ranks: int, directory: Path) -> Role:
+    agent = [sys.executable, "-m", "trainer.agent", entry, str(ranks), str(directory), *arguments]
     if shutil.which("setpriv"):
-        command = ["setpriv", "--pdeathsig", "TERM", *torchrun]
+        command = ["setpriv", "--pdeathsig", "TERM", *agent]
     else:
         log.warning("setpriv is not installed: if this process is killed, its training ranks live on")
-        command = torchrun
+        command = agent
     return Role(
         name=_ROLE,
         image="",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,8 +23,9 @@ from torchrec.optim import RowWiseAdagrad
 from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizerWrapper
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 
+from trainer.checkpoint import load_state
 from trainer.config import TrainingConfig
-from trainer.model.initial import initialise_tables
+from trainer.model.initial import initialise_dense, initialise_tables
 from trainer.model.sum_model import SumModel
 
 SHARDING_TYPES = (ShardingType.TABLE_WISE.value, ShardingType.ROW_WISE.value)
@@ -73,8 +74,11 @@ class ShardedModel:
         """What a checkpoint holds: weights and optimizer state, sharded."""
         return {"model": self.module.state_dict(), "optim": self.optimizer.state_dict()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+    def load(self, directory: Path) -> None:
+        """Take weights and optimizer state of a checkpoint of any world size. A collective."""
+        self.dense.init_state()  # tensors to load into; it counts as a step of Adam, so a cold start does without
+        state = self.state_dict()
+        load_state(directory, state)
         self.module.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optim"])
 
@@ -104,8 +108,8 @@ def _sharding_types(table: EmbeddingBagConfig) -> list[str]:
 
 def build(config: TrainingConfig, *, local_world_size: int) -> ShardedModel:
     """The model of `config` on this rank of the default process group, with its initial weights."""
-    torch.manual_seed(config.seed)
     model = SumModel(config, device=torch.device("meta"))
+    initialise_dense(model, seed=config.seed)
     tables = [module for module in model.modules() if isinstance(module, EmbeddingBagCollection)]
     for collection in tables:
         # A dict of its own for each: DistributedModelParallel changes the keyword arguments it is given.
@@ -115,7 +119,10 @@ def build(config: TrainingConfig, *, local_world_size: int) -> ShardedModel:
             {"lr": config.optimizer.sparse_lr, "eps": config.optimizer.epsilon},
         )
     sharding_plan = plan(
-        model, world_size=dist.get_world_size(), local_world_size=local_world_size, batch_size=config.batch_size
+        model,
+        world_size=dist.get_world_size(),
+        local_world_size=local_world_size,
+        batch_size=config.batch_size,
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
@@ -130,7 +137,6 @@ def build(config: TrainingConfig, *, local_world_size: int) -> ShardedModel:
         dict(in_backward_optimizer_filter(module.named_parameters())),
         lambda parameters: torch.optim.Adam(parameters, lr=config.optimizer.dense_lr, fused=True),
     )
-    dense.init_state()
     return ShardedModel(
         module=module, dense=dense, optimizer=CombinedOptimizer([module.fused_optimizer, ("dense", dense)])
     )

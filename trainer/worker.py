@@ -1,4 +1,4 @@
-"""One rank of a training job: `python -m trainer.worker ASSIGNMENT.json` under torchrun."""
+"""One rank of a training job. `trainer.agent` calls `main` in a process of its own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import ctypes
 import json
 import logging
 import math
-import os
 import signal
 import sys
 import time
@@ -14,7 +13,6 @@ import warnings
 from datetime import timedelta
 from pathlib import Path
 
-import torch
 import torch.distributed as dist
 
 from features.batches import Encoder
@@ -23,7 +21,7 @@ from features.reader import DayReader
 from infra.settings import torchrun_rank
 from trainer import sharding
 from trainer.assignment import Assignment, read_assignment
-from trainer.checkpoint import load_state, partial_path, save_state, seal, verify
+from trainer.checkpoint import partial_path, save_state, seal, verify
 from trainer.locks import check_token
 from trainer.loop import learn
 from trainer.trained import DOCUMENT, TrainedDay, to_json
@@ -35,15 +33,19 @@ DEADLINE = timedelta(seconds=120)
 _PR_SET_PDEATHSIG = 1
 
 
-def main(argv: list[str]) -> int:
-    """Run the assignment; on an error leave `error-<rank>.json` beside it and return 1."""
-    path = Path(argv[1])
+def main(assignment_path: str) -> None:
+    """Do what the assignment says; on an error leave `error-<rank>.json` beside it and exit with 1."""
+    path = Path(assignment_path)
     rank, world_size, local_world_size = torchrun_rank()
     die_with_parent()
     set_up_logging(rank)
     try:
         dist.init_process_group(
-            "gloo", init_method=f"file://{path.parent / 'store'}", rank=rank, world_size=world_size, timeout=DEADLINE
+            "gloo",
+            init_method=f"file://{path.parent / 'store'}",
+            rank=rank,
+            world_size=world_size,
+            timeout=DEADLINE,
         )
         work(read_assignment(path), local_world_size=local_world_size)
         dist.destroy_process_group()
@@ -51,8 +53,7 @@ def main(argv: list[str]) -> int:
         log.error("%s: %s", type(error).__name__, error, exc_info=True)
         report = {"rank": rank, "time": time.time(), "type": type(error).__name__, "message": str(error)}
         (path.parent / f"error-{rank}.json").write_text(json.dumps(report))
-        return 1
-    return 0
+        sys.exit(1)
 
 
 def die_with_parent() -> None:
@@ -64,7 +65,10 @@ def die_with_parent() -> None:
 def set_up_logging(rank: int) -> None:
     """Our lines, with the rank; the libraries' only when something is wrong."""
     logging.basicConfig(
-        level=logging.ERROR, format=f"%(asctime)s rank={rank} %(levelname)s %(message)s", datefmt="%H:%M:%S", force=True
+        level=logging.ERROR,
+        format=f"%(asctime)s rank={rank} %(levelname)s %(message)s",
+        datefmt="%H:%M:%S",
+        force=True,
     )
     for package in ("trainer", "features"):
         logging.getLogger(package).setLevel(logging.INFO)
@@ -105,9 +109,7 @@ def warm_start(sharded: sharding.ShardedModel, parent: TrainedDay) -> None:
     """Take weights and optimizer state of the parent, at any number of ranks, once its bytes are verified."""
     verify(parent.path, part=dist.get_rank(), parts=dist.get_world_size())
     dist.barrier()
-    state = sharded.state_dict()
-    load_state(parent.path, state)
-    sharded.load_state_dict(state)
+    sharded.load(parent.path)
     if dist.get_rank() == 0:
         log.info("warm start from ds=%s fingerprint=%s", parent.ds, parent.fingerprint[:8])
 
@@ -146,9 +148,3 @@ def publish(
         seal(partial, assignment.destination, documents={DOCUMENT: to_json(trained)})
         log.info("sealed %s", assignment.destination)
     dist.barrier()
-
-
-if __name__ == "__main__":
-    code = main(sys.argv)
-    logging.shutdown()
-    os._exit(code)  # everything is on disk; taking torch apart would cost a second per job

@@ -1,4 +1,4 @@
-"""`GloboClicks`: the click log of the Globo.com news portal. Examples are made by `features.sources.globo_log`."""
+"""`GloboClicks`: the click log of Globo.com. `features.sources.globo_log` makes its examples."""
 
 from __future__ import annotations
 
@@ -38,12 +38,19 @@ class GloboClicks:
     article_rows: int = 40_000
 
     def __post_init__(self) -> None:
-        for name in ("negatives", "pool_clicks", "pool_min", "history_length", "session_length", "state_days"):
+        for name in (
+            "negatives",
+            "pool_clicks",
+            "pool_min",
+            "history_length",
+            "session_length",
+            "state_days",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"source {self.name}: {name} is {getattr(self, name)}; it is at least 1")
         if self.pool_min > self.pool_clicks:
             raise ValueError(
-                f"source {self.name}: pool_min {self.pool_min} is above pool_clicks {self.pool_clicks}; lower it"
+                f"source {self.name}: pool_min {self.pool_min} is above pool_clicks {self.pool_clicks}"
             )
 
     @property
@@ -53,7 +60,7 @@ class GloboClicks:
 
     @property
     def schema(self) -> Schema:
-        """`history_…` is the user as of the end of the day before, `session_…` the session before this click."""
+        """`history_…` is the user as of the day before, `session_…` the session so far."""
         return Schema(
             tables=(
                 Table(name="user", num_rows=self.user_rows),

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
 
 from features.source import Landed
 from features.sources.integer_lines import read_integers
@@ -17,9 +16,19 @@ from features.sources.ragged import Ints
 from features.validation import repeated
 
 CLICK_COLUMNS = (
-    "user_id", "session_id", "session_start", "session_size", "click_article_id", "click_timestamp",
-    "click_environment", "click_deviceGroup", "click_os", "click_country", "click_region", "click_referrer_type",
-)  # fmt: skip
+    "user_id",
+    "session_id",
+    "session_start",
+    "session_size",
+    "click_article_id",
+    "click_timestamp",
+    "click_environment",
+    "click_deviceGroup",
+    "click_os",
+    "click_country",
+    "click_region",
+    "click_referrer_type",
+)
 ARTICLE_COLUMNS = ("article_id", "category_id", "created_at_ts", "publisher_id", "words_count")
 
 UNKNOWN_CATEGORY = 0
@@ -87,7 +96,9 @@ def read_articles(paths: list[Path]) -> Articles:
     for part in parts:
         if part.faults.bad.any():
             first = part.rejected().slice(0, 1).to_pylist()[0]
-            raise ValueError(f"{part.file} line {first['line']}: {first['reason']}: {first['raw']!r}; land it again")
+            raise ValueError(
+                f"{part.file} line {first['line']}: {first['reason']}: {first['raw']!r}; land it again"
+            )
     articles = pl.concat([part.values for part in parts]).unique().sort("article_id")
     twice = articles.filter(pl.col("article_id").is_duplicated())["article_id"].unique().to_list()
     if twice:

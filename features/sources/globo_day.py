@@ -16,8 +16,13 @@ DAY_MS = 86_400_000
 _HOUR_MS = 3_600_000
 _CONTEXT_IDS = 1_000  # ids per context feature; larger values are read as the largest
 _CONTEXT_COLUMNS = (
-    "click_environment", "click_deviceGroup", "click_os", "click_country", "click_region", "click_referrer_type",
-)  # fmt: skip
+    "click_environment",
+    "click_deviceGroup",
+    "click_os",
+    "click_country",
+    "click_region",
+    "click_referrer_type",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +74,8 @@ class Day:
             size=sizes[visit][rank],
             category=articles.at(columns["click_article_id"], time_ms)[0],
             context=tuple(
-                place * _CONTEXT_IDS + np.minimum(values, _CONTEXT_IDS - 1) for place, values in enumerate(raw)
+                place * _CONTEXT_IDS + np.minimum(values, _CONTEXT_IDS - 1)
+                for place, values in enumerate(raw)
             ),
             by_session=order,
             rank=rank,
@@ -81,7 +87,7 @@ class Day:
         return slices(values[self.by_session], self.rank[click] - lengths, lengths)
 
     def session_times(self, click: Ints) -> tuple[Ints, Ints]:
-        """ms from the session's begin to the click before `click`, and from the one before that to it; else 0."""
+        """Of the click before `click`: ms since the session began, and since the click before it; else 0."""
         place, time_ms = self.clicks.place[click], self.clicks.time_ms
         before = time_ms[self.by_session[np.maximum(self.rank[click] - 1, 0)]]
         second = time_ms[self.by_session[np.maximum(self.rank[click] - 2, 0)]]

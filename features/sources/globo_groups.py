@@ -63,7 +63,7 @@ class _Pool:
 
 
 def candidates(clicks: Clicks, *, before_user: Ints, before_article: Ints, config: GloboClicks) -> Candidates:
-    """The groups of all clicks. `before_…`: the newest click of each user of the days before, oldest first."""
+    """The groups of all clicks. `before_…`: every user's newest click of the days before, oldest first."""
     before_user, before_article = before_user[-config.pool_clicks :], before_article[-config.pool_clicks :]
     end = len(before_user) + np.searchsorted(clicks.time_ms, clicks.time_ms, side="left")
     pool = _Pool(
@@ -76,7 +76,9 @@ def candidates(clicks: Clicks, *, before_user: Ints, before_article: Ints, confi
     article = np.column_stack([clicks.article, pool.article[drawn]])
     present = np.column_stack([(drawn >= 0).any(1), drawn >= 0])  # [n, 1 + J]
     slot = np.broadcast_to(np.arange(1 + config.negatives), article.shape)
-    key = mix(config.seed, _SHUFFLE, clicks.user[:, None], clicks.session[:, None], clicks.place[:, None], slot)
+    key = mix(
+        config.seed, _SHUFFLE, clicks.user[:, None], clicks.session[:, None], clicks.place[:, None], slot
+    )
     shuffled = np.argsort(key, axis=1, kind="stable")
     slot, article, present = (np.take_along_axis(grid, shuffled, 1) for grid in (slot, article, present))
     click = np.broadcast_to(np.arange(len(end))[:, None], present.shape)[present]
@@ -120,14 +122,15 @@ class _Seen:
         self._keys, self._first, self._place = keys[order], clicks.place[order], clicks.place
 
     def _key(self, click: Ints, article: Ints) -> Ints:
-        return self._visit[click] * len(self._articles) + np.searchsorted(self._articles, article)
+        keys: Ints = self._visit[click] * len(self._articles) + np.searchsorted(self._articles, article)
+        return keys
 
     def by(self, click: Ints, article: Ints) -> Mask:
         """Whether `article[i]` is among the session's clicks up to and with `click[i]`."""
         key = self._key(click, article)
         found = np.searchsorted(self._keys, key).clip(0, len(self._keys) - 1)
-        known = self._articles[np.searchsorted(self._articles, article).clip(0, len(self._articles) - 1)] == article
-        return known & (self._keys[found] == key) & (self._first[found] <= self._place[click])
+        seen: Mask = (self._keys[found] == key) & (self._first[found] <= self._place[click])
+        return seen & np.isin(article, self._articles)
 
 
 def _recent(pool: _Pool, click: Ints, article: Ints) -> Ints:
@@ -136,4 +139,6 @@ def _recent(pool: _Pool, click: Ints, article: Ints) -> Ints:
     length = len(pool.article) + 1
     keys = np.sort(codes[: len(pool.article)] * length + np.arange(len(pool.article)))
     wanted = codes[len(pool.article) :] * length
-    return np.searchsorted(keys, wanted + pool.end[click]) - np.searchsorted(keys, wanted + pool.first[click])
+    until, since = pool.end[click], pool.first[click]
+    counts: Ints = np.searchsorted(keys, wanted + until) - np.searchsorted(keys, wanted + since)
+    return counts

@@ -88,7 +88,8 @@ def roll_forward(day: Day, history: History, config: GloboClicks) -> pa.Table:
     nothing = {pa.float32(): pa.array(np.zeros(len(users), np.float32))}
     layout = user_features_schema(config.schema)
     return pa.table(
-        [columns.get(field.name, nothing.get(field.type, empties(len(users)))) for field in layout], schema=layout
+        [columns.get(field.name, nothing.get(field.type, empties(len(users)))) for field in layout],
+        schema=layout,
     )
 
 

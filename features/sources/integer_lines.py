@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from features.arrow import REJECTED
 from features.validation import Faults, require_names
@@ -21,7 +22,7 @@ _REMEDY = "land the file again"
 
 @dataclass(frozen=True, kw_only=True)
 class Lines:
-    """A file's lines below its header. `values` has one int64 column per field; null where a line is at fault."""
+    """A file's lines below its header; `values` are int64 columns, to be used where no fault is."""
 
     file: Path
     raw: pa.LargeBinaryArray
@@ -64,10 +65,10 @@ def read_integers(path: Path, columns: tuple[str, ...]) -> Lines:
     if not body:
         raise ValueError(f"{path} has a header and no rows; {_REMEDY}")
     raw = _split(body)
-    series = pl.Series("line", pl.from_arrow(raw))
-    found = Faults.none(len(series))
-    text = series.cast(pl.String, strict=False).str.strip_chars_end("\r\n")
-    found.mark(text.is_null().to_numpy(), "undecodable")
+    found = Faults.none(len(raw))
+    found.mark(_undecodable(raw), "undecodable")
+    decodable = pc.if_else(pa.array(found.bad), pa.scalar(None, raw.type), raw).cast(pa.large_string())
+    text = pl.Series(pl.from_arrow(decodable)).str.strip_chars_end("\r\n")
     commas = text.str.count_matches(",", literal=True).fill_null(0)
     found.mark((commas != len(columns) - 1).to_numpy(), "wrong_column_count")
     readable = pl.select(pl.when(pl.Series(~found.bad)).then(text)).to_series()
@@ -96,6 +97,20 @@ def _split(body: bytes) -> pa.LargeBinaryArray:
     offsets = np.concatenate([[0], ends]).astype(np.int64)
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(body)]
     return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(ends), buffers)
+
+
+def _undecodable(lines: pa.LargeBinaryArray) -> npt.NDArray[np.bool_]:
+    """The lines that are not UTF-8; only those with a byte outside ASCII are looked at one by one."""
+    _, offsets, data = lines.buffers()
+    outside = np.flatnonzero(np.frombuffer(data, np.uint8) >= 0x80)
+    suspects = np.unique(np.searchsorted(np.frombuffer(offsets, np.int64), outside, side="right") - 1)
+    undecodable = np.zeros(len(lines), bool)
+    for place in suspects:
+        try:
+            lines[place].as_py().decode("utf-8")
+        except UnicodeDecodeError:
+            undecodable[place] = True
+    return undecodable
 
 
 def _integers(field: pl.Series, name: str, found: Faults, *, file: Path) -> pl.Series:

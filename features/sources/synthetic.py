@@ -1,8 +1,8 @@
-"""`SyntheticWorld`: a seeded world whose truth is known. The generator is `features.sources.synthetic_world`."""
+"""`SyntheticWorld`: a seeded world whose truth is known; `features.sources.synthetic_world` generates it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,9 +49,8 @@ class SyntheticWorld:
 
     def __post_init__(self) -> None:
         for name in (
-            "num_users", "num_items", "events_per_day", "num_sparse", "num_dense", "ids_per_list", "vocabulary",
-            "rows_per_table", "user_lifetime_days", "item_lifetime_days", "id_lifetime_days", "drift_days",
-        ):  # fmt: skip
+            size.name for size in fields(self) if size.name not in ("name", "seed", "permuted_labels")
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"source {self.name}: {name} is {getattr(self, name)}; it is at least 1")
         if self.seed < 0:
@@ -88,7 +87,7 @@ class SyntheticWorld:
         )
 
     def open(self, *, landing: Path, data_dir: Path | None) -> LogReader:
-        """A reader of the world's logs under `landing/<name>`; a day's log is generated when first asked for."""
+        """A reader of the world's logs under `landing/<name>`; a day's log is made when first asked for."""
         from features.sources.synthetic_log import SyntheticLog
 
         return SyntheticLog(self, landing=landing)

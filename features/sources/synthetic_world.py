@@ -11,8 +11,8 @@ Events. A user's share of the day's events is log-normal; items are drawn by a s
 nothing to do with taste. Half of the items belong to domain "a" (0), half to "b" (1).
 
 Labels. P(click) = sigmoid(b + c <M_domain taste, item> / sqrt(Z)): M_a is the identity; M_b keeps half of the
-taste's dimensions and rotates the others. P(conversion | click) is the same with a map and an intercept of its
-own. Labels depend on taste, item and domain only; never on a feature.
+taste's dimensions and rotates the others. P(conversion | click) is the same with another map and other
+constants. Labels depend on taste, item and domain only; never on a feature.
 
 Features. They only observe the taste, with noise. Id lists: two neighbouring features watch one seeded plane
 of the taste space; a user keeps meeting ids whose fixed angle in that plane is near their own (a feature of
@@ -67,12 +67,16 @@ class World:
     def users(self, day: int) -> Ints:
         """Ids of the users alive on the day, [num_users]."""
         c = self.config
-        return self._tenants(np.arange(c.num_users), day, kind=0, num=c.num_users, lifetime=c.user_lifetime_days)
+        return self._tenants(
+            np.arange(c.num_users), day, kind=0, num=c.num_users, lifetime=c.user_lifetime_days
+        )
 
     def items(self, day: int) -> Ints:
         """Ids of the items on offer on the day, [num_items]."""
         c = self.config
-        return self._tenants(np.arange(c.num_items), day, kind=1, num=c.num_items, lifetime=c.item_lifetime_days)
+        return self._tenants(
+            np.arange(c.num_items), day, kind=1, num=c.num_items, lifetime=c.item_lifetime_days
+        )
 
     def born(self, users: Ints) -> Ints:
         """The users' first days."""
@@ -90,7 +94,8 @@ class World:
         stable = normal(c.seed, _TASTE, users[:, None], dims)
         before = normal(c.seed, _ANCHOR, users[:, None], anchor[:, None], dims)
         after = normal(c.seed, _ANCHOR, users[:, None], anchor[:, None] + 1, dims)
-        return np.sqrt(0.5) * (stable + np.cos(angle) * before + np.sin(angle) * after)
+        tastes: Floats = np.sqrt(0.5) * (stable + np.cos(angle) * before + np.sin(angle) * after)
+        return tastes
 
     def item_vectors(self, items: Ints) -> Floats:
         """The items' latent vectors, [I, Z]."""
@@ -170,9 +175,10 @@ class World:
         c, features = self.config, np.arange(self.config.num_dense)
         directions = normal(c.seed, _PLANE, 1, features[:, None], np.arange(LATENT)) / np.sqrt(LATENT)
         noise = normal(c.seed, _DENSE, active[:, None], day, features)
-        values = self.tastes(active, day) @ directions.T + 0.5 * noise
+        values: Floats = self.tastes(active, day) @ directions.T + 0.5 * noise
         values[:, 0] = 10 * np.exp(ACTIVITY_SIGMA * normal(c.seed, _ACTIVITY, active) + 0.3 * noise[:, 0])
-        return values.astype(np.float32)
+        seen: npt.NDArray[np.float32] = values.astype(np.float32)
+        return seen
 
     def _item_side(self, items: Ints) -> dict[str, pa.Array]:
         offered, which = np.unique(items, return_inverse=True)
@@ -191,7 +197,7 @@ class World:
 
 
 class _IdLists:
-    """The ids that users meet over time in one plane. Meeting p of a user is at (p + 1 - phase) / rate days."""
+    """The ids that users meet over time in one plane. Meeting p comes at (p + 1 - phase) / rate days."""
 
     def __init__(self, world: World, active: Ints, day: int) -> None:
         c = world.config
@@ -200,7 +206,9 @@ class _IdLists:
         self.born = world.born(active)
         days_back = int(np.ceil((c.ids_per_list + 1) / min(RATES))) + 1
         self.first_day = day - days_back
-        self.tastes = np.stack([world.tastes(active, d) for d in range(self.first_day, day + 1)])  # [days, U, Z]
+        self.tastes = np.stack(
+            [world.tastes(active, d) for d in range(self.first_day, day + 1)]
+        )  # [days, U, Z]
 
     def lists(self, feature: int, who: Ints, fraction: Floats) -> pa.ListArray:
         """The newest ids at each event, [E] lists; `who` are the events' users as places in `active`."""
@@ -238,7 +246,8 @@ def _times(ds: date, fraction: Floats) -> pa.Array:
 
 def _weighted(rng: np.random.Generator, weights: Floats, num: int) -> Ints:
     edges = np.cumsum(weights)
-    return np.searchsorted(edges, rng.random(num) * edges[-1], side="right").clip(0, len(weights) - 1)
+    drawn: Ints = np.searchsorted(edges, rng.random(num) * edges[-1], side="right")
+    return drawn.clip(0, len(weights) - 1)
 
 
 def _rotation(seed: int, which: int, dim: int) -> Floats:

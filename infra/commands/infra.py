@@ -33,6 +33,7 @@ def up(
     from infra.airflow import Airflow
     from infra.commands.loop import run_days
     from infra.commands.summary import print_summary
+    from infra.orchestrator import airflow_token
     from trainer.recipes import get_recipe
 
     started = time.monotonic()
@@ -47,7 +48,7 @@ def up(
     if not services.start(settings, progress=say):
         say("the services are up already")
     if not services_only:
-        with Airflow(settings, token=services.airflow_token(settings)) as airflow:
+        with Airflow(settings, token=airflow_token(settings)) as airflow:
             run_days(airflow, config, wanted, say=say)
         print_summary(config, wanted, settings=settings)
     typer.echo(services.how_to_log_in(settings))

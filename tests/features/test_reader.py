@@ -28,7 +28,9 @@ ENCODER = Encoder(SCHEMA, tasks=("click",))
 
 def commit(lake: Lake, num_rows: int, *, rows_per_group: int = 100, row: pa.Array | None = None) -> Partition:
     """`row` numbers the rows from 0."""
-    layout = pa.schema([("ids", pa.list_(pa.int64())), ("row", pa.float32()), ("click", pa.int8()), ("unread", pa.string())])
+    layout = pa.schema(
+        [("ids", pa.list_(pa.int64())), ("row", pa.float32()), ("click", pa.int8()), ("unread", pa.string())]
+    )
     table = pa.table(
         [
             pa.array([[i] * (i % 3) for i in range(num_rows)], pa.list_(pa.int64())),
@@ -58,7 +60,12 @@ def numbers(batch: Batch) -> list[int]:
     ],
 )
 def test_every_example_is_read_once_and_every_rank_works_equally(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world_size: int, num_rows: int, batch_size: int, window: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    world_size: int,
+    num_rows: int,
+    batch_size: int,
+    window: int,
 ) -> None:
     monkeypatch.setattr(reader, "WINDOW_ROWS", window)
     lake = Lake(tmp_path)
@@ -136,7 +143,9 @@ def test_an_error_of_the_background_thread_reaches_the_loop(tmp_path: Path) -> N
     values = np.arange(300, dtype=np.float32)
     values[123] = np.nan
     day = DayReader(lake, commit(lake, 300, row=pa.array(values)), ENCODER, batch_size=16)
-    with pytest.raises(ValueError, match=r"examples/rows ds=2026-01-01 batch \d+: column row has the value nan"):
+    with pytest.raises(
+        ValueError, match=r"examples/rows ds=2026-01-01 batch \d+: column row has the value nan"
+    ):
         list(day)
     assert not readers()
 

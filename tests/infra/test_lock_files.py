@@ -42,7 +42,7 @@ def test_every_requirement_is_locked(lock: Path) -> None:
     text = source.read_text() + (REQUIREMENTS / "common.in").read_text() * (
         "-r common.in" in source.read_text()
     )
-    for name, version in re.findall(r"^([a-z0-9][a-z0-9-]*)(?:==(\S+))?", text, flags=re.MULTILINE | re.IGNORECASE):
+    for name, version in re.findall(r"(?mi)^([a-z0-9][a-z0-9-]*)(?:==(\S+))?", text):
         assert name in pins(lock)
         assert version in ("", pins(lock)[name])
 

@@ -8,8 +8,8 @@ import torch
 
 from features.lake import Lake
 from infra.settings import Settings
-from trainer.recipe import Recipe
 from tests.snapshots.world import tiny_recipe
+from trainer.recipe import Recipe
 
 
 @pytest.fixture(autouse=True)

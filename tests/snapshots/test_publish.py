@@ -21,7 +21,11 @@ from trainer.recipe import Recipe
 
 def _seal(recipe: Recipe, settings: Settings, *, fingerprint: str = "f" * 64, seed: int = 0) -> Path:
     folder, _ = export_day(
-        recipe, DAYS[0], fingerprint=fingerprint, make_tower=lambda: make_tower(recipe, seed=seed), settings=settings
+        recipe,
+        DAYS[0],
+        fingerprint=fingerprint,
+        make_tower=lambda: make_tower(recipe, seed=seed),
+        settings=settings,
     )
     return folder
 
@@ -38,7 +42,9 @@ def test_a_loaded_snapshot_computes_the_same_bits(recipe: Recipe, settings: Sett
     assert not loaded.training
 
 
-def test_the_contract_names_the_inputs_and_nothing_of_the_item_side(recipe: Recipe, settings: Settings) -> None:
+def test_the_contract_names_the_inputs_and_nothing_of_the_item_side(
+    recipe: Recipe, settings: Settings
+) -> None:
     folder = _seal(recipe, settings)
     contract = json.loads((folder / CONTRACT).read_text())
     assert [feature["name"] for feature in contract["schema"]["sparse"]] == ["liked", "seen"]
@@ -91,7 +97,9 @@ def _add_a_file(folder: Path) -> None:
 
 def _put_a_pickle(folder: Path) -> None:
     """A pickle in place of the tensors, with the manifest made to match."""
-    content = b"\x80\x04\x95\x1a\x00\x00\x00\x00\x00\x00\x00\x8c\x08builtins\x94\x8c\x05print\x94\x93\x94)R\x94."
+    content = (
+        b"\x80\x04\x95\x1a\x00\x00\x00\x00\x00\x00\x00\x8c\x08builtins\x94\x8c\x05print\x94\x93\x94)R\x94."
+    )
     _overwrite(folder / WEIGHTS, content)
     manifest = json.loads((folder / MANIFEST).read_text())
     manifest["files"][WEIGHTS] = {"sha256": file_sha256(folder / WEIGHTS), "bytes": len(content)}
@@ -140,6 +148,7 @@ def test_publishing_twice_makes_one_version(recipe: Recipe, settings: Settings) 
 
 
 def test_concurrent_publishers_make_one_version(recipe: Recipe, settings: Settings) -> None:
+    trained_day(DAYS[0], settings=settings)  # the examples are there
     with ThreadPoolExecutor(2) as pool:
         versions = list(
             pool.map(lambda _: publish_day(recipe, DAYS[0], make_tower(recipe), settings=settings), range(2))

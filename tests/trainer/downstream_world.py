@@ -1,4 +1,4 @@
-"""A tiny world with planted tastes, committed to a real lake: users like items whose vector is near theirs."""
+"""A tiny world with planted tastes in a real lake: users like items whose vector is near theirs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,11 @@ class TinySource:
 
 
 UPSTREAM = Recipe(
-    name="tiny", source=TinySource(), tasks=(Task(name="click"),), schedule=Schedule(start=FIRST), user_tower=TOWER
+    name="tiny",
+    source=TinySource(),
+    tasks=(Task(name="click"),),
+    schedule=Schedule(start=FIRST),
+    user_tower=TOWER,
 )
 CTR = DownstreamRecipe(
     name="tiny_ctr",
@@ -81,7 +85,9 @@ class World:
         rng = np.random.default_rng(1)
         object.__setattr__(self, "tastes", rng.normal(size=(self.num_users, TASTES)))
         object.__setattr__(self, "items", rng.normal(size=(self.num_items, TASTES)))
-        object.__setattr__(self, "user_ids", rng.permutation(10 * self.num_users)[: self.num_users].astype(np.int64))
+        object.__setattr__(
+            self, "user_ids", rng.permutation(10 * self.num_users)[: self.num_users].astype(np.int64)
+        )
 
     @property
     def lake(self) -> Lake:
@@ -107,7 +113,7 @@ class World:
             "buy": pa.array(np.zeros(size), pa.int8()),
         }
         table = pa.table(columns, schema=examples_schema(SCHEMA))
-        return self.lake.commit("examples/tiny", ds, table, fingerprint=f"{seed + 1:064x}")
+        return self.lake.commit("examples/tiny", ds, table, fingerprint=f"{seed + 1:0<64x}")
 
     def commit_embeddings(
         self, ds: date, *, permuted: bool = False, share: float = 0.8, late: timedelta = timedelta(0)
@@ -118,7 +124,7 @@ class World:
         vectors = mixed[rng.permutation(self.num_users)] if permuted else mixed
         known = int(share * self.num_users)
         table = embeddings_table(self.user_ids[:known], vectors[:known], end_of(ds) + late)
-        return self.lake.commit("user_embeddings/tiny", ds, table, fingerprint=f"{int(permuted) + 1:064x}")
+        return self.lake.commit("user_embeddings/tiny", ds, table, fingerprint=f"{int(permuted) + 1:0<64x}")
 
 
 def end_of(ds: date) -> datetime:
@@ -129,14 +135,17 @@ def end_of(ds: date) -> datetime:
 def embeddings_table(
     user_ids: npt.NDArray[np.int64], vectors: npt.NDArray[np.float64], feature_time: datetime
 ) -> pa.Table:
-    """`vectors` [U, K * D] in the layout of `user_embeddings`; the computed ones are NaN: nobody may join them."""
+    """`vectors` [U, K * D] as `user_embeddings`; the computed ones are NaN: nobody may join them."""
     exact = vectors.astype(np.float16).astype(np.float32)
     pooled = np.split(exact, TOWER.num_embeddings, axis=1)
     size = len(user_ids)
     return pa.table(
         {
             "user_id": pa.array(user_ids),
-            **{f"embedding_{k}": lists(np.full_like(v, np.nan).ravel(), TOWER.dim) for k, v in enumerate(pooled)},
+            **{
+                f"embedding_{k}": lists(np.full_like(v, np.nan).ravel(), TOWER.dim)
+                for k, v in enumerate(pooled)
+            },
             **{f"pooled_{k}": lists(v.ravel(), TOWER.dim) for k, v in enumerate(pooled)},
             "num_pooled": pa.array(np.ones(size), pa.int8()),
             "version": pa.array(np.ones(size), pa.int32()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,11 @@ from trainer.recipe import MixTower, Optimizer, Recipe, Schedule, Task, UserTowe
 DAY = date(2026, 1, 1)
 
 SCHEMA = Schema(
-    tables=(Table(name="user", num_rows=500), Table(name="topic", num_rows=64), Table(name="item", num_rows=300)),
+    tables=(
+        Table(name="user", num_rows=500),
+        Table(name="topic", num_rows=64),
+        Table(name="item", num_rows=300),
+    ),
     sparse=(
         SparseFeature(name="id", table="user"),
         SparseFeature(name="recent_topics", table="topic"),
@@ -80,10 +84,12 @@ def planted_examples(num_rows: int, *, seed: int, ds: date = DAY) -> pa.Table:
     item = topic * 20 + rng.integers(0, 20, num_rows)
     click = rng.random(num_rows) < np.where(topic == taste, 0.8, 0.1)
     buy = click & (rng.random(num_rows) < 0.4)
-    start = datetime(ds.year, ds.month, ds.day, tzinfo=timezone.utc)
+    start = datetime(ds.year, ds.month, ds.day, tzinfo=UTC)
     columns = {
         "user_id": pa.array(user),
-        "event_time": pa.array([start + timedelta(seconds=int(s)) for s in np.sort(rng.integers(0, 86_400, num_rows))]),
+        "event_time": pa.array(
+            [start + timedelta(seconds=int(s)) for s in np.sort(rng.integers(0, 86_400, num_rows))]
+        ),
         "id": _lists([np.array([u]) for u in user]),
         "recent_topics": _lists([np.full(rng.integers(0, 4), t) for t in taste]),
         "recent_items": _lists([t * 20 + rng.integers(0, 20, rng.integers(0, 5)) for t in taste]),
@@ -99,7 +105,9 @@ def planted_examples(num_rows: int, *, seed: int, ds: date = DAY) -> pa.Table:
     return pa.table([columns[field.name].cast(field.type) for field in layout], schema=layout)
 
 
-def commit_day(lake: Lake, ds: date, *, num_rows: int = 2000, seed: int | None = None, **columns: pa.Array) -> Partition:
+def commit_day(
+    lake: Lake, ds: date, *, num_rows: int = 2000, seed: int | None = None, **columns: pa.Array
+) -> Partition:
     """Commit the day's examples; `columns` replace generated ones."""
     table = planted_examples(num_rows, seed=ds.toordinal() if seed is None else seed, ds=ds)
     for name, values in columns.items():

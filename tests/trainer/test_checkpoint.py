@@ -65,7 +65,12 @@ def test_weights_and_optimizer_state_survive_two_one_two_ranks(
     job = tmp_path / "job"
     job.mkdir()
     write_assignment(assignment_from(at_one, home), job / "assignment.json")
-    run_ranks("tests.trainer.resave", [str(job / "assignment.json"), str(tmp_path / "two")], ranks=2, directory=job)
+    run_ranks(
+        "tests.trainer.resave:main",
+        [str(job / "assignment.json"), str(tmp_path / "two")],
+        ranks=2,
+        directory=job,
+    )
 
     for again in (tmp_path / "one", tmp_path / "two"):
         copy = tensors(again, tmp_path / f"{again.name}.pt")
@@ -142,4 +147,3 @@ def test_what_is_sealed_is_not_written_again(copied: TrainedDay, tmp_path: Path)
     with pytest.raises(FileExistsError, match="is sealed"):
         seal(partial, copied.path, documents={"trained.json": "{}"})
     verify(copied.path)
-

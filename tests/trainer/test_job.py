@@ -56,7 +56,9 @@ def test_a_day_without_examples_is_refused(home: Settings) -> None:
 
 def test_a_gap_is_refused_unless_it_is_meant(home: Settings, pair: tuple[TrainedDay, TrainedDay]) -> None:
     late = DAY + timedelta(4)
-    with pytest.raises(ValueError, match=r"not trained on 2026-01-04.*newest good day is 2026-01-02.*--after-gap"):
+    with pytest.raises(
+        ValueError, match=r"not trained on 2026-01-04.*newest good day is 2026-01-02.*--after-gap"
+    ):
         find_parent(home, "tiny", late, after_gap=False)
     assert find_parent(home, "tiny", late, after_gap=True) == pair[1]
     assert find_parent(home, "tiny", DAY, after_gap=False) is None
@@ -80,7 +82,9 @@ def test_a_poisoned_value_is_named_and_nothing_is_published(tmp_path: Path) -> N
     values = [0.5] * 2000
     values[700] = float("nan")
     commit_day(Lake(settings.lake), DAY, activity=pa.array(values, pa.float32()))
-    with pytest.raises(RuntimeError, match=r"ValueError: examples/planted ds=2026-01-01 batch \d+: column activity has"):
+    with pytest.raises(
+        RuntimeError, match=r"ValueError: examples/planted ds=2026-01-01 batch \d+: column activity has"
+    ):
         train(planted_recipe(), DAY, settings=settings)
     assert trained_days(settings, "tiny") == []
 
@@ -109,17 +113,22 @@ def start_training(home: Path) -> subprocess.Popen[str]:
     raise AssertionError("training ended before it began to learn")
 
 
-def ranks_of(home: Path) -> list[int]:
-    """The pids of the ranks that work under `home`."""
-    pids = []
+def processes_of(home: Path) -> dict[int, int]:
+    """The job's processes under `home`: pid to parent's pid. Ranks are children of the agent."""
+    found = {}
     for entry in Path("/proc").iterdir():
         try:
             command = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+            if str(home).encode() in command and b"trainer.agent" in command:
+                found[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
-        if str(home).encode() in command and b"-m\0trainer.worker" in command:
-            pids.append(int(entry.name))
-    return sorted(pids)
+    return found
+
+
+def ranks_of(home: Path) -> list[int]:
+    processes = processes_of(home)
+    return sorted(pid for pid, parent in processes.items() if parent in processes)
 
 
 def wait_until(condition: Callable[[], bool], *, seconds: float) -> bool:
@@ -146,7 +155,7 @@ def test_a_killed_job_says_so_leaves_no_orphan_and_is_repeated(tmp_path: Path) -
     assert len(ranks_of(tmp_path)) == 2
     launcher_killed.kill()
     launcher_killed.communicate()
-    assert wait_until(lambda: not ranks_of(tmp_path), seconds=30)
+    assert wait_until(lambda: not processes_of(tmp_path), seconds=30)
 
     leftover = tmp_path / "checkpoints" / "tiny"
     assignment = json.loads(next((tmp_path / "logs/training").glob("*/assignment.json")).read_text())

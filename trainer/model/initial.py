@@ -11,6 +11,15 @@ from features.fingerprint import fingerprint
 _ROWS = 65_536
 
 
+def initialise_dense(model: nn.Module, *, seed: int) -> None:
+    """Draw every linear layer anew, each from a seed of its own name: adding a layer moves no other."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(int(fingerprint(seed, name)[:15], 16))
+                module.reset_parameters()
+
+
 def initialise_tables(model: nn.Module, *, seed: int) -> None:
     """Fill every embedding table, sharded or not, uniformly in +-1/sqrt(rows).
 
