@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +13,14 @@ import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from torchrec.streamable import Pipelineable
 
+from features.hashing import hash_ids
 from features.schema import DenseFeature, Schema, Side, SparseFeature
 
 Ids = npt.NDArray[np.int64]
 
 
 @dataclass(kw_only=True)
-class Batch(Pipelineable):
+class Batch(Pipelineable):  # type: ignore[misc]
     """B examples. Padding rows have empty lists, zeros and weight 0."""
 
     user_sparse: KeyedJaggedTensor
@@ -67,7 +69,7 @@ class Encoder:
         sides: tuple[Side, ...] = ("user", "item"),
         features: frozenset[str] | None = None,
     ) -> None:
-        known = {f.name for f in (*schema.sparse, *schema.dense)}
+        known = {f.name for f in schema.sparse} | {f.name for f in schema.dense}
         unknown = sorted((features or frozenset()) - known) + [
             task for task in tasks if task not in schema.tasks
         ]
@@ -81,14 +83,20 @@ class Encoder:
         def kept(feature: SparseFeature | DenseFeature, side: Side) -> bool:
             return feature.side == side and side in sides and (features is None or feature.name in features)
 
-        self._sparse = {side: tuple(f for f in schema.sparse if kept(f, side)) for side in _SIDES}
-        self._dense = {side: tuple(f for f in schema.dense if kept(f, side)) for side in _SIDES}
+        self._sparse: dict[Side, tuple[SparseFeature, ...]] = {
+            side: tuple(f for f in schema.sparse if kept(f, side)) for side in _SIDES
+        }
+        self._dense: dict[Side, tuple[DenseFeature, ...]] = {
+            side: tuple(f for f in schema.dense if kept(f, side)) for side in _SIDES
+        }
 
     @property
     def columns(self) -> list[str]:
         """The columns that `encode` needs, and nothing else need be read."""
-        features = [f.name for side in _SIDES for f in (*self._sparse[side], *self._dense[side])]
-        return [*features, *self._tasks]
+        features = [
+            [f.name for f in self._sparse[side]] + [f.name for f in self._dense[side]] for side in _SIDES
+        ]
+        return [*chain.from_iterable(features), *self._tasks]
 
     def encode(self, rows: pa.RecordBatch | pa.Table, *, num_rows: int | None = None) -> Batch:
         """`rows` as a batch, padded to `num_rows` (default: not padded).
@@ -132,27 +140,6 @@ class Encoder:
 
 
 _SIDES: tuple[Side, Side] = ("user", "item")
-
-
-def hash_ids(ids: Ids, sizes: Sequence[int], num_rows: Sequence[int]) -> None:
-    """Replace ids by table rows, in place: the splitmix64 finaliser, modulo the table's rows.
-
-    `ids` holds segments of `sizes` ids; segment i belongs to a table of `num_rows[i]` rows.
-    """
-    h = ids.view(np.uint64)
-    scratch = np.empty_like(h)
-    for shift, multiplier in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, None)):
-        np.right_shift(h, np.uint64(shift), out=scratch)
-        np.bitwise_xor(h, scratch, out=h)
-        if multiplier is not None:
-            np.multiply(h, np.uint64(multiplier), out=h)
-    start = 0
-    for size, rows in zip(sizes, num_rows, strict=True):
-        segment, quotient = h[start : start + size], scratch[start : start + size]
-        np.floor_divide(segment, np.uint64(rows), out=quotient)  # numpy vectorises this, but not `remainder`
-        np.multiply(quotient, np.uint64(rows), out=quotient)
-        np.subtract(segment, quotient, out=segment)
-        start += size
 
 
 def _column(rows: pa.RecordBatch | pa.Table, name: str) -> pa.Array:

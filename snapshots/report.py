@@ -131,8 +131,8 @@ def _moved(findings: Findings) -> Iterator[str]:
         yield "Nothing to compare with: no earlier day is promoted."
         return
     yield (
-        f"Against {findings.previous.ds}; mean over the users (5th … 95th percentile). Before: the mean of the "
-        "promoted day before."
+        f"Against {findings.previous.ds}; mean over the users (5th … 95th percentile). "
+        "Before: the mean of the promoted day before."
     )
     yield ""
     yield "| compared | embedding | pooling | cosine | before | norm change | before | users | verdict |"
@@ -174,7 +174,10 @@ def _what_to_do(findings: Findings) -> Iterator[str]:
     day = f"--recipe {model} --ds {ds}"
     yield "## What to do"
     yield ""
-    yield "Until somebody decides, nothing changes for consumers: they stay on " + f"{champion}."
+    if findings.version.decision == "promoted":
+        yield f"Consumers read {ds}. To undo: `usermodel snapshots rollback --recipe {model}`, seconds."
+        return
+    yield f"Until somebody decides, nothing changes for consumers: they stay on {champion}."
     yield ""
     yield f"1. NE up, or calibration off: look at the day's rejected rows, `usermodel features build {day}`."
     yield "2. The model alone moved (same inputs): the training went astray; compare NE, then reject."

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pyarrow as pa
 
-from features.batches import hash_ids
 from features.fingerprint import fingerprint
+from features.hashing import hash_ids
 from features.lake import Lake, Partition
 from features.schema import USER_ID
 from infra.settings import Settings

@@ -1,4 +1,6 @@
-"""torchrun's elastic agent, with its ranks forked: `python -m trainer.agent MODULE:FUNCTION RANKS DIRECTORY ARGUMENTS…`.
+"""torchrun's elastic agent, with its ranks forked.
+
+`python -m trainer.agent MODULE:FUNCTION RANKS DIRECTORY ARGUMENTS…`
 
 `torchrun` starts an interpreter per rank, and each spends seconds of CPU importing torch and TorchRec. Here
 the agent imports the rank's module once and forks, before any thread, socket or CUDA context exists.

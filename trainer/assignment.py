@@ -15,7 +15,7 @@ from trainer.trained import TrainedDay
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """Learn one day. It holds everything that decides the result, so a rank needs neither registry nor settings."""
+    """Learn one day. It holds all that decides the result: a rank needs no registry and no settings."""
 
     config: TrainingConfig
     ds: date

@@ -32,9 +32,9 @@ def partial_path(final: Path, *, token: str) -> Path:
 
 def save_state(directory: Path, state: Mapping[str, Any]) -> None:
     """Write this rank's part of `state`. A collective: every rank calls it with the same directory."""
-    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict_saver import save
 
-    _checked(lambda: dcp.save(dict(state), checkpoint_id=directory / STATE), f"saving to {directory}")
+    _checked(lambda: save(dict(state), checkpoint_id=directory / STATE), f"saving to {directory}")
 
 
 def load_state(directory: Path, state: dict[str, Any], *, no_dist: bool = False) -> None:
@@ -42,12 +42,12 @@ def load_state(directory: Path, state: dict[str, Any], *, no_dist: bool = False)
 
     A collective unless `no_dist`.
     """
-    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict_loader import load
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
         _checked(
-            lambda: dcp.load(state, checkpoint_id=directory / STATE, no_dist=no_dist), f"loading {directory}"
+            lambda: load(state, checkpoint_id=directory / STATE, no_dist=no_dist), f"loading {directory}"
         )
 
 

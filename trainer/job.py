@@ -97,8 +97,8 @@ def find_parent(settings: Settings, model: str, ds: date, *, after_gap: bool) ->
         return newest
     if not after_gap:
         raise ValueError(
-            f"{model} is not trained on {day_before(ds)}, the day before {ds}; its newest good day is {newest.ds}. "
-            f"Train the days between first, or go on from {newest.ds} with --after-gap"
+            f"{model} is not trained on {day_before(ds)}, the day before {ds}; its newest good day is "
+            f"{newest.ds}. Train the days between first, or go on from {newest.ds} with --after-gap"
         )
     log.warning("model=%s ds=%s skips the days after %s (--after-gap)", model, ds, newest.ds)
     return newest

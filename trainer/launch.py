@@ -23,7 +23,13 @@ from infra.settings import REPOSITORY
 
 log = logging.getLogger(__name__)
 
-_ALLOCATOR = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592:glibc.malloc.top_pad=268435456"
+_ALLOCATOR = ":".join(
+    (
+        "glibc.malloc.mmap_threshold=4294967296",
+        "glibc.malloc.trim_threshold=8589934592",
+        "glibc.malloc.top_pad=268435456",
+    )
+)
 """Keeps the step's tensors out of mmap: up to 1.9 times less CPU per step with 600 features."""
 _ROLE = "trainer"
 _POLL_SECONDS = 0.1

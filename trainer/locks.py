@@ -49,7 +49,7 @@ def _describe(text: str) -> str:
 
 
 def check_token(path: Path, *, token: str) -> None:
-    """LockedError unless the last to take the lock was `token`: an orphan of an earlier attempt must not publish."""
+    """LockedError unless the last to take the lock was `token`: no orphan of an earlier attempt publishes."""
     try:
         holder = json.loads(path.read_text())["token"]
     except (FileNotFoundError, ValueError, KeyError, TypeError):

@@ -51,7 +51,7 @@ def learn(
 
 
 def _positive_rates(labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """[T] over all ranks: after the first scored batch, rare tasks need not spend a day walking down from 1/2."""
+    """[T] over all ranks: from there, rare tasks need not spend a day walking down from 1/2."""
     sums = torch.cat([weights @ labels, weights.sum().view(1)])
     dist.all_reduce(sums)
     return sums[:-1] / sums[-1]

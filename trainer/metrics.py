@@ -36,7 +36,7 @@ class ProgressiveMetrics:
         self._histogram.index_add_(0, index.flatten(), w.unsqueeze(1).expand_as(index).flatten())
 
     def compute(self) -> dict[str, dict[str, float]]:
-        """Per task: ne (Eq. 9), calibration (predicted over observed positives), auc, ctr, positives, examples.
+        """Per task: ne (Eq. 9), calibration (predicted over observed), auc, ctr, positives, examples.
 
         A collective: call it on every rank, with or without a process group. A value without meaning (no
         positive or no negative example) is NaN.
@@ -63,7 +63,7 @@ def _values(sums: torch.Tensor, histogram: torch.Tensor) -> dict[str, float]:
 
 
 def normalized_entropy(entropy: float, *, positives: float, examples: float) -> float:
-    """Eq. 9: mean cross entropy over that of always predicting the average rate; `entropy` is the sum, in nats."""
+    """Eq. 9: mean cross entropy over that of predicting the average rate; `entropy` is the sum, in nats."""
     if not 0 < positives < examples:
         return float("nan")
     p = torch.tensor(positives / examples, dtype=torch.float64)

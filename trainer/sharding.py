@@ -1,16 +1,18 @@
-"""The sharded model: the planner's plan, tables and their optimizer on their ranks, the dense part replicated."""
+"""The sharded model: tables and their optimizer where the planner puts them, the dense part on every rank."""
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.optim import _apply_optimizer_in_backward as apply_optimizer_in_backward
+from torch.distributed.optim.apply_optimizer_in_backward import (
+    _apply_optimizer_in_backward as apply_optimizer_in_backward,
+)
 from torchrec.distributed.embedding_types import EmbeddingComputeKernel
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.model_parallel import DistributedModelParallel
@@ -29,8 +31,9 @@ from trainer.model.initial import initialise_dense, initialise_tables
 from trainer.model.sum_model import SumModel
 
 SHARDING_TYPES = (ShardingType.TABLE_WISE.value, ShardingType.ROW_WISE.value)
-"""Table- and row-wise checkpoints load into each other at any number of ranks. Column-wise ones do not: their
-row-wise Adagrad state has one column per shard. Data-parallel tables would leave the in-backward optimizer."""
+"""Table- and row-wise checkpoints load into each other at any number of ranks. Column-wise ones do not:
+their row-wise Adagrad state has one column per shard. Data-parallel tables would leave the in-backward
+optimizer."""
 
 ROW_WISE_BYTES = 256 * 2**20
 """Smaller tables stay whole on one rank: splitting one costs a reduce-scatter per step and saves nothing."""
@@ -39,7 +42,7 @@ _MEMORY_RESERVE = 0.15
 """The share of a rank's memory that the planner leaves for the dense part and the batches."""
 
 
-class CpuEmbeddingBagCollectionSharder(EmbeddingBagCollectionSharder):
+class CpuEmbeddingBagCollectionSharder(EmbeddingBagCollectionSharder):  # type: ignore[misc]
     """TorchRec offers fewer sharding types on CPU than work there."""
 
     def sharding_types(self, compute_device_type: str) -> list[str]:
@@ -66,9 +69,7 @@ class ShardedModel:
     def core(self) -> SumModel:
         """The `SumModel` inside."""
         core = self.module.module
-        core = core.module if isinstance(core, nn.parallel.DistributedDataParallel) else core
-        assert isinstance(core, SumModel)
-        return core
+        return cast(SumModel, core.module if isinstance(core, nn.parallel.DistributedDataParallel) else core)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds: weights and optimizer state, sharded."""
@@ -76,7 +77,8 @@ class ShardedModel:
 
     def load(self, directory: Path) -> None:
         """Take weights and optimizer state of a checkpoint of any world size. A collective."""
-        self.dense.init_state()  # tensors to load into; it counts as a step of Adam, so a cold start does without
+        # Tensors to load into. It counts as a step of Adam, so a cold start does without.
+        self.dense.init_state()
         state = self.state_dict()
         load_state(directory, state)
         self.module.load_state_dict(state["model"])
@@ -108,6 +110,7 @@ def _sharding_types(table: EmbeddingBagConfig) -> list[str]:
 
 def build(config: TrainingConfig, *, local_world_size: int) -> ShardedModel:
     """The model of `config` on this rank of the default process group, with its initial weights."""
+    torch.manual_seed(config.seed)
     model = SumModel(config, device=torch.device("meta"))
     initialise_dense(model, seed=config.seed)
     tables = [module for module in model.modules() if isinstance(module, EmbeddingBagCollection)]

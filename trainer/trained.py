@@ -34,8 +34,8 @@ class TrainedDay:
     examples: Partition
     num_examples: int
     metrics: dict[str, dict[str, float | None]]
-    """Per task, progressive (scored before learnt): ne, calibration, auc, ctr, positives, examples. None where
-    the value has no meaning, as the AUC of a day without positives."""
+    """Per task, progressive (scored before learnt): ne, calibration, auc, ctr, positives, examples. None
+    where the value has no meaning, as the AUC of a day without positives."""
     seconds: float
     """In the training loop, checkpoint included, start of the job not."""
     ranks: int

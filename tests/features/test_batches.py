@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from features.batches import Encoder, hash_ids
+from features.batches import Encoder
+from features.hashing import hash_ids
 from features.schema import DenseFeature, Schema, SparseFeature, Table
 
 SCHEMA = Schema(

@@ -16,7 +16,7 @@ from trainer.trained import TrainedDay
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """An installation with three days of the planted world in its lake. Shared: tests leave the days alone."""
+    """An installation with three days of the planted world in its lake. Shared: leave it alone."""
     settings = Settings(home=tmp_path_factory.mktemp("trainer"), ranks=2, _env_file=None)
     for day in range(3):
         commit_day(Lake(settings.lake), DAY + timedelta(day), num_rows=4000)

@@ -41,7 +41,8 @@ class Layout:
 class Dlrm(nn.Module):
     """Pooled lookups and a bottom MLP give N vectors of E; their pairwise dot products feed the top MLP.
 
-    With K user embeddings, each is projected linearly to E, its dot products with all N + K vectors and the
+    With K user embeddings, each is scaled to one norm, whatever norms the upstream model has reached today
+    (snapshots differ in it far more than in direction), and projected linearly to E. Its dot products with all N + K vectors and the
     flag `has_embedding` join the input of the top MLP through weights that begin at zero: two models of one
     seed, with and without embeddings, begin as the same function.
     """
@@ -82,7 +83,8 @@ class Dlrm(nn.Module):
         dots = torch.bmm(vectors, vectors.transpose(1, 2)).view(size, -1).index_select(1, self.pairs)
         hidden = self.entry(dots if self.bottom is None else torch.cat([bottom, dots], dim=1))
         if self.layout.num_embeddings:
-            projected = torch.bmm(users.transpose(0, 1), self.projection).transpose(0, 1)  # [B, K, E]
+            directions = nn.functional.normalize(users, dim=2) * self.layout.embedding_dim**0.5  # zeros stay
+            projected = torch.bmm(directions.transpose(0, 1), self.projection).transpose(0, 1)  # [B, K, E]
             together = torch.cat([vectors, projected], dim=1)  # [B, N + K, E]
             joined = torch.bmm(projected, together.transpose(1, 2)).view(size, -1)  # [B, K (N + K)]
             hidden = hidden + self.join(torch.cat([joined, has_embedding.unsqueeze(1)], dim=1))

@@ -55,7 +55,7 @@ class SparseEmbeddings(nn.Module):
         if self.tables is None:
             return torch.zeros(ids.stride(), 0, self._dim, device=ids.device())
         pooled = self.tables(ids)
-        # The columns of `pooled.values()` are ordered by the sharding plan; regroup restores the schema's order.
+        # The sharding plan orders the columns of `pooled.values()`; regroup restores the schema's order.
         (columns,) = KeyedTensor.regroup([pooled], [self._names])
         normed: torch.Tensor = self.norm(columns.view(-1, len(self._names), self._dim))
         return normed

@@ -1,10 +1,11 @@
-"""Initial weights that depend on the seed alone: not on the sharding plan, the number of ranks or the device."""
+"""Initial weights that depend on the seed alone: not on the sharding plan or the number of ranks."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.distributed._shard.sharded_tensor import ShardedTensor
+from torch.distributed._shard.sharded_tensor.api import ShardedTensor
+from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
 from features.fingerprint import fingerprint
 
@@ -12,12 +13,14 @@ _ROWS = 65_536
 
 
 def initialise_dense(model: nn.Module, *, seed: int) -> None:
-    """Draw every linear layer anew, each from a seed of its own name: adding a layer moves no other."""
+    """Draw every layer of the dense part anew (`reset_parameters`), each from a seed of its own name: adding
+    a layer moves no other."""
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear):
+        reset = getattr(module, "reset_parameters", None)
+        if reset is not None and not isinstance(module, (EmbeddingBagCollection, nn.EmbeddingBag)):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(int(fingerprint(seed, name)[:15], 16))
-                module.reset_parameters()
+                reset()
 
 
 def initialise_tables(model: nn.Module, *, seed: int) -> None:
