@@ -15,6 +15,7 @@ import tempfile
 import time
 import xmlrpc.client
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ LONGEST_SOCKET_NAME = len("/supervisor.sock.4194304")  # supervisord binds this,
 BIN = Path(sys.prefix) / "bin"
 LAUNCH_SECONDS = 15.0
 POLL_SECONDS = 0.1
+STOP_SECONDS = 60.0
 RUNNING = "RUNNING"
+ALIVE = frozenset({RUNNING, "STARTING", "BACKOFF"})
 GIVEN_UP = frozenset({"FATAL", "EXITED", "UNKNOWN"})
 
 
@@ -128,16 +131,19 @@ class Supervisor:
         """Start those of the programs that do not run, without waiting for them."""
         processes = self.processes()
         for name in names:
-            if processes[name].state not in {RUNNING, "STARTING", "BACKOFF"}:
-                self._call("startProcess", name, False)
+            if processes[name].state not in ALIVE:
+                self._ask("startProcess", name)
 
     def stop(self, names: Iterable[str]) -> None:
-        """Stop the programs side by side and wait until they have ended."""
+        """Stop the programs side by side and wait until they have ended; supervisord kills the slow ones."""
         names = set(names)
         for name, process in self.processes().items():
-            if name in names and process.pid:
-                self._call("stopProcess", name, False)
-        while any(process.pid for name, process in self.processes().items() if name in names):
+            if name in names and process.state in ALIVE:
+                self._ask("stopProcess", name)
+        deadline = time.monotonic() + STOP_SECONDS
+        while alive := [p for name, p in self.processes().items() if name in names and p.pid]:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{alive[0].name} (pid {alive[0].pid}) does not end, not even by SIGKILL")
             time.sleep(POLL_SECONDS)
 
     def shutdown(self) -> None:
@@ -146,6 +152,11 @@ class Supervisor:
         self._call("shutdown")
         while pid is not None and is_alive(pid):
             time.sleep(POLL_SECONDS)
+
+    def _ask(self, method: str, name: str) -> None:
+        """Ask for a change without waiting for it. A refusal shows in the state."""
+        with suppress(xmlrpc.client.Fault):
+            self._call(method, name, False)
 
     def _call(self, method: str, *arguments: Any) -> Any:
         from supervisor.xmlrpc import SupervisorTransport

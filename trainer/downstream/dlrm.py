@@ -41,10 +41,10 @@ class Layout:
 class Dlrm(nn.Module):
     """Pooled lookups and a bottom MLP give N vectors of E; their pairwise dot products feed the top MLP.
 
-    With K user embeddings, each is scaled to one norm, whatever norms the upstream model has reached today
-    (snapshots differ in it far more than in direction), and projected linearly to E. Its dot products with all N + K vectors and the
-    flag `has_embedding` join the input of the top MLP through weights that begin at zero: two models of one
-    seed, with and without embeddings, begin as the same function.
+    With K user embeddings, each is scaled to one norm (snapshots differ in the norms they have reached more
+    than in directions) and projected linearly to E. Its dot products with all N + K vectors and the flag
+    `has_embedding` join the input of the top MLP through weights that begin at zero: two models of one seed,
+    with and without embeddings, begin as the same function.
     """
 
     pairs: torch.Tensor
