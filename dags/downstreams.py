@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import DAG, PartitionedAssetTimetable, task
 from airflow.sdk.exceptions import AirflowSkipException
+
 from dags import steps
 from dags.common import TASK_DEFAULTS, embeddings_asset, midnight
 from trainer.recipes import DOWNSTREAM_MODELS, get_recipe
@@ -25,7 +26,7 @@ def downstream_model(downstream: DownstreamRecipe) -> DAG:
     schedule = get_recipe(downstream.upstream).schedule
 
     @task
-    def retrain(downstream: str, *, dag_run: Any = None) -> dict[str, Any]:
+    def retrain(downstream: str, *, dag_run: Any = None) -> Any:
         try:
             return steps.retrain_downstream(downstream, dag_run.partition_key)
         except steps.NothingToJoinError as nothing:

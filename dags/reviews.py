@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import HITLBranchOperator
 from airflow.sdk import DAG, Param, task
+
 from dags import steps
 from dags.common import TASK_DEFAULTS, embeddings_asset, midnight
 from trainer.recipes import USER_MODELS
@@ -28,14 +29,14 @@ def review(recipe: Recipe) -> DAG:
     embeddings = embeddings_asset(recipe.name)
 
     @task(outlets=[embeddings])
-    def promote(recipe: str, ds: str, *, outlet_events: Any = None) -> dict[str, Any]:
+    def promote(recipe: str, ds: str, *, outlet_events: Any = None) -> Any:
         promotion = steps.promote(recipe, ds, by="review")
         outlet_events[embeddings].add_partitions(promotion["ds"])
         outlet_events[embeddings].extra = promotion
         return promotion
 
     @task
-    def reject(recipe: str, ds: str) -> dict[str, Any]:
+    def reject(recipe: str, ds: str) -> Any:
         return steps.reject(recipe, ds, by="review")
 
     @task
@@ -51,8 +52,8 @@ def review(recipe: Recipe) -> DAG:
         doc_md=DOC,
         tags=["review", recipe.name],
     ) as dag:
-        day = {"recipe": recipe.name, "ds": DAY}
-        report = task(steps.read_report, task_id="report")(**day)
+        day: dict[str, Any] = {"recipe": recipe.name, "ds": DAY}
+        report = task(task_id="report")(steps.read_report)(**day)
         decide = HITLBranchOperator(
             task_id="decide",
             subject=f"Promote the embeddings of {recipe.name}, {DAY}?",

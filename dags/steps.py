@@ -33,9 +33,7 @@ def build_examples(recipe: str, ds: str) -> Any:
     config, day, settings = _resolve(recipe, ds)
     from features.examples import build_examples
 
-    return plain(build_examples(
-        config.source, day, settings=settings, reject_max_share=config.reject_max_share
-    ))
+    return plain(build_examples(config.source, day, settings=settings, reject_max_share=config.reject_max_share))
 
 
 def train(recipe: str, ds: str, *, after_gap: bool = False) -> Any:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, CronDataIntervalTimetable, chain, task
 from airflow.sdk.exceptions import AirflowFailException
+
 from dags import steps
 from dags.common import TASK_DEFAULTS, data_day, embeddings_asset, midnight
 from trainer.recipes import USER_MODELS
@@ -35,7 +36,7 @@ def user_model(recipe: Recipe) -> DAG:
         return str(steps.gate(recipe, ds)["verdict"])
 
     @task(outlets=[embeddings])
-    def promote(recipe: str, ds: str, *, outlet_events: Any = None) -> dict[str, Any]:
+    def promote(recipe: str, ds: str, *, outlet_events: Any = None) -> Any:
         promotion = steps.promote(recipe, ds, by="gate")
         outlet_events[embeddings].add_partitions(promotion["ds"])
         outlet_events[embeddings].extra = promotion
@@ -56,7 +57,7 @@ def user_model(recipe: Recipe) -> DAG:
         doc_md=DOC,
         tags=["user model", recipe.name],
     ) as dag:
-        day = {"recipe": recipe.name, "ds": data_day(schedule.timezone)}
+        day: dict[str, Any] = {"recipe": recipe.name, "ds": data_day(schedule.timezone)}
         decide = gate(**day)
         chain(
             task(steps.build_examples)(**day),
@@ -67,12 +68,16 @@ def user_model(recipe: Recipe) -> DAG:
             decide,
         )
         decide >> [promote(**day), reject(**day)]
-        decide >> task(steps.hold)(**day) >> TriggerDagRunOperator(
-            task_id="request_review",
-            trigger_dag_id=f"review_{recipe.name}",
-            trigger_run_id=f"held__{day['ds']}",
-            conf={"ds": day["ds"]},
-            skip_when_already_exists=True,
+        (
+            decide
+            >> task(steps.hold)(**day)
+            >> TriggerDagRunOperator(
+                task_id="request_review",
+                trigger_dag_id=f"review_{recipe.name}",
+                trigger_run_id=f"held__{day['ds']}",
+                conf={"ds": day["ds"]},
+                skip_when_already_exists=True,
+            )
         )
     return dag
 

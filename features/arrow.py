@@ -9,9 +9,7 @@ from features.schema import EVENT_TIME, USER_ID, DenseFeature, Schema, SparseFea
 IDS = pa.list_(pa.int64())
 TIME = pa.timestamp("us", tz="UTC")
 
-REJECTED = pa.schema(
-    [("file", pa.string()), ("line", pa.int64()), ("reason", pa.string()), ("raw", pa.string())]
-)
+REJECTED = pa.schema([("file", pa.string()), ("line", pa.int64()), ("reason", pa.string()), ("raw", pa.string())])
 
 
 def _fields(sparse: tuple[SparseFeature, ...], dense: tuple[DenseFeature, ...]) -> list[pa.Field]:

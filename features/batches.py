@@ -38,9 +38,7 @@ class Batch(Pipelineable):  # type: ignore[misc]
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
         """The batch on `device`."""
-        moved = {
-            f.name: getattr(self, f.name).to(device=device, non_blocking=non_blocking) for f in fields(self)
-        }
+        moved = {f.name: getattr(self, f.name).to(device=device, non_blocking=non_blocking) for f in fields(self)}
         return Batch(**moved)
 
     def record_stream(self, stream: torch.Stream) -> None:
@@ -70,9 +68,7 @@ class Encoder:
         features: frozenset[str] | None = None,
     ) -> None:
         known = {f.name for f in schema.sparse} | {f.name for f in schema.dense}
-        unknown = sorted((features or frozenset()) - known) + [
-            task for task in tasks if task not in schema.tasks
-        ]
+        unknown = sorted((features or frozenset()) - known) + [task for task in tasks if task not in schema.tasks]
         if unknown:
             raise ValueError(
                 f"{unknown} are no features or tasks of the schema; it has {sorted(known)}, {schema.tasks}"
@@ -93,9 +89,7 @@ class Encoder:
     @property
     def columns(self) -> list[str]:
         """The columns that `encode` needs, and nothing else need be read."""
-        features = [
-            [f.name for f in self._sparse[side]] + [f.name for f in self._dense[side]] for side in _SIDES
-        ]
+        features = [[f.name for f in self._sparse[side]] + [f.name for f in self._dense[side]] for side in _SIDES]
         return [*chain.from_iterable(features), *self._tasks]
 
     def encode(self, rows: pa.RecordBatch | pa.Table, *, num_rows: int | None = None) -> Batch:
@@ -173,9 +167,7 @@ def _name_negative(parts: Sequence[Ids], features: Sequence[SparseFeature]) -> s
     return f"column {feature.name} has the id {part.min()}; ids are not negative: quarantine such rows"
 
 
-def _encode_dense(
-    rows: pa.RecordBatch | pa.Table, features: Sequence[DenseFeature], length: int
-) -> torch.Tensor:
+def _encode_dense(rows: pa.RecordBatch | pa.Table, features: Sequence[DenseFeature], length: int) -> torch.Tensor:
     values = np.zeros((length, len(features)), dtype=np.float32)
     for index, feature in enumerate(features):
         column = _column(rows, feature.name)

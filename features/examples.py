@@ -153,9 +153,7 @@ def _write(
     state = read_state(lake, states)
     users = reader.user_features(landed.accepted, state).cast(user_features_schema(source.schema))
     layout = examples_schema(source.schema)
-    stream = pa.RecordBatchReader.from_batches(
-        layout, _checked(reader.examples(landed.accepted, state), layout)
-    )
+    stream = pa.RecordBatchReader.from_batches(layout, _checked(reader.examples(landed.accepted, state), layout))
     return [
         lake.commit(f"user_features/{source.name}", ds, users, fingerprint=key),
         lake.commit(f"examples/{source.name}", ds, stream, fingerprint=key),

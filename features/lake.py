@@ -110,21 +110,26 @@ class Lake:
             app_transactions=[Transaction(application, int(key, 16))],
             max_commit_retries=_COMMIT_ATTEMPTS,
         )
-        try:
-            write_deltalake(
-                self.uri(table),
-                _with_ds(data, ds),
-                mode="overwrite",
-                predicate=f"{DS} = '{ds}'",
-                commit_properties=properties,
-                writer_properties=writer or WriterProperties(compression="LZ4", max_row_group_size=ROWS_PER_GROUP),
-            )
-        except CommitFailedError:
-            winner = self.find(table, ds)
-            if winner is None or winner.fingerprint != key:
-                raise
-            log.info("lake lost the race to an equal commit table=%s ds=%s version=%d", table, ds, winner.version)
-            return winner
+        rows = _with_ds(data, ds)
+        for attempt in range(1, _COMMIT_ATTEMPTS + 1):
+            try:
+                write_deltalake(
+                    self.uri(table),
+                    rows,
+                    mode="overwrite",
+                    predicate=f"{DS} = '{ds}'",
+                    commit_properties=properties,
+                    writer_properties=writer or WriterProperties(compression="LZ4", max_row_group_size=ROWS_PER_GROUP),
+                )
+                break
+            except CommitFailedError:
+                winner = self.find(table, ds)
+                if winner is not None and winner.fingerprint == key:
+                    log.info("lake found an equal commit table=%s ds=%s version=%d", table, ds, winner.version)
+                    return winner
+                if attempt == _COMMIT_ATTEMPTS:
+                    raise
+                log.warning("lake commit lost a race, trying again table=%s ds=%s attempt=%d", table, ds, attempt)
         partition = self.get(table, ds)
         log.info("lake committed table=%s ds=%s version=%d fingerprint=%s", table, ds, partition.version, key)
         return partition
@@ -168,9 +173,7 @@ def _partition_of(delta: DeltaTable, table: str, ds: date) -> Partition | None:
     committed = delta.transaction_version(_application(table, ds))
     if committed is None:
         return None
-    return Partition(
-        table=table, ds=ds, version=delta.version(), fingerprint=f"{committed:0{_FINGERPRINT_DIGITS}x}"
-    )
+    return Partition(table=table, ds=ds, version=delta.version(), fingerprint=f"{committed:0{_FINGERPRINT_DIGITS}x}")
 
 
 def _ds_schema(schema: pa.Schema) -> pa.Schema:

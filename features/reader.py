@@ -71,9 +71,7 @@ class DayReader:
         self.num_rows = sum(piece.num_rows for piece in pieces)
         """Rows of the partition, over all ranks."""
         if not self.num_rows:
-            raise ValueError(
-                f"{partition.table} ds={partition.ds} has no rows; there is nothing to learn from"
-            )
+            raise ValueError(f"{partition.table} ds={partition.ds} has no rows; there is nothing to learn from")
         self.num_batches = -(-self.num_rows // (world_size * batch_size))
         """Batches on every rank."""
         self._bounds = [self.num_rows * r // world_size for r in range(world_size + 1)]
@@ -132,15 +130,11 @@ class DayReader:
             yield self._encode(window, shuffled[:0], position)
             position += 1
 
-    def _encode(
-        self, window: pa.RecordBatch, rows: np.ndarray[tuple[int], np.dtype[np.int64]], position: int
-    ) -> Batch:
+    def _encode(self, window: pa.RecordBatch, rows: np.ndarray[tuple[int], np.dtype[np.int64]], position: int) -> Batch:
         try:
             batch = self._encoder.encode(window.take(pa.array(rows)), num_rows=self._batch_size)
         except ValueError as error:
-            raise ValueError(
-                f"{self.partition.table} ds={self.partition.ds} batch {position}: {error}"
-            ) from error
+            raise ValueError(f"{self.partition.table} ds={self.partition.ds} batch {position}: {error}") from error
         batch.num_examples = torch.tensor(self._examples_in(position) / self._world_size)
         return batch
 

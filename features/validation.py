@@ -94,9 +94,7 @@ def faults(log: pa.Table, schema: Schema, *, key: str, bounds: tuple[datetime, d
     for dense in schema.dense:
         values = log[dense.name].combine_chunks()
         _nulls(found, dense.name, values)
-        found.mark(
-            ~np.isfinite(values.fill_null(0).to_numpy(zero_copy_only=False)), f"not_finite:{dense.name}"
-        )
+        found.mark(~np.isfinite(values.fill_null(0).to_numpy(zero_copy_only=False)), f"not_finite:{dense.name}")
     for task in schema.tasks:
         labels = log[task].combine_chunks()
         _nulls(found, task, labels)

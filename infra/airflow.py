@@ -55,9 +55,7 @@ class Airflow:
     def _call(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
         response = self._client.request(method, path, **kwargs)
         if response.is_error:
-            raise RuntimeError(
-                f"Airflow refused {method} {path}: {response.status_code} {response.text[:500]}"
-            )
+            raise RuntimeError(f"Airflow refused {method} {path}: {response.status_code} {response.text[:500]}")
         answer: dict[str, Any] = response.json() if response.content else {}
         return answer
 
@@ -88,9 +86,7 @@ class Airflow:
         if response.status_code == httpx.codes.CONFLICT:
             return False
         if response.is_error:
-            raise RuntimeError(
-                f"Airflow refused to backfill {dag_id}: {response.status_code} {response.text[:500]}"
-            )
+            raise RuntimeError(f"Airflow refused to backfill {dag_id}: {response.status_code} {response.text[:500]}")
         return True
 
     def runs(self, dag_id: str, *, timezone: str = "UTC") -> list[Run]:
@@ -123,9 +119,7 @@ class Airflow:
     def last_words(self, dag_id: str, run_id: str, task: TaskState) -> str:
         """The error that ended a task, from its log."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task.task}/logs/{task.try_number}"
-        answer = self._call(
-            "GET", path, params={"full_content": True}, headers={"Accept": "application/json"}
-        )
+        answer = self._call("GET", path, params={"full_content": True}, headers={"Accept": "application/json"})
         events = [entry for entry in answer["content"] if isinstance(entry, dict)]
         for entry in reversed(events):
             for error in entry.get("error_detail") or []:

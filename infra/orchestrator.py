@@ -96,9 +96,7 @@ def run_airflow_cli(settings: Settings, *arguments: str) -> subprocess.Completed
 def airflow_token(settings: Settings) -> str:
     """A token for the REST API, as the user that `infra up` created. Raises httpx.HTTPError if refused."""
     login = {"username": settings.airflow_user, "password": ensure_credentials(settings).airflow_password}
-    answer = httpx.post(
-        f"{settings.airflow}/auth/token", json=login, timeout=TIMEOUT_SECONDS, trust_env=False
-    )
+    answer = httpx.post(f"{settings.airflow}/auth/token", json=login, timeout=TIMEOUT_SECONDS, trust_env=False)
     answer.raise_for_status()
     return str(answer.json()["access_token"])
 

@@ -85,9 +85,7 @@ class ServiceStatus:
         """One line for a person."""
         pid = f"pid {self.pid}" if self.pid else ""
         uptime = f"{self.uptime_seconds:.0f} s" if self.uptime_seconds is not None else ""
-        return (
-            f"{self.name:<22} {self.state:<10} {pid:<12} {uptime:>8}  {self.address}  {self.detail}".rstrip()
-        )
+        return f"{self.name:<22} {self.state:<10} {pid:<12} {uptime:>8}  {self.address}  {self.detail}".rstrip()
 
 
 def services(settings: Settings) -> list[Service]:
@@ -174,9 +172,7 @@ def wait_until_healthy(
             process = processes[name]
             if process.state in GIVEN_UP:
                 raise _failure(settings, name, process.explanation)
-            wrong = (
-                service.check(settings, process.started) if process.state == RUNNING else process.explanation
-            )
+            wrong = service.check(settings, process.started) if process.state == RUNNING else process.explanation
             if wrong is None:
                 del waiting[name]
                 progress(f"{name} healthy ({time.monotonic() - started:.1f} s) {service.address}".rstrip())
@@ -192,9 +188,7 @@ def how_to_log_in(settings: Settings) -> str:
     return f"Airflow  {settings.airflow}  {login}\nMLflow   {settings.mlflow}"
 
 
-def _launch(
-    supervisor: Supervisor, wanted: Sequence[Service], settings: Settings, progress: Progress
-) -> None:
+def _launch(supervisor: Supervisor, wanted: Sequence[Service], settings: Settings, progress: Progress) -> None:
     """Start supervisord with every service stopped: after a clean-up, and only if every port is free."""
     if ended := end(lambda: _leftovers(settings), grace_seconds=LEFTOVER_GRACE_SECONDS):
         progress(f"ended {len(ended)} processes that an earlier start left behind")
@@ -212,9 +206,7 @@ def _launch(
     supervisor.launch([service.program for service in wanted], environment=orchestrator.environment(settings))
 
 
-def _start_in_order(
-    supervisor: Supervisor, wanted: Sequence[Service], settings: Settings, progress: Progress
-) -> None:
+def _start_in_order(supervisor: Supervisor, wanted: Sequence[Service], settings: Settings, progress: Progress) -> None:
     """PostgreSQL first, then its databases, then what does not need Airflow's tables, then Airflow."""
     first, rest = wanted[0], wanted[1:]
     supervisor.start([first.name])

@@ -25,9 +25,7 @@ class Settings(BaseSettings):
     home: Path = Field(REPOSITORY / ".local", description="state, logs and credentials of this installation")
     data_dir: Path | None = Field(None, description="folder of the real logs (the one that holds globo/)")
     lake_uri: str | None = Field(None, description="root of the Delta tables; default: <home>/lake")
-    mlflow_uri: str | None = Field(
-        None, description="MLflow tracking server; default: the one `infra up` starts"
-    )
+    mlflow_uri: str | None = Field(None, description="MLflow tracking server; default: the one `infra up` starts")
     ranks: int = Field(2, ge=1, description="training ranks on this machine, one core each")
     airflow_port: int = Field(8080, ge=1, le=65535, description="port of Airflow's web server")
     mlflow_port: int = Field(5000, ge=1, le=65535, description="port of the MLflow server")

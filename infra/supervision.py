@@ -105,9 +105,7 @@ class Supervisor:
         write_private(self._configuration, self._render(programs))
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self._configuration)]
         env = {**environment, MARKER: _mark(self._settings)}
-        made = subprocess.run(
-            command, env=env, cwd=self._settings.home, capture_output=True, text=True, check=False
-        )
+        made = subprocess.run(command, env=env, cwd=self._settings.home, capture_output=True, text=True, check=False)
         deadline = time.monotonic() + LAUNCH_SECONDS
         while self.pid() is None:
             if made.returncode or time.monotonic() > deadline:

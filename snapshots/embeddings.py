@@ -103,17 +103,11 @@ def to_vectors(lists: pa.ListArray | pa.ChunkedArray, *, dim: int) -> NDArray[np
     values = array.flatten()  # honours slices, unlike .values
     lengths = np.diff(array.offsets.to_numpy())
     if array.null_count or values.null_count or not bool((lengths == dim).all()):
-        raise ValueError(
-            f"{len(array)} vectors hold nulls or lengths other than {dim}; the partition is damaged"
-        )
+        raise ValueError(f"{len(array)} vectors hold nulls or lengths other than {dim}; the partition is damaged")
     vectors: NDArray[np.float32] = values.to_numpy(zero_copy_only=False).reshape(len(array), dim)
     return vectors
 
 
-def stack(
-    columns: pa.Table | pa.RecordBatch, prefix: str, *, num_embeddings: int, dim: int
-) -> NDArray[np.float32]:
+def stack(columns: pa.Table | pa.RecordBatch, prefix: str, *, num_embeddings: int, dim: int) -> NDArray[np.float32]:
     """The vectors `<prefix>_0..K-1` as [N, K, D]."""
-    return np.stack(
-        [to_vectors(columns.column(f"{prefix}_{k}"), dim=dim) for k in range(num_embeddings)], axis=1
-    )
+    return np.stack([to_vectors(columns.column(f"{prefix}_{k}"), dim=dim) for k in range(num_embeddings)], axis=1)

@@ -43,16 +43,12 @@ def export_snapshot(make_tower: Callable[[], nn.Module], contract: Contract, fol
     from safetensors.torch import save_file
 
     def write(aside: Path) -> None:
-        weights = {
-            name: tensor.detach().cpu().contiguous() for name, tensor in make_tower().state_dict().items()
-        }
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in make_tower().state_dict().items()}
         save_file(weights, aside / WEIGHTS)
         contract.write(aside / CONTRACT)
 
     manifest_sha256 = seal(folder, fingerprint=contract.fingerprint, write=write)
-    log.info(
-        "sealed model=%s ds=%s path=%s manifest=%s", contract.model, contract.ds, folder, manifest_sha256
-    )
+    log.info("sealed model=%s ds=%s path=%s manifest=%s", contract.model, contract.ds, folder, manifest_sha256)
     return manifest_sha256
 
 
@@ -87,9 +83,7 @@ def load_snapshot(folder: Path, *, manifest_sha256: str | None = None) -> UserTo
     try:
         weights = load_file(folder / WEIGHTS)
     except SafetensorError as error:
-        raise DamagedError(
-            f"{folder / WEIGHTS} is no safetensors file ({error}); it is not loaded"
-        ) from error
+        raise DamagedError(f"{folder / WEIGHTS} is no safetensors file ({error}); it is not loaded") from error
     unfit = {name: tuple(tensor.shape) for name, tensor in tower.state_dict().items()}
     if unfit != {name: tuple(tensor.shape) for name, tensor in weights.items()}:
         raise DamagedError(f"{folder / WEIGHTS} does not hold the weights that {CONTRACT} describes")

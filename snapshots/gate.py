@@ -74,9 +74,7 @@ def gate(recipe: Recipe, ds: date, *, settings: Settings) -> Decision:
         model=recipe.name, ds=ds, version=version.number, verdict=verdict, reasons=reasons, checks=checks
     )
     registry.tag(version, {"verdict": verdict, "checks": json.dumps(plain(checks))})
-    log.info(
-        "gate model=%s ds=%s version=%d %s: %s", recipe.name, ds, version.number, verdict, "; ".join(reasons)
-    )
+    log.info("gate model=%s ds=%s version=%d %s: %s", recipe.name, ds, version.number, verdict, "; ".join(reasons))
     return decision
 
 
@@ -103,9 +101,7 @@ def day_checks(recipe: Recipe, version: Version, *, registry: Registry, lake: La
     yield coverage_check(recipe.gate, num_embedded=num_embedded, num_users=num_users)
 
 
-def training_checks(
-    gate: Gate, metrics: Metrics, *, before: Metrics | None, cold_start: bool
-) -> Iterator[Check]:
+def training_checks(gate: Gate, metrics: Metrics, *, before: Metrics | None, cold_start: bool) -> Iterator[Check]:
     """NE and calibration of every task.
 
     before: the metrics of the version that training began from. A cold start has learnt nothing before it is
@@ -115,9 +111,7 @@ def training_checks(
         ne, calibration = values.get("ne"), values.get("calibration")
         low, high = gate.calibration
         if cold_start:
-            yield Check(
-                name=f"ne {task}", value=ne, rule="a cold start is not judged by it", verdict="promote"
-            )
+            yield Check(name=f"ne {task}", value=ne, rule="a cold start is not judged by it", verdict="promote")
             continue
         if ne is None or calibration is None:
             rule = "a day that cannot be scored is held"

@@ -124,9 +124,7 @@ def infer(recipe: Recipe, ds: date, *, settings: Settings) -> Embedded:
     return _embedded(version, version.embeddings or partition, lake, unchanged=unchanged, began=began)
 
 
-def _embedded(
-    version: Version, partition: Partition, lake: Lake, *, unchanged: bool, began: float
-) -> Embedded:
+def _embedded(version: Version, partition: Partition, lake: Lake, *, unchanged: bool, began: float) -> Embedded:
     return Embedded(
         model=version.model,
         ds=version.ds,
@@ -156,9 +154,7 @@ def _write(
         dim=dim,
         versions=recipe.pooling_versions,
     )
-    rows = lake.dataset(users).to_batches(
-        columns=[USER_ID, EVENT_TIME, *embedder.columns], batch_size=ROWS_PER_BATCH
-    )
+    rows = lake.dataset(users).to_batches(columns=[USER_ID, EVENT_TIME, *embedder.columns], batch_size=ROWS_PER_BATCH)
     failures: list[Exception] = []
     batches = _kept(_embedded_batches(rows, embedder, history, schema, version=version), failures)
     try:
@@ -199,11 +195,7 @@ def _embedded_batches(
         yield pa.RecordBatch.from_arrays(
             [
                 batch.column(USER_ID),
-                *(
-                    to_lists(vectors[:, k])
-                    for vectors in (computed, pooled)
-                    for k in range(computed.shape[1])
-                ),
+                *(to_lists(vectors[:, k]) for vectors in (computed, pooled) for k in range(computed.shape[1])),
                 pa.array(num_pooled),
                 pa.repeat(pa.scalar(version.number, pa.int32()), batch.num_rows),
                 batch.column(EVENT_TIME),
@@ -213,9 +205,7 @@ def _embedded_batches(
         num_rows += batch.num_rows
         if num_rows % _ROWS_PER_LOG_LINE < batch.num_rows:
             rate = num_rows / (time.monotonic() - began)
-            log.info(
-                "embedded model=%s ds=%s users=%d users/s=%.0f", version.model, version.ds, num_rows, rate
-            )
+            log.info("embedded model=%s ds=%s users=%d users/s=%.0f", version.model, version.ds, num_rows, rate)
 
 
 def _kept(batches: Iterator[pa.RecordBatch], failures: list[Exception]) -> Iterator[pa.RecordBatch]:

@@ -58,9 +58,7 @@ def common_movement(lake: Lake, before: Partition, after: Partition, *, column: 
     """Of the users that both partitions of embeddings hold, by one vector column; ordered by user id."""
     ids_before, vectors_before = _column(lake, before, column, dim=dim)
     ids_after, vectors_after = _column(lake, after, column, dim=dim)
-    _, rows_before, rows_after = np.intersect1d(
-        ids_before, ids_after, assume_unique=True, return_indices=True
-    )
+    _, rows_before, rows_after = np.intersect1d(ids_before, ids_after, assume_unique=True, return_indices=True)
     return movement(vectors_before[rows_before], vectors_after[rows_after])
 
 

@@ -43,9 +43,7 @@ class History:
         """
         rows = np.searchsorted(self.ids, user_ids)
         num_pooled = (self.num_cached[rows] + 1).astype(np.int8)
-        pooled: NDArray[np.float32] = (computed + self.total[rows]) / num_pooled.astype(np.float32)[
-            :, None, None
-        ]
+        pooled: NDArray[np.float32] = (computed + self.total[rows]) / num_pooled.astype(np.float32)[:, None, None]
         return fp16_exact(pooled), num_pooled
 
 

@@ -51,9 +51,7 @@ def publish_tower(
         folder, manifest = export_day(
             recipe, ds, fingerprint=trained.fingerprint, make_tower=make_tower, settings=settings
         )
-        run_id = open_version_run(
-            registry, recipe, ds, fingerprint=trained.fingerprint, inputs=[trained.examples]
-        )
+        run_id = open_version_run(registry, recipe, ds, fingerprint=trained.fingerprint, inputs=[trained.examples])
         parent = _parent(registry, trained)
         version = registry.register(
             recipe.name,
@@ -74,9 +72,7 @@ def publish_tower(
         )
         if version.decision == "pending":
             registry.set_alias(recipe.name, "candidate", version.number)
-    values = {
-        f"{metric}/{task}": value for task, of in trained.metrics.items() for metric, value in of.items()
-    }
+    values = {f"{metric}/{task}": value for task, of in trained.metrics.items() for metric, value in of.items()}
     log_metrics(registry, recipe, version, values)
     log.info("published model=%s ds=%s version=%d path=%s", recipe.name, ds, version.number, version.path)
     return version
@@ -102,7 +98,5 @@ def _parent(registry: Registry, trained: TrainedDay) -> Version | None:
         return None
     parent = registry.find(trained.model, trained.parent_ds, fingerprint=trained.parent_fingerprint)
     if parent is None:
-        log.warning(
-            "parent not published model=%s ds=%s parent_ds=%s", trained.model, trained.ds, trained.parent_ds
-        )
+        log.warning("parent not published model=%s ds=%s parent_ds=%s", trained.model, trained.ds, trained.parent_ds)
     return parent

@@ -110,8 +110,7 @@ class Registry:
         version = self.find(model, ds)
         if version is None:
             raise MissingVersionError(
-                f"{model} has no version of {ds}; "
-                f"run `usermodel snapshots publish --recipe {model} --ds {ds}` first"
+                f"{model} has no version of {ds}; run `usermodel snapshots publish --recipe {model} --ds {ds}` first"
             )
         return version
 
@@ -181,9 +180,7 @@ class Registry:
         """Record the decision, who took it, when and why. The same decision again changes nothing."""
         if version.decision == decision:
             return version
-        now = datetime.now(UTC).isoformat(
-            timespec="seconds"
-        )  # a record for people; nothing is computed from it
+        now = datetime.now(UTC).isoformat(timespec="seconds")  # a record for people; nothing is computed from it
         decided = {"decided_by": by, "decided_at": now, "note": note[:_NOTE_CHARACTERS]}
         log.info(
             "decided model=%s ds=%s version=%d %s by=%s",

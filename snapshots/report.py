@@ -67,9 +67,7 @@ def write_report(recipe: Recipe, ds: date, *, settings: Settings) -> Report:
     report.path.write_text(report.text, encoding="utf-8")
     moved = {
         f"embedding {k}, pooling {recipe.pooling_versions if prefix == 'pooled' else 'none'}": found
-        for (prefix, k), found in day_movements(
-            recipe, compared(recipe, ds, registry=registry, lake=lake), lake
-        )
+        for (prefix, k), found in day_movements(recipe, compared(recipe, ds, registry=registry, lake=lake), lake)
         if found.num_users
     }
     if moved:
@@ -113,9 +111,7 @@ def _verdict(findings: Findings) -> Iterator[str]:
     version, decision, champion = findings.version, findings.decision, findings.champion
     yield f"# {version.model} {version.ds}: {HEADLINES[decision.verdict]}"
     yield ""
-    champion_text = (
-        "there is no champion yet" if champion is None else f"the champion is {champion.described()}"
-    )
+    champion_text = "there is no champion yet" if champion is None else f"the champion is {champion.described()}"
     yield f"Version {version.number}, decision: **{version.decision}**; {champion_text}."
     yield ""
     if decision.reasons:
@@ -147,9 +143,7 @@ def _moved(findings: Findings) -> Iterator[str]:
             cells += [f"{mean:.3f} ({low:.3f} … {high:.3f})", before.get((*group, f"{metric}_mean"))]
         judged = [row for key, row in rows.items() if key[:3] == group and row.threshold is not None]
         verdicts = ", ".join(f"{row.metric}: {row.verdict} ({row.threshold:g})" for row in judged)
-        yield _row(
-            KINDS[any_row.kind], any_row.embedding, any_row.pooling, *cells, any_row.num_users, verdicts
-        )
+        yield _row(KINDS[any_row.kind], any_row.embedding, any_row.pooling, *cells, any_row.num_users, verdicts)
 
 
 def _key(row: ShiftRow) -> tuple[str, int | None, str, str]:

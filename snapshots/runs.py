@@ -44,9 +44,7 @@ def log_inputs(registry: Registry, run_id: str, inputs: Sequence[Partition]) -> 
                 name=f"{partition.table}/ds={partition.ds}",
                 digest=partition.fingerprint,
                 source_type="delta_table",
-                source=json.dumps(
-                    {"path": lake.uri(partition.table), "delta_table_version": partition.version}
-                ),
+                source=json.dumps({"path": lake.uri(partition.table), "delta_table_version": partition.version}),
             ),
             tags=[InputTag("mlflow.data.context", "training")],
         )
@@ -55,9 +53,7 @@ def log_inputs(registry: Registry, run_id: str, inputs: Sequence[Partition]) -> 
     registry.client.log_inputs(run_id, datasets=datasets)
 
 
-def log_metrics(
-    registry: Registry, recipe: Recipe, version: Version, values: Mapping[str, float | None]
-) -> None:
+def log_metrics(registry: Registry, recipe: Recipe, version: Version, values: Mapping[str, float | None]) -> None:
     """Log to the version's run, and to the model's trend run at step = days since the schedule's start."""
     client = registry.client
     finite = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}

@@ -34,9 +34,7 @@ def seal(folder: Path, *, fingerprint: str, write: Callable[[Path], None]) -> st
     if folder.exists():
         sealed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["fingerprint"]
         if sealed != fingerprint:
-            raise SealedError(
-                f"{folder} is sealed with fingerprint {sealed}; it cannot be written with {fingerprint}"
-            )
+            raise SealedError(f"{folder} is sealed with fingerprint {sealed}; it cannot be written with {fingerprint}")
         return verify(folder)
     aside = folder.with_name(f".{folder.name}.partial")
     if aside.exists():
@@ -79,8 +77,7 @@ def verify(folder: Path, *, manifest_sha256: str | None = None) -> str:
 
 def _write_manifest(folder: Path, fingerprint: str) -> None:
     files = {
-        file.name: {"sha256": file_sha256(file), "bytes": file.stat().st_size}
-        for file in sorted(folder.iterdir())
+        file.name: {"sha256": file_sha256(file), "bytes": file.stat().st_size} for file in sorted(folder.iterdir())
     }
     text = json.dumps({"fingerprint": fingerprint, "files": files}, indent=2, sort_keys=True)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")

@@ -182,9 +182,7 @@ def same_inputs(recipe: Recipe, pair: Compared, lake: Lake) -> Iterator[ShiftRow
         return
     yield _predecessor(number, "same_inputs", found=True, num_users=len(a), verdict="ok")
     for k in range(a.shape[1]):
-        yield from _rows(
-            number, "same_inputs", movement(a[:, k], b[:, k]), embedding=k, pooling=NOT_POOLED, gate=None
-        )
+        yield from _rows(number, "same_inputs", movement(a[:, k], b[:, k]), embedding=k, pooling=NOT_POOLED, gate=None)
 
 
 def consecutive_days(recipe: Recipe, pair: Compared, lake: Lake) -> Iterator[ShiftRow]:
@@ -261,9 +259,7 @@ def _predecessor(number: int, kind: Kind, *, found: bool, num_users: int, verdic
 def _sample(lake: Lake, users: Partition, columns: list[str]) -> Iterator[pa.RecordBatch]:
     """Up to SAMPLE_USERS of the day's users, the same ones each time: those whose ids hash lowest."""
     order = _hashes(lake.read(users, columns=[USER_ID]).column(USER_ID).to_numpy())
-    last = (
-        np.partition(order, SAMPLE_USERS - 1)[SAMPLE_USERS - 1] if len(order) > SAMPLE_USERS else order.max()
-    )
+    last = np.partition(order, SAMPLE_USERS - 1)[SAMPLE_USERS - 1] if len(order) > SAMPLE_USERS else order.max()
     for rows in lake.dataset(users).to_batches(columns=[USER_ID, *columns], batch_size=ROWS_PER_BATCH):
         sampled = rows.filter(pa.array(_hashes(rows.column(USER_ID).to_numpy()) <= last))
         if sampled.num_rows:

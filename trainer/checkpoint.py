@@ -46,9 +46,7 @@ def load_state(directory: Path, state: dict[str, Any], *, no_dist: bool = False)
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
-        _checked(
-            lambda: load(state, checkpoint_id=directory / STATE, no_dist=no_dist), f"loading {directory}"
-        )
+        _checked(lambda: load(state, checkpoint_id=directory / STATE, no_dist=no_dist), f"loading {directory}")
 
 
 def _checked(action: Callable[[], object], what: str) -> None:
@@ -123,13 +121,9 @@ def _manifest(directory: Path) -> dict[str, dict[str, Any]]:
     path = directory / MANIFEST
     try:
         files = json.loads(path.read_text())["files"]
-        return {
-            str(name): {"sha256": str(e["sha256"]), "bytes": int(e["bytes"])} for name, e in files.items()
-        }
+        return {str(name): {"sha256": str(e["sha256"]), "bytes": int(e["bytes"])} for name, e in files.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedCheckpointError(
-            f"{path} cannot be read ({error}); the checkpoint is not used"
-        ) from error
+        raise DamagedCheckpointError(f"{path} cannot be read ({error}); the checkpoint is not used") from error
 
 
 def remove_partial(parent: Path, *, final: Path) -> list[Path]:

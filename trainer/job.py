@@ -68,9 +68,7 @@ def train(recipe: Recipe, ds: date, *, settings: Settings, after_gap: bool = Fal
         _run(assignment, settings=settings)
     trained = read_trained(destination)
     if trained is None:
-        raise RuntimeError(
-            f"the job ended well, but {destination} is not a complete checkpoint; train {ds} again"
-        )
+        raise RuntimeError(f"the job ended well, but {destination} is not a complete checkpoint; train {ds} again")
     _log_result(trained)
     return trained
 
@@ -117,12 +115,8 @@ def _run(assignment: Assignment, *, settings: Settings) -> None:
     assignment.destination.parent.mkdir(parents=True, exist_ok=True)
     write_assignment(assignment, directory / "assignment.json")
     started = time.monotonic()
-    run_ranks(
-        "trainer.worker:main", [str(directory / "assignment.json")], ranks=settings.ranks, directory=directory
-    )
-    log.info(
-        "job done model=%s ds=%s in %.1f s", assignment.config.name, assignment.ds, time.monotonic() - started
-    )
+    run_ranks("trainer.worker:main", [str(directory / "assignment.json")], ranks=settings.ranks, directory=directory)
+    log.info("job done model=%s ds=%s in %.1f s", assignment.config.name, assignment.ds, time.monotonic() - started)
 
 
 def _log_result(trained: TrainedDay) -> None:

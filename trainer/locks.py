@@ -55,6 +55,4 @@ def check_token(path: Path, *, token: str) -> None:
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         holder = None
     if holder != token:
-        raise LockedError(
-            f"{path} was taken by another attempt since this one ({token}) began; nothing is published"
-        )
+        raise LockedError(f"{path} was taken by another attempt since this one ({token}) began; nothing is published")

@@ -132,22 +132,16 @@ class Recipe:
         known = self.source.schema.tasks
         for task in self.tasks:
             if task.name not in known:
-                raise ValueError(
-                    f"recipe {self.name}: task {task.name!r} is no label of {self.source.name}: {known}"
-                )
+                raise ValueError(f"recipe {self.name}: task {task.name!r} is no label of {self.source.name}: {known}")
         if not self.tasks:
             raise ValueError(f"recipe {self.name} has no task; name at least one of {known}")
         for name in ("batch_size", "pooling_versions", "embedding_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"recipe {self.name}: {name} is {getattr(self, name)}; it is at least 1")
         if self.embedding_dim % 4:
-            raise ValueError(
-                f"recipe {self.name}: embedding_dim is {self.embedding_dim}; use a multiple of 4"
-            )
+            raise ValueError(f"recipe {self.name}: embedding_dim is {self.embedding_dim}; use a multiple of 4")
         if not 0 <= self.reject_max_share <= 1:
-            raise ValueError(
-                f"recipe {self.name}: reject_max_share is {self.reject_max_share}; it is in [0, 1]"
-            )
+            raise ValueError(f"recipe {self.name}: reject_max_share is {self.reject_max_share}; it is in [0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)

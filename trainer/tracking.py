@@ -58,9 +58,7 @@ def _probe(uri: str) -> None:
     finally:
         connection.close()
     if status != http.client.OK:
-        raise TrackingUnavailableError(
-            f"MLflow at {uri} answers /health with HTTP {status}, not 200; see its log"
-        )
+        raise TrackingUnavailableError(f"MLflow at {uri} answers /health with HTTP {status}, not 200; see its log")
 
 
 def experiment(client: MlflowClient, name: str) -> str:
@@ -80,9 +78,7 @@ def experiment(client: MlflowClient, name: str) -> str:
 
 def find_run(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> Run | None:
     """The oldest active run that carries all of `tags`, or None."""
-    runs = client.search_runs(
-        [experiment_id], filter_string=_where(tags), order_by=["attributes.start_time ASC"]
-    )
+    runs = client.search_runs([experiment_id], filter_string=_where(tags), order_by=["attributes.start_time ASC"])
     return runs[0] if runs else None
 
 
@@ -107,9 +103,7 @@ def open_trend(client: MlflowClient, experiment_id: str) -> str:
     return open_run(client, experiment_id, name=TREND, key={KIND: TREND})
 
 
-def log_metrics(
-    client: MlflowClient, run_id: str, values: Mapping[str, float], *, ds: date, step: int = 0
-) -> None:
+def log_metrics(client: MlflowClient, run_id: str, values: Mapping[str, float], *, ds: date, step: int = 0) -> None:
     """Log `values` at `step`, stamped with the start of `ds`: equal values logged again change nothing."""
     from mlflow.entities import Metric
 

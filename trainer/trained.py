@@ -72,9 +72,7 @@ def trained_days(settings: Settings, model: str) -> list[TrainedDay]:
     newest: dict[date, TrainedDay] = {}
     for path in sorted((settings.checkpoints / model).glob("ds=*")):
         trained = read_trained(path) if path.is_dir() else None
-        if trained is not None and (
-            trained.ds not in newest or newest[trained.ds].revision < trained.revision
-        ):
+        if trained is not None and (trained.ds not in newest or newest[trained.ds].revision < trained.revision):
             newest[trained.ds] = trained
     return [newest[ds] for ds in sorted(newest)]
 

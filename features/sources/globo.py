@@ -49,9 +49,7 @@ class GloboClicks:
             if getattr(self, name) < 1:
                 raise ValueError(f"source {self.name}: {name} is {getattr(self, name)}; it is at least 1")
         if self.pool_min > self.pool_clicks:
-            raise ValueError(
-                f"source {self.name}: pool_min {self.pool_min} is above pool_clicks {self.pool_clicks}"
-            )
+            raise ValueError(f"source {self.name}: pool_min {self.pool_min} is above pool_clicks {self.pool_clicks}")
 
     @property
     def day_starts_at(self) -> timedelta:

@@ -76,9 +76,7 @@ class Articles:
     created_ms: Ints
     words: Ints
 
-    def at(
-        self, articles: Ints, times_ms: Ints
-    ) -> tuple[Ints, npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    def at(self, articles: Ints, times_ms: Ints) -> tuple[Ints, npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Category, words and age in whole hours of each article as known at the time."""
         place = np.searchsorted(self.article, articles).clip(0, len(self.article) - 1)
         known = (self.article[place] == articles) & (self.created_ms[place] <= times_ms)
@@ -96,9 +94,7 @@ def read_articles(paths: list[Path]) -> Articles:
     for part in parts:
         if part.faults.bad.any():
             first = part.rejected().slice(0, 1).to_pylist()[0]
-            raise ValueError(
-                f"{part.file} line {first['line']}: {first['reason']}: {first['raw']!r}; land it again"
-            )
+            raise ValueError(f"{part.file} line {first['line']}: {first['reason']}: {first['raw']!r}; land it again")
     articles = pl.concat([part.values for part in parts]).unique().sort("article_id")
     twice = articles.filter(pl.col("article_id").is_duplicated())["article_id"].unique().to_list()
     if twice:

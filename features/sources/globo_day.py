@@ -74,8 +74,7 @@ class Day:
             size=sizes[visit][rank],
             category=articles.at(columns["click_article_id"], time_ms)[0],
             context=tuple(
-                place * _CONTEXT_IDS + np.minimum(values, _CONTEXT_IDS - 1)
-                for place, values in enumerate(raw)
+                place * _CONTEXT_IDS + np.minimum(values, _CONTEXT_IDS - 1) for place, values in enumerate(raw)
             ),
             by_session=order,
             rank=rank,

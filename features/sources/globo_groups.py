@@ -76,16 +76,12 @@ def candidates(clicks: Clicks, *, before_user: Ints, before_article: Ints, confi
     article = np.column_stack([clicks.article, pool.article[drawn]])
     present = np.column_stack([(drawn >= 0).any(1), drawn >= 0])  # [n, 1 + J]
     slot = np.broadcast_to(np.arange(1 + config.negatives), article.shape)
-    key = mix(
-        config.seed, _SHUFFLE, clicks.user[:, None], clicks.session[:, None], clicks.place[:, None], slot
-    )
+    key = mix(config.seed, _SHUFFLE, clicks.user[:, None], clicks.session[:, None], clicks.place[:, None], slot)
     shuffled = np.argsort(key, axis=1, kind="stable")
     slot, article, present = (np.take_along_axis(grid, shuffled, 1) for grid in (slot, article, present))
     click = np.broadcast_to(np.arange(len(end))[:, None], present.shape)[present]
     rows, clicked = article[present], slot[present] == 0
-    return Candidates(
-        click=click, article=rows, recent_clicks=_recent(pool, click, rows) - ~clicked, clicked=clicked
-    )
+    return Candidates(click=click, article=rows, recent_clicks=_recent(pool, click, rows) - ~clicked, clicked=clicked)
 
 
 def _draw(clicks: Clicks, pool: _Pool, config: GloboClicks) -> Ints:

@@ -89,9 +89,7 @@ class GloboLog:
         """The groups in order of time."""
         day, history = self._day(accepted), History(state, self.config)
         before_user, before_article = history.newest_clicks()
-        rows = candidates(
-            day.clicks, before_user=before_user, before_article=before_article, config=self.config
-        )
+        rows = candidates(day.clicks, before_user=before_user, before_article=before_article, config=self.config)
         of_user = history.rows(day.clicks.user)
         layout = examples_schema(self.config.schema)
         for start in range(0, len(rows.click), _BATCH_ROWS):

@@ -73,9 +73,7 @@ def read_integers(path: Path, columns: tuple[str, ...]) -> Lines:
     found.mark((commas != len(columns) - 1).to_numpy(), "wrong_column_count")
     readable = pl.select(pl.when(pl.Series(~found.bad)).then(text)).to_series()
     fields = readable.str.split_exact(",", len(columns) - 1).struct.unnest()
-    values = pl.DataFrame(
-        [_integers(field, name, found, file=path) for field, name in zip(fields, names, strict=True)]
-    )
+    values = pl.DataFrame([_integers(field, name, found, file=path) for field, name in zip(fields, names, strict=True)])
     return Lines(file=path, raw=raw, values=values.select(columns), faults=found)
 
 

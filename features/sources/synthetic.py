@@ -48,9 +48,7 @@ class SyntheticWorld:
     permuted_labels: bool = False
 
     def __post_init__(self) -> None:
-        for name in (
-            size.name for size in fields(self) if size.name not in ("name", "seed", "permuted_labels")
-        ):
+        for name in (size.name for size in fields(self) if size.name not in ("name", "seed", "permuted_labels")):
             if getattr(self, name) < 1:
                 raise ValueError(f"source {self.name}: {name} is {getattr(self, name)}; it is at least 1")
         if self.seed < 0:

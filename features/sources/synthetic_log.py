@@ -66,9 +66,7 @@ class SyntheticLog:
         try:
             found = pq.read_table(path, page_checksum_verification=True, partitioning=None)
         except (pa.ArrowException, OSError) as error:
-            raise ValueError(
-                f"{path} cannot be read as Parquet ({error}); delete it and run the day again"
-            ) from error
+            raise ValueError(f"{path} cannot be read as Parquet ({error}); delete it and run the day again") from error
         made_by = (found.schema.metadata or {}).get(_MADE_BY)
         if made_by is not None and made_by != fingerprint(self.config).encode():
             raise ValueError(
@@ -78,9 +76,7 @@ class SyntheticLog:
         layout = log_layout(self.config)
         require_layout(found.schema, layout, file=path)
         if found.num_rows == 0:
-            raise ValueError(
-                f"{path} has no rows; land the log of {ds} again, or delete the file to have it made"
-            )
+            raise ValueError(f"{path} has no rows; land the log of {ds} again, or delete the file to have it made")
         table = found.select(layout.names).combine_chunks()
         bounds = day_bounds(ds, self.config.day_starts_at)
         reasons = faults(table, self.config.schema, key=EVENT_ID, bounds=bounds)

@@ -67,16 +67,12 @@ class World:
     def users(self, day: int) -> Ints:
         """Ids of the users alive on the day, [num_users]."""
         c = self.config
-        return self._tenants(
-            np.arange(c.num_users), day, kind=0, num=c.num_users, lifetime=c.user_lifetime_days
-        )
+        return self._tenants(np.arange(c.num_users), day, kind=0, num=c.num_users, lifetime=c.user_lifetime_days)
 
     def items(self, day: int) -> Ints:
         """Ids of the items on offer on the day, [num_items]."""
         c = self.config
-        return self._tenants(
-            np.arange(c.num_items), day, kind=1, num=c.num_items, lifetime=c.item_lifetime_days
-        )
+        return self._tenants(np.arange(c.num_items), day, kind=1, num=c.num_items, lifetime=c.item_lifetime_days)
 
     def born(self, users: Ints) -> Ints:
         """The users' first days."""
@@ -143,9 +139,7 @@ class World:
         layout = log_layout(c)
         return pa.table([columns[field.name] for field in layout], schema=layout)
 
-    def _labels(
-        self, users: Ints, items: Ints, day: int, rng: np.random.Generator
-    ) -> dict[str, npt.NDArray[np.int8]]:
+    def _labels(self, users: Ints, items: Ints, day: int, rng: np.random.Generator) -> dict[str, npt.NDArray[np.int8]]:
         p_click, p_conversion = self.probabilities(users, items, day)
         click = rng.random(len(users)) < p_click
         conversion = click & (rng.random(len(users)) < p_conversion)
@@ -206,9 +200,7 @@ class _IdLists:
         self.born = world.born(active)
         days_back = int(np.ceil((c.ids_per_list + 1) / min(RATES))) + 1
         self.first_day = day - days_back
-        self.tastes = np.stack(
-            [world.tastes(active, d) for d in range(self.first_day, day + 1)]
-        )  # [days, U, Z]
+        self.tastes = np.stack([world.tastes(active, d) for d in range(self.first_day, day + 1)])  # [days, U, Z]
 
     def lists(self, feature: int, who: Ints, fraction: Floats) -> pa.ListArray:
         """The newest ids at each event, [E] lists; `who` are the events' users as places in `active`."""

@@ -1,4 +1,4 @@
-"""The command line `usermodel`: one program, one group per folder. Each command calls the same function as a DAG's task."""
+"""The command line `usermodel`: one group per folder. Each command calls the same function as a DAG's task."""
 
 from __future__ import annotations
 

@@ -89,9 +89,7 @@ class _Follower:
     def follow_consumer(self, dag_id: str, upstream: str) -> None:
         """Until every promoted day's run of the consumer has ended."""
         promoted = {
-            task.run_id
-            for task in self._airflow.tasks(upstream)
-            if task.task == "promote" and task.state == "success"
+            task.run_id for task in self._airflow.tasks(upstream) if task.task == "promote" and task.state == "success"
         }
         runs = self._airflow.runs(upstream, timezone=self._timezone)
         days = {run.day for run in runs if run.run_id in promoted}

@@ -11,7 +11,8 @@ from dags import steps
 from infra.commands.options import Day, RecipeName, show
 
 group = typer.Typer(help="Snapshots: publish, embed, judge, promote.", no_args_is_help=True)
-By = Annotated[str, typer.Option("--by", help="Who decides; recorded with the decision.")]
+By = Annotated[str, typer.Option("--by", help="Who decides; recorded with the decision.", show_default="you")]
+ME = getpass.getuser()
 
 
 @group.command()
@@ -45,7 +46,7 @@ def report(recipe: RecipeName, ds: Day) -> None:
 
 
 @group.command()
-def promote(recipe: RecipeName, ds: Day, by: By = getpass.getuser()) -> None:
+def promote(recipe: RecipeName, ds: Day, by: By = ME) -> None:
     """Make the day's version the champion and its embeddings visible to consumers."""
     show(steps.promote(recipe, ds, by=by))
 
@@ -57,12 +58,12 @@ def hold(recipe: RecipeName, ds: Day) -> None:
 
 
 @group.command()
-def reject(recipe: RecipeName, ds: Day, by: By = getpass.getuser()) -> None:
+def reject(recipe: RecipeName, ds: Day, by: By = ME) -> None:
     """Refuse the day's version."""
     show(steps.reject(recipe, ds, by=by))
 
 
 @group.command()
-def rollback(recipe: RecipeName, by: By = getpass.getuser()) -> None:
+def rollback(recipe: RecipeName, by: By = ME) -> None:
     """Make the previous champion the champion again."""
     show(steps.rollback(recipe, by=by))

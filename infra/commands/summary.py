@@ -82,7 +82,9 @@ def _moved(rows: Sequence[ShiftRow], metric: str, recipe: Recipe, form: str) -> 
 
 
 def _downstream(name: str, days: Sequence[date], *, settings: Settings) -> Table:
-    table = Table(title=f"downstream model {name}: next day's NE, without and with the embeddings", title_justify="left")
+    table = Table(
+        title=f"downstream model {name}: next day's NE, without and with the embeddings", title_justify="left"
+    )
     headings = ("day", "examples", "users with embedding", "NE without", "NE with", "difference", "95 % interval")
     for heading in headings:
         table.add_column(heading, justify="right")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -34,7 +35,7 @@ def test_no_import_errors(dagbag: Any) -> None:
 def test_user_model_is_the_day(dagbag: Any, recipe: str) -> None:
     dag = dagbag.dags[f"user_model_{recipe}"]
     line = ["build_examples", "train", "publish", "infer", "check_shift", "gate"]
-    for earlier, later in zip(line, line[1:], strict=False):
+    for earlier, later in itertools.pairwise(line):
         assert dag.get_task(earlier).downstream_task_ids == {later}
     assert dag.get_task("gate").downstream_task_ids == {"promote", "hold", "reject"}
     assert dag.get_task("hold").downstream_task_ids == {"request_review"}

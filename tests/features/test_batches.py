@@ -91,9 +91,7 @@ def test_a_batch_is_what_a_plain_loop_says(given: pa.Table | pa.RecordBatch) -> 
             assert [ids.tolist() for ids in found[feature.name].to_dense()] == expected
     user = [[row.get("plain") or 0.0, math.log1p(row.get("logged") or 0.0)] for row in plain]
     torch.testing.assert_close(batch.user_dense, torch.tensor(user))
-    torch.testing.assert_close(
-        batch.item_dense, torch.tensor([[row.get("item_dense") or 0.0] for row in plain])
-    )
+    torch.testing.assert_close(batch.item_dense, torch.tensor([[row.get("item_dense") or 0.0] for row in plain]))
     assert batch.labels.tolist() == [[row.get("buy", 0), row.get("click", 0)] for row in plain]
     assert batch.weights.tolist() == [1.0] * given.num_rows + [0.0] * 3
     assert batch.num_examples.item() == given.num_rows
@@ -118,9 +116,7 @@ def test_encoding_leaves_the_arrow_data_alone() -> None:
     [
         pytest.param({}, ["u1", "u2", "plain", "logged", "i1", "item_dense"], id="everything"),
         pytest.param({"sides": ("user",)}, ["u1", "u2", "plain", "logged"], id="user-side"),
-        pytest.param(
-            {"sides": ("item",), "tasks": ("click",)}, ["i1", "item_dense", "click"], id="item-side"
-        ),
+        pytest.param({"sides": ("item",), "tasks": ("click",)}, ["i1", "item_dense", "click"], id="item-side"),
         pytest.param({"features": frozenset({"u2", "item_dense"})}, ["u2", "item_dense"], id="some"),
     ],
 )
@@ -128,9 +124,7 @@ def test_only_what_is_asked_for_is_projected(options: dict[str, object], columns
     encoder = Encoder(SCHEMA, **options)
     assert encoder.columns == columns
     batch = encoder.encode(rows().select(columns))
-    assert [*batch.user_sparse.keys(), *batch.item_sparse.keys()] == [
-        c for c in columns if c in ("u1", "u2", "i1")
-    ]
+    assert [*batch.user_sparse.keys(), *batch.item_sparse.keys()] == [c for c in columns if c in ("u1", "u2", "i1")]
     assert batch.user_sparse.stride() == batch.item_sparse.stride() == 50
     assert batch.user_dense.shape[0] == batch.item_dense.shape[0] == batch.labels.shape[0] == 50
 
@@ -151,9 +145,7 @@ def test_what_cannot_be_learnt_from_is_refused_by_name(column: str, value: objec
     index = table.schema.get_field_index(column)
     values = table.column(column).to_pylist()
     values[4] = value
-    poisoned = table.set_column(
-        index, table.schema.field(index), pa.array(values, table.schema.field(index).type)
-    )
+    poisoned = table.set_column(index, table.schema.field(index), pa.array(values, table.schema.field(index).type))
     with pytest.raises(ValueError, match=message):
         Encoder(SCHEMA, tasks=SCHEMA.tasks).encode(poisoned)
 
@@ -167,8 +159,6 @@ def test_a_batch_moves_whole() -> None:
     batch = Encoder(SCHEMA, tasks=SCHEMA.tasks).encode(rows())
     moved = batch.to(torch.device("meta"))
     assert all(
-        getattr(moved, field.name).device.type == "meta"
-        for field in fields(moved)
-        if "sparse" not in field.name
+        getattr(moved, field.name).device.type == "meta" for field in fields(moved) if "sparse" not in field.name
     )
     assert moved.user_sparse.values().device.type == "meta"

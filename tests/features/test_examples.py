@@ -71,9 +71,7 @@ def test_too_many_rejected_rows_fail_the_day_but_are_kept(tmp_path: Path, bad: i
     good = [] if share == 1.0 else [row.line() for row in visits(GLOBO_DAY)]
     before = _build(tmp_path, source=GLOBO, ds=GLOBO_DAY)
     land(tmp_path / "data" / "globo", GLOBO_DAY, [*good, *["\xff"] * bad])
-    with pytest.raises(
-        ValueError, match=rf"{bad} of {len(good) + bad} log rows are rejected \(undecodable {bad}\)"
-    ):
+    with pytest.raises(ValueError, match=rf"{bad} of {len(good) + bad} log rows are rejected \(undecodable {bad}\)"):
         _build(tmp_path, source=GLOBO, ds=GLOBO_DAY, share=share)
     lake = _lake(tmp_path)
     assert lake.read(lake.get("examples_rejected/globo", GLOBO_DAY)).num_rows == bad
@@ -185,9 +183,7 @@ def test_killed_at_any_time_a_rerun_completes_the_day(tmp_path: Path) -> None:
     built = _build(home, source=source)
     assert (built.num_examples, built.num_users) == (expected.num_examples, expected.num_users)
     assert built.examples.fingerprint == expected.examples.fingerprint
-    left, right = (
-        _lake(at).read(day.examples) for at, day in ((home, built), (tmp_path / "undisturbed", expected))
-    )
+    left, right = (_lake(at).read(day.examples) for at, day in ((home, built), (tmp_path / "undisturbed", expected)))
     assert left.equals(right)
 
 

@@ -143,9 +143,7 @@ def test_an_error_of_the_background_thread_reaches_the_loop(tmp_path: Path) -> N
     values = np.arange(300, dtype=np.float32)
     values[123] = np.nan
     day = DayReader(lake, commit(lake, 300, row=pa.array(values)), ENCODER, batch_size=16)
-    with pytest.raises(
-        ValueError, match=r"examples/rows ds=2026-01-01 batch \d+: column row has the value nan"
-    ):
+    with pytest.raises(ValueError, match=r"examples/rows ds=2026-01-01 batch \d+: column row has the value nan"):
         list(day)
     assert not readers()
 

@@ -109,9 +109,7 @@ NOON_TOMORROW = pa.scalar(1767355200000000 + 43_200_000_000, pa.timestamp("us", 
         ("click", None, "null:click"),
     ],
 )
-def test_a_bad_row_is_quarantined_with_its_reason(
-    tmp_path: Path, name: str, value: object, reason: str
-) -> None:
+def test_a_bad_row_is_quarantined_with_its_reason(tmp_path: Path, name: str, value: object, reason: str) -> None:
     _spoil(tmp_path, _put(name, 7, value))
     landed = TINY.open(landing=tmp_path, data_dir=None).read(DAY)
     assert landed.accepted.num_rows == TINY.events_per_day - 1

@@ -47,9 +47,7 @@ def test_keys_have_the_length_that_their_users_ask_for(settings: Settings) -> No
     credentials = ensure_credentials(settings)
     assert len(bytes.fromhex(credentials.jwt_secret)) == JWT_SECRET_BYTES == 64
     assert len(base64.urlsafe_b64decode(credentials.fernet_key)) == 32
-    assert json.loads(credentials.airflow_passwords_file.read_text()) == {
-        "admin": credentials.airflow_password
-    }
+    assert json.loads(credentials.airflow_passwords_file.read_text()) == {"admin": credentials.airflow_password}
 
 
 def test_no_value_shows_in_a_log(settings: Settings) -> None:

@@ -31,17 +31,13 @@ def test_every_package_is_pinned_with_hashes(lock: Path) -> None:
 
 @every_lock
 def test_nothing_of_the_resolving_machine_is_in_it(lock: Path) -> None:
-    assert not re.search(
-        r"://|^-|--(find-links|index|extra)|(^|\s)/|\s@\s", lock.read_text(), flags=re.MULTILINE
-    )
+    assert not re.search(r"://|^-|--(find-links|index|extra)|(^|\s)/|\s@\s", lock.read_text(), flags=re.MULTILINE)
 
 
 @every_lock
 def test_every_requirement_is_locked(lock: Path) -> None:
     source = lock.with_name(lock.stem + ".in")
-    text = source.read_text() + (REQUIREMENTS / "common.in").read_text() * (
-        "-r common.in" in source.read_text()
-    )
+    text = source.read_text() + (REQUIREMENTS / "common.in").read_text() * ("-r common.in" in source.read_text())
     for name, version in re.findall(r"(?mi)^([a-z0-9][a-z0-9-]*)(?:==(\S+))?", text):
         assert name in pins(lock)
         assert version in ("", pins(lock)[name])

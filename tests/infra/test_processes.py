@@ -11,9 +11,7 @@ import pytest
 from infra import processes
 from infra.settings import LOOPBACK, child_environment
 
-STUBBORN = (
-    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready'); time.sleep(60)"
-)
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready'); time.sleep(60)"
 
 
 @pytest.fixture
@@ -62,9 +60,7 @@ def test_processes_are_found_by_their_environment_and_ended() -> None:
     mark = f"USERMODEL_TEST_MARK={os.getpid()}"
     name, value = mark.split("=")
     env = child_environment(**{name: value})
-    child = subprocess.Popen(
-        [sys.executable, "-c", STUBBORN], env=env, stdout=subprocess.PIPE, start_new_session=True
-    )
+    child = subprocess.Popen([sys.executable, "-c", STUBBORN], env=env, stdout=subprocess.PIPE, start_new_session=True)
     with child:
         assert child.stdout is not None
         assert child.stdout.readline() == b"ready\n"

@@ -21,9 +21,7 @@ def options(folder: Path, requirements: str, **environment: str) -> list[str]:
     path.write_text(requirements)
     inherited = {k: v for k, v in child_environment().items() if not k.startswith(("PIP_", "USERMODEL_"))}
     env = {**inherited, "PIP_CONFIG_FILE": "/dev/null", **environment}
-    answer = subprocess.run(
-        [sys.executable, SCRIPT, path], env=env, capture_output=True, text=True, check=True
-    )
+    answer = subprocess.run([sys.executable, SCRIPT, path], env=env, capture_output=True, text=True, check=True)
     return answer.stdout.split()
 
 
@@ -56,9 +54,7 @@ def test_the_cuda_variant_ignores_cpu_wheels_and_their_index(tmp_path: Path, whe
 @pytest.mark.parametrize(
     ("setting", "expected"),
     [
-        pytest.param(
-            "https://mirror.example/cpu", ["--index", "https://mirror.example/cpu", *BEST], id="mirror"
-        ),
+        pytest.param("https://mirror.example/cpu", ["--index", "https://mirror.example/cpu", *BEST], id="mirror"),
         pytest.param("", [], id="none"),
     ],
 )

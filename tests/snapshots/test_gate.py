@@ -38,9 +38,7 @@ FINE = {"ne": 0.9, "calibration": 1.0, "auc": 0.7}
     ],
 )
 def test_training_rules(today: dict[str, float], before: dict[str, float], verdicts: set[str]) -> None:
-    checks = list(
-        training_checks(GATE, {"click": FINE | today}, before={"click": FINE | before}, cold_start=False)
-    )
+    checks = list(training_checks(GATE, {"click": FINE | today}, before={"click": FINE | before}, cold_start=False))
     assert {check.verdict for check in checks} == verdicts
 
 
@@ -66,9 +64,7 @@ def test_every_task_is_judged() -> None:
         pytest.param("cosine_mean", 0.1, None, (None, "info"), id="what is not pooled is shown"),
     ],
 )
-def test_shift_rules(
-    metric: str, value: float, gate: Gate | None, expected: tuple[float | None, str]
-) -> None:
+def test_shift_rules(metric: str, value: float, gate: Gate | None, expected: tuple[float | None, str]) -> None:
     assert _judge(metric, value, gate) == expected
 
 

@@ -56,9 +56,7 @@ def test_the_first_day_has_nothing_to_compare_with(recipe: Recipe, settings: Set
         ("same_inputs", "predecessor", 0.0, "info"),
         ("consecutive_days", "predecessor", 0.0, "info"),
     ]
-    assert gate(recipe, DAYS[0], settings=settings).verdict == "promote", (
-        "a cold start is not judged by its NE"
-    )
+    assert gate(recipe, DAYS[0], settings=settings).verdict == "promote", "a cold start is not judged by its NE"
     assert "Nothing to compare with" in read_report(recipe, DAYS[0], settings=settings)
 
 
@@ -75,9 +73,7 @@ def test_shift_is_what_numpy_says(recipe: Recipe, settings: Settings, lake: Lake
         norms = [(np.linalg.norm(a[u].astype(float)), np.linalg.norm(b[u].astype(float))) for u in common]
         cosine = [a[u].astype(float) @ b[u] / x / y for u, (x, y) in zip(common, norms, strict=True)]
         change = [abs(y - x) / x for x, y in norms]
-        row = _find(
-            shift, kind="consecutive_days", metric="cosine_mean", embedding=int(column[-1]), pooling=pooling
-        )
+        row = _find(shift, kind="consecutive_days", metric="cosine_mean", embedding=int(column[-1]), pooling=pooling)
         assert row.num_users == len(common) == 39
         assert row.value == pytest.approx(np.mean(cosine), abs=1e-9)
         row = _find(
@@ -169,9 +165,7 @@ def test_a_far_shift_is_held_and_the_on_call_is_told(
     assert len(alerts) == 1, "told once"
     assert "tiny version 2 of 2026-01-02 is held by gate" in alerts[0]
     assert _aliases(settings) == {"candidate": 2, "champion": 1}
-    assert Registry(settings).promoted_embeddings("tiny", before=DAYS[5]) == [
-        newest(settings, DAYS[0]).embeddings
-    ]
+    assert Registry(settings).promoted_embeddings("tiny", before=DAYS[5]) == [newest(settings, DAYS[0]).embeddings]
     text = held.report.read_text()
     assert text.startswith("# tiny 2026-01-02: HOLD")
     for command in ("promote", "hold", "reject"):
@@ -220,9 +214,7 @@ def test_the_gate_does_not_overturn_a_person(recipe: Recipe, settings: Settings)
     assert promote(recipe, DAYS[0], settings=settings, by="bob").version == 1
 
 
-def test_rollback_goes_back_one_version_and_its_embeddings(
-    recipe: Recipe, settings: Settings, lake: Lake
-) -> None:
+def test_rollback_goes_back_one_version_and_its_embeddings(recipe: Recipe, settings: Settings, lake: Lake) -> None:
     for ds in range(3):
         _day(recipe, ds, settings)
         promote(recipe, DAYS[ds], settings=settings, by="gate")
@@ -236,9 +228,7 @@ def test_rollback_goes_back_one_version_and_its_embeddings(
         DAYS[1],
         DAYS[0],
     ]
-    assert gate(recipe, DAYS[2], settings=settings).verdict == "reject", (
-        "running the day again does not undo it"
-    )
+    assert gate(recipe, DAYS[2], settings=settings).verdict == "reject", "running the day again does not undo it"
     rollback(recipe, settings=settings, by="alice")
     assert _aliases(settings) == {"candidate": 3, "champion": 1}
     with pytest.raises(ValueError, match="no previous champion"):

@@ -36,15 +36,11 @@ def test_a_loaded_snapshot_computes_the_same_bits(recipe: Recipe, settings: Sett
     loaded = load_snapshot(_seal(recipe, settings))
     batch = Encoder(recipe.source.schema, sides=("user",)).encode(users)
     with torch.inference_mode():
-        assert torch.equal(
-            tower(batch.user_sparse, batch.user_dense), loaded(batch.user_sparse, batch.user_dense)
-        )
+        assert torch.equal(tower(batch.user_sparse, batch.user_dense), loaded(batch.user_sparse, batch.user_dense))
     assert not loaded.training
 
 
-def test_the_contract_names_the_inputs_and_nothing_of_the_item_side(
-    recipe: Recipe, settings: Settings
-) -> None:
+def test_the_contract_names_the_inputs_and_nothing_of_the_item_side(recipe: Recipe, settings: Settings) -> None:
     folder = _seal(recipe, settings)
     contract = json.loads((folder / CONTRACT).read_text())
     assert [feature["name"] for feature in contract["schema"]["sparse"]] == ["liked", "seen"]
@@ -97,9 +93,7 @@ def _add_a_file(folder: Path) -> None:
 
 def _put_a_pickle(folder: Path) -> None:
     """A pickle in place of the tensors, with the manifest made to match."""
-    content = (
-        b"\x80\x04\x95\x1a\x00\x00\x00\x00\x00\x00\x00\x8c\x08builtins\x94\x8c\x05print\x94\x93\x94)R\x94."
-    )
+    content = b"\x80\x04\x95\x1a\x00\x00\x00\x00\x00\x00\x00\x8c\x08builtins\x94\x8c\x05print\x94\x93\x94)R\x94."
     _overwrite(folder / WEIGHTS, content)
     manifest = json.loads((folder / MANIFEST).read_text())
     manifest["files"][WEIGHTS] = {"sha256": file_sha256(folder / WEIGHTS), "bytes": len(content)}

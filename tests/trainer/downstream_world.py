@@ -85,9 +85,7 @@ class World:
         rng = np.random.default_rng(1)
         object.__setattr__(self, "tastes", rng.normal(size=(self.num_users, TASTES)))
         object.__setattr__(self, "items", rng.normal(size=(self.num_items, TASTES)))
-        object.__setattr__(
-            self, "user_ids", rng.permutation(10 * self.num_users)[: self.num_users].astype(np.int64)
-        )
+        object.__setattr__(self, "user_ids", rng.permutation(10 * self.num_users)[: self.num_users].astype(np.int64))
 
     @property
     def lake(self) -> Lake:
@@ -142,10 +140,7 @@ def embeddings_table(
     return pa.table(
         {
             "user_id": pa.array(user_ids),
-            **{
-                f"embedding_{k}": lists(np.full_like(v, np.nan).ravel(), TOWER.dim)
-                for k, v in enumerate(pooled)
-            },
+            **{f"embedding_{k}": lists(np.full_like(v, np.nan).ravel(), TOWER.dim) for k, v in enumerate(pooled)},
             **{f"pooled_{k}": lists(v.ravel(), TOWER.dim) for k, v in enumerate(pooled)},
             "num_pooled": pa.array(np.ones(size), pa.int8()),
             "version": pa.array(np.ones(size), pa.int32()),

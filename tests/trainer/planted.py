@@ -87,9 +87,7 @@ def planted_examples(num_rows: int, *, seed: int, ds: date = DAY) -> pa.Table:
     start = datetime(ds.year, ds.month, ds.day, tzinfo=UTC)
     columns = {
         "user_id": pa.array(user),
-        "event_time": pa.array(
-            [start + timedelta(seconds=int(s)) for s in np.sort(rng.integers(0, 86_400, num_rows))]
-        ),
+        "event_time": pa.array([start + timedelta(seconds=int(s)) for s in np.sort(rng.integers(0, 86_400, num_rows))]),
         "id": _lists([np.array([u]) for u in user]),
         "recent_topics": _lists([np.full(rng.integers(0, 4), t) for t in taste]),
         "recent_items": _lists([t * 20 + rng.integers(0, 20, rng.integers(0, 5)) for t in taste]),

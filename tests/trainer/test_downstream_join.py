@@ -56,9 +56,7 @@ def test_usable_partitions(given: list[int], lookback: int, expected: list[int])
     ("given", "error", "message"),
     [
         pytest.param([], NoEmbeddingsError, "promote the embeddings of a day before 2026-01-06", id="none"),
-        pytest.param(
-            [partition(5), partition(6)], NoEmbeddingsError, "no promoted partition", id="only later"
-        ),
+        pytest.param([partition(5), partition(6)], NoEmbeddingsError, "no promoted partition", id="only later"),
         pytest.param([partition(0), partition(0)], ValueError, "given twice", id="twice"),
         pytest.param([partition(0, table="user_embeddings/other")], ValueError, "joins", id="another table"),
     ],
@@ -145,9 +143,7 @@ def test_batches_carry_the_join() -> None:
         vectors=np.stack([np.full((2, 8), 9), np.full((2, 8), 2)]).astype(np.float16),
         age_days=np.array([1, 1]),
     )
-    encoder = JoiningEncoder(
-        SCHEMA, task="click", features=frozenset({"item", "price"}), embeddings=embeddings
-    )
+    encoder = JoiningEncoder(SCHEMA, task="click", features=frozenset({"item", "price"}), embeddings=embeddings)
     rows = pa.table(
         {"user_id": [5, 6], "item": [[1], [2]], "price": pa.array([0.0, 1.0], pa.float32()), "click": [1, 0]}
     )

@@ -108,9 +108,7 @@ def test_twice_is_once(world: World) -> None:
     assert {path: path.stat().st_mtime_ns for path in first.path.iterdir()} == stamps
 
 
-def test_the_same_inputs_give_the_same_weights(
-    world: World, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_the_same_inputs_give_the_same_weights(world: World, tmp_path_factory: pytest.TempPathFactory) -> None:
     other = World(settings=Settings(home=tmp_path_factory.mktemp("other"), _env_file=None))
     one, two = run_days(world, 2)[-1], run_days(other, 2)[-1]
     assert (one.fingerprint, one.evaluation, one.training) == (two.fingerprint, two.evaluation, two.training)

@@ -58,9 +58,7 @@ def test_users_with_and_without_are_told_apart() -> None:
 
 def test_a_day_of_one_label_has_no_ne_but_a_difference() -> None:
     one = torch.ones(3)
-    given = Predictions(
-        user_ids=torch.tensor([1, 1, 2]), has_embedding=one, labels=one, baseline=0 * one, sum=one
-    )
+    given = Predictions(user_ids=torch.tensor([1, 1, 2]), has_embedding=one, labels=one, baseline=0 * one, sum=one)
     found = compare(given)
     assert found.without_embedding is None
     assert (found.everyone.sum.ne, found.everyone.sum.auc) == (None, None)

@@ -38,9 +38,7 @@ def test_a_day_is_logged_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert [point.step for point in history] == [1, 2]
     evaluated = client.get_metric_history(trend.info.run_id, "eval.ne_diff_percent")
     assert trained.evaluation is not None
-    assert [(point.step, point.value) for point in evaluated] == [
-        (2, trained.evaluation.everyone.ne_diff_percent)
-    ]
+    assert [(point.step, point.value) for point in evaluated] == [(2, trained.evaluation.everyone.ne_diff_percent)]
 
     version = client.get_model_version("downstream.tiny_ctr", "2")
     assert version.tags["usermodel.ds"] == "2026-01-03"
@@ -53,7 +51,5 @@ def test_a_day_is_logged_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_server_that_is_down_is_named(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, mlflow_uri="http://127.0.0.1:9", _env_file=None)
-    with pytest.raises(
-        tracking.TrackingUnavailableError, match=r"127\.0\.0\.1:9 does not answer.*usermodel infra up"
-    ):
+    with pytest.raises(tracking.TrackingUnavailableError, match=r"127\.0\.0\.1:9 does not answer.*usermodel infra up"):
         tracking.connect(settings)

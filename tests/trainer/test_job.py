@@ -56,9 +56,7 @@ def test_a_day_without_examples_is_refused(home: Settings) -> None:
 
 def test_a_gap_is_refused_unless_it_is_meant(home: Settings, pair: tuple[TrainedDay, TrainedDay]) -> None:
     late = DAY + timedelta(4)
-    with pytest.raises(
-        ValueError, match=r"not trained on 2026-01-04.*newest good day is 2026-01-02.*--after-gap"
-    ):
+    with pytest.raises(ValueError, match=r"not trained on 2026-01-04.*newest good day is 2026-01-02.*--after-gap"):
         find_parent(home, "tiny", late, after_gap=False)
     assert find_parent(home, "tiny", late, after_gap=True) == pair[1]
     assert find_parent(home, "tiny", DAY, after_gap=False) is None

@@ -45,8 +45,7 @@ def own_features(downstream: DownstreamRecipe, schema: Schema) -> frozenset[str]
     features = frozenset(_names(schema, "item") | set(downstream.user_features))
     if not any(f.name in features for f in schema.sparse):
         raise ValueError(
-            f"downstream model {downstream.name} has no sparse feature; name some in user_features: "
-            f"{sorted(users)}"
+            f"downstream model {downstream.name} has no sparse feature; name some in user_features: {sorted(users)}"
         )
     return features
 
@@ -58,9 +57,7 @@ def _names(schema: Schema, side: Side) -> set[str]:
 def layout_of(downstream: DownstreamRecipe, schema: Schema, user_tower: UserTower) -> Layout:
     """The layout of the arm with embeddings; `schema` has the small tables."""
     features = own_features(downstream, schema)
-    tables = [
-        t for t in schema.tables if any(f.table == t.name and f.name in features for f in schema.sparse)
-    ]
+    tables = [t for t in schema.tables if any(f.table == t.name and f.name in features for f in schema.sparse)]
     return Layout(
         tables=tuple(tables),
         sparse=tuple(f for t in tables for f in schema.sparse if f.table == t.name and f.name in features),
@@ -89,9 +86,7 @@ class Arm:
         optimizer = downstream.optimizer
         self.model = Dlrm(layout, optimizer=optimizer, seed=downstream.seed)
         self._dense = {n: p for n, p in self.model.named_parameters() if not n.startswith("tables.")}
-        self._adam = torch.optim.Adam(
-            self._dense.values(), lr=optimizer.dense_lr, eps=optimizer.epsilon, fused=True
-        )
+        self._adam = torch.optim.Adam(self._dense.values(), lr=optimizer.dense_lr, eps=optimizer.epsilon, fused=True)
         for parameter in self._dense.values():
             self._adam.state[parameter] = {
                 "step": torch.zeros(()),
@@ -185,9 +180,7 @@ class Pair:
             for step, batch in enumerate(batches):
                 inputs, labels = self._inputs(batch), batch.labels[:, 0]
                 try:
-                    baseline, with_sum = (
-                        self.arms[arm].learn(inputs, labels, batch.weights) for arm in NAMES
-                    )
+                    baseline, with_sum = (self.arms[arm].learn(inputs, labels, batch.weights) for arm in NAMES)
                 except FloatingPointError as error:
                     raise FloatingPointError(f"batch {step}: {error}; nothing was published") from error
                 yield batch, baseline, with_sum
@@ -223,6 +216,4 @@ def _collect(steps: Iterable[tuple[JoinedBatch, torch.Tensor, torch.Tensor]]) ->
         ):
             column.append(values[:real])
     user_ids, has_embedding, labels, baseline, with_sum = (torch.cat(column) for column in columns)
-    return Predictions(
-        user_ids=user_ids, has_embedding=has_embedding, labels=labels, baseline=baseline, sum=with_sum
-    )
+    return Predictions(user_ids=user_ids, has_embedding=has_embedding, labels=labels, baseline=baseline, sum=with_sum)

@@ -26,9 +26,7 @@ class NoEmbeddingsError(ValueError):
     """No promoted embedding is old enough, and young enough, for the day: there is nothing to compare."""
 
 
-def usable(
-    promoted: Sequence[Partition], ds: date, *, table: str, lookback_days: int
-) -> tuple[Partition, ...]:
+def usable(promoted: Sequence[Partition], ds: date, *, table: str, lookback_days: int) -> tuple[Partition, ...]:
     """The partitions that examples of `ds` may see: ds - lookback_days <= partition.ds < ds; newest first.
 
     ValueError if one is of another table or a day stands twice; NoEmbeddingsError if none is left.
@@ -111,9 +109,7 @@ def _wanted_ids(
     dataset = lake.dataset(partition)
     missing = [name for name in (USER_ID, *columns) if name not in dataset.schema.names]
     if missing:
-        raise ValueError(
-            f"{partition.table} ds={partition.ds} lacks {missing}; the upstream recipe promises them"
-        )
+        raise ValueError(f"{partition.table} ds={partition.ds} lacks {missing}; the upstream recipe promises them")
     timed = [FEATURE_TIME] if FEATURE_TIME in dataset.schema.names else []
     table = dataset.to_table(columns=[USER_ID, *timed], use_threads=False)
     if timed and table.num_rows:
@@ -141,9 +137,7 @@ def _matrix(column: pa.Array, dim: int, partition: Partition, name: str) -> npt.
     """A list column as [rows, dim]."""
     values = column.flatten()
     if column.null_count or values.null_count or len(values) != len(column) * dim:
-        raise ValueError(
-            f"{partition.table} ds={partition.ds}: {name} is not a vector of {dim} numbers in every row"
-        )
+        raise ValueError(f"{partition.table} ds={partition.ds}: {name} is not a vector of {dim} numbers in every row")
     matrix: npt.NDArray[np.float32] = values.to_numpy().reshape(len(column), dim)
     return matrix
 
@@ -163,9 +157,7 @@ class JoinedBatch(Batch):
 class JoiningEncoder(Encoder):
     """An encoder that joins each example's user embeddings."""
 
-    def __init__(
-        self, schema: Schema, *, task: str, features: frozenset[str], embeddings: NewestEmbeddings
-    ) -> None:
+    def __init__(self, schema: Schema, *, task: str, features: frozenset[str], embeddings: NewestEmbeddings) -> None:
         super().__init__(schema, tasks=(task,), features=features)
         self._embeddings = embeddings
 
@@ -180,6 +172,4 @@ class JoiningEncoder(Encoder):
         user_ids = np.zeros(batch.weights.shape[0], dtype=np.int64)
         user_ids[: rows.num_rows] = rows.column(USER_ID).to_numpy()
         users, has_embedding = self._embeddings.lookup(user_ids)
-        return JoinedBatch(
-            **vars(batch), user_ids=torch.from_numpy(user_ids), users=users, has_embedding=has_embedding
-        )
+        return JoinedBatch(**vars(batch), user_ids=torch.from_numpy(user_ids), users=users, has_embedding=has_embedding)

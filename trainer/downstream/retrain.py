@@ -87,9 +87,7 @@ def retrain_on(
 ) -> DownstreamDay:
     """`retrain`, for an upstream recipe that has no entry in `trainer.recipes`."""
     if upstream.name != downstream.upstream:
-        raise ValueError(
-            f"downstream model {downstream.name} consumes {downstream.upstream}, not {upstream.name}"
-        )
+        raise ValueError(f"downstream model {downstream.name} consumes {downstream.upstream}, not {upstream.name}")
     if downstream.task not in upstream.source.schema.tasks:
         raise ValueError(
             f"downstream model {downstream.name}: task {downstream.task!r} is no label of "
@@ -97,9 +95,7 @@ def retrain_on(
         )
     lake = Lake(settings.lake)
     examples = lake.get(f"examples/{upstream.source.name}", ds)
-    embeddings = usable(
-        promoted, ds, table=f"user_embeddings/{upstream.name}", lookback_days=downstream.lookback_days
-    )
+    embeddings = usable(promoted, ds, table=f"user_embeddings/{upstream.name}", lookback_days=downstream.lookback_days)
     checkpoints = Checkpoints(settings, downstream.name)
     with checkpoints.lock():
         work = _Work(
@@ -114,14 +110,10 @@ def retrain_on(
         )
         done = checkpoints.find(ds, work.fingerprint)
         if done is not None:
-            log.info(
-                "downstream unchanged model=%s ds=%s fingerprint=%s", done.model, ds, done.fingerprint[:8]
-            )
+            log.info("downstream unchanged model=%s ds=%s fingerprint=%s", done.model, ds, done.fingerprint[:8])
             return done
         if work.parent is not None and work.parent.ds != day_before(ds):
-            log.warning(
-                "downstream gap model=%s ds=%s goes on from ds=%s", downstream.name, ds, work.parent.ds
-            )
+            log.warning("downstream gap model=%s ds=%s goes on from ds=%s", downstream.name, ds, work.parent.ds)
         return _retrain(work, checkpoints)
 
 
@@ -192,9 +184,7 @@ def _batches(work: _Work, embeddings: NewestEmbeddings, batch_size: int) -> Iter
     return (cast(JoinedBatch, batch) for batch in reader)
 
 
-def _coverage(
-    users: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], embeddings: NewestEmbeddings
-) -> Coverage:
+def _coverage(users: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], embeddings: NewestEmbeddings) -> Coverage:
     known = np.isin(users, embeddings.user_ids, assume_unique=True)
     return Coverage(
         users=float(known.mean()),

@@ -41,9 +41,7 @@ def initialise_tables(model: nn.Module, *, seed: int) -> None:
 
 
 @torch.no_grad()
-def _fill(
-    target: torch.Tensor, name: str, *, seed: int, row: int, column: int, num_rows: int, dim: int
-) -> None:
+def _fill(target: torch.Tensor, name: str, *, seed: int, row: int, column: int, num_rows: int, dim: int) -> None:
     """`target` is the part of a [num_rows, dim] table that begins at (row, column)."""
     bound = num_rows**-0.5
     stop = row + target.shape[0]

@@ -104,9 +104,7 @@ class DeepCross(nn.Module):
     compressed: X_0 is that many weighted sums of the inputs, so that W_n stays (compressed D)^2.
     """
 
-    def __init__(
-        self, num_inputs: int, *, dim: int, num_outputs: int, compressed: int, num_layers: int
-    ) -> None:
+    def __init__(self, num_inputs: int, *, dim: int, num_outputs: int, compressed: int, num_layers: int) -> None:
         super().__init__()
         self.compress = TokenMix(num_inputs, compressed)
         self.layers = nn.ModuleList(nn.Linear(compressed * dim, compressed * dim) for _ in range(num_layers))
@@ -131,9 +129,7 @@ class MlpMixer(nn.Module):
     The M outputs are weighted sums of the N rows of Z.
     """
 
-    def __init__(
-        self, num_inputs: int, *, dim: int, num_outputs: int, token_hidden: int, channel_hidden: int
-    ) -> None:
+    def __init__(self, num_inputs: int, *, dim: int, num_outputs: int, token_hidden: int, channel_hidden: int) -> None:
         super().__init__()
         self.token_norm = nn.LayerNorm(dim)
         self.w1 = nn.Linear(num_inputs, token_hidden, bias=False)

@@ -44,9 +44,7 @@ class MixTower(nn.Module):
         self.output = nn.Linear(widths[-1], num_tasks)
         self._scale = user_dim**-0.5
 
-    def forward(
-        self, users: torch.Tensor, item_sparse: KeyedJaggedTensor, item_dense: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, users: torch.Tensor, item_sparse: KeyedJaggedTensor, item_dense: torch.Tensor) -> torch.Tensor:
         """users [B, K, D] -> logits [B, T]."""
         items = torch.cat([self.sparse(item_sparse), self.dense(item_dense)], dim=1)  # [B, N, d]
         everything = torch.cat([users, self.widen(items)], dim=1)  # [B, K + N, D]

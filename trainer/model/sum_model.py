@@ -19,9 +19,7 @@ class SumModel(nn.Module):
 
     def __init__(self, config: TrainingConfig, *, device: torch.device | None = None) -> None:
         super().__init__()
-        self.user_tower = UserTower(
-            config.schema, config.user_tower, embedding_dim=config.embedding_dim, device=device
-        )
+        self.user_tower = UserTower(config.schema, config.user_tower, embedding_dim=config.embedding_dim, device=device)
         self.mix_tower = MixTower(
             config.schema,
             config.mix_tower,

@@ -33,9 +33,7 @@ class UserTower(nn.Module):
         self.num_embeddings = config.num_embeddings
         self.dim = config.dim
         self.sparse = SparseEmbeddings(schema, "user", dim=embedding_dim, device=where)
-        self.dense = DenseEmbeddings(
-            len(schema.dense_of("user")), dim=embedding_dim, num_embeddings=_DENSE_EMBEDDINGS
-        )
+        self.dense = DenseEmbeddings(len(schema.dense_of("user")), dim=embedding_dim, num_embeddings=_DENSE_EMBEDDINGS)
         num_initial = self.sparse.num_embeddings + self.dense.num_embeddings
         if not num_initial:
             raise ValueError("the schema has no user-side feature; the user tower needs at least one")

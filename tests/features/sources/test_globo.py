@@ -82,9 +82,7 @@ def test_the_log_is_found_under_the_data_folder(tmp_path: Path, inside: bool) ->
     ],
     ids=["missing", "renamed", "extra", "twice", "retyped to text", "retyped to floats", "header only"],
 )
-def test_a_log_not_of_the_schema_fails_the_day(
-    tmp_path: Path, header: str, lines: list[Any], message: str
-) -> None:
+def test_a_log_not_of_the_schema_fails_the_day(tmp_path: Path, header: str, lines: list[Any], message: str) -> None:
     with pytest.raises(ValueError, match=message) as raised:
         _read(tmp_path, lines, header)
     assert f"clicks_{GLOBO_DAY}.csv.gz" in str(raised.value)
@@ -151,9 +149,7 @@ def test_a_bad_line_is_quarantined_with_its_reason(tmp_path: Path, line: str, re
 
 
 def test_the_largest_id_is_an_id(tmp_path: Path) -> None:
-    landed = _read(
-        tmp_path, [GOOD.line(), _with("user_id", str(2**63 - 1)), _with("click_os", str(2**63 - 1))]
-    )
+    landed = _read(tmp_path, [GOOD.line(), _with("user_id", str(2**63 - 1)), _with("click_os", str(2**63 - 1))])
     assert landed.rejected.num_rows == 1, "of the same user, session, article and time: a duplicate"
     assert 2**63 - 1 in landed.accepted["user_id"].to_pylist()
 
@@ -175,14 +171,10 @@ def _examples(folder: Path, rows: list[Row], state: pa.Table | None = None) -> p
     land_articles(folder / "globo")
     land(folder / "globo", GLOBO_DAY, rows)
     reader = GLOBO.open(landing=folder, data_dir=folder)
-    return pa.Table.from_batches(
-        reader.examples(reader.read(GLOBO_DAY).accepted, state), examples_schema(GLOBO.schema)
-    )
+    return pa.Table.from_batches(reader.examples(reader.read(GLOBO_DAY).accepted, state), examples_schema(GLOBO.schema))
 
 
-def _state(
-    folder: Path, *, state: pa.Table | None = None, ds: date = GLOBO_DAY - timedelta(days=1)
-) -> pa.Table:
+def _state(folder: Path, *, state: pa.Table | None = None, ds: date = GLOBO_DAY - timedelta(days=1)) -> pa.Table:
     land_articles(folder / "globo")
     land(folder / "globo", ds, visits(ds))
     reader = GLOBO.open(landing=folder, data_dir=folder)
@@ -198,9 +190,7 @@ def test_each_click_is_a_group_in_event_time_order(tmp_path: Path) -> None:
     for example in examples:
         groups.setdefault((example["user_id"], example["event_time"]), []).append(example)
     assert len(groups) == len(rows) - GLOBO.pool_min
-    user_side = [
-        feature.name for feature in (*GLOBO.schema.sparse_of("user"), *GLOBO.schema.dense_of("user"))
-    ]
+    user_side = [feature.name for feature in (*GLOBO.schema.sparse_of("user"), *GLOBO.schema.dense_of("user"))]
     for group in groups.values():
         assert sum(example["click"] for example in group) == 1
         assert 2 <= len(group) <= 1 + GLOBO.negatives
@@ -215,8 +205,7 @@ def test_each_click_is_a_group_in_event_time_order(tmp_path: Path) -> None:
 def test_engaged_is_a_click_that_two_more_follow(tmp_path: Path) -> None:
     rows = visits(GLOBO_DAY)
     left = {
-        (row.user, row.time * 1000): sum(o.session == row.session and o.time > row.time for o in rows)
-        for row in rows
+        (row.user, row.time * 1000): sum(o.session == row.session and o.time > row.time for o in rows) for row in rows
     }
     examples = _examples(tmp_path, rows)
     times = examples["event_time"].cast(pa.int64()).to_pylist()
@@ -255,9 +244,7 @@ def test_unknown_articles_are_category_0_and_nothing_else(tmp_path: Path) -> Non
 
 def test_a_negatives_own_click_does_not_count_as_popularity(tmp_path: Path) -> None:
     """Of articles clicked once by everybody's account, both sides are seen as never clicked before."""
-    rows = [
-        Row(user=i, session=i, start=START, article=1000 + i, time=START + i * 1000) for i in range(1, 60)
-    ]
+    rows = [Row(user=i, session=i, start=START, article=1000 + i, time=START + i * 1000) for i in range(1, 60)]
     examples = _examples(tmp_path, rows)
     assert set(examples["item_recent_clicks"].to_pylist()) == {0.0}
 
