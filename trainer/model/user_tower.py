@@ -17,9 +17,6 @@ _DENSE_EMBEDDINGS = 4
 class UserTower(nn.Module):
     """Initial embeddings, a residual pyramid over all of them, K x D outputs.
 
-    The outputs leave with LayerNorm: without it their norm grows with every day of training (synthetic world:
-    14 after one day, 72 after eight), and consumers have to follow.
-
     device: where the tables are built; `meta` when they are sharded or loaded afterwards.
     """
 
@@ -43,11 +40,9 @@ class UserTower(nn.Module):
         self.pyramid = Pyramid([num_initial * embedding_dim, *config.hidden])
         last = config.hidden[-1] if config.hidden else num_initial * embedding_dim
         self.output = nn.Linear(last, config.num_embeddings * config.dim)
-        self.norm = nn.LayerNorm(config.dim)
 
     def forward(self, user_sparse: KeyedJaggedTensor, user_dense: torch.Tensor) -> torch.Tensor:
         """[B, K, D]."""
         initial = torch.cat([self.sparse(user_sparse), self.dense(user_dense)], dim=1)  # [B, N0 + N_dense, d]
-        embeddings = self.output(self.pyramid(initial.flatten(1))).view(-1, self.num_embeddings, self.dim)
-        normed: torch.Tensor = self.norm(embeddings)
-        return normed
+        embeddings: torch.Tensor = self.output(self.pyramid(initial.flatten(1)))
+        return embeddings.view(-1, self.num_embeddings, self.dim)
