@@ -118,20 +118,25 @@ class Registry:
         """The version of that number."""
         return _version(self.client.get_model_version(model, str(number)))
 
+    def aliases(self, model: str) -> dict[str, int]:
+        """The version number behind each alias that is set."""
+        found = self.client.search_registered_models(f"name = '{model}'")
+        return {alias: int(number) for alias, number in found[0].aliases.items()} if found else {}
+
     def alias(self, model: str, alias: Alias) -> Version | None:
         """The version that the alias names, or None."""
-        found = self._aliases(model).get(alias)
-        return None if found is None else self.number(model, int(found))
+        found = self.aliases(model).get(alias)
+        return None if found is None else self.number(model, found)
 
     def set_alias(self, model: str, alias: Alias, number: int) -> None:
         """Point the alias at the version."""
-        if str(self._aliases(model).get(alias)) != str(number):
+        if self.aliases(model).get(alias) != number:
             self.client.set_registered_model_alias(model, alias, str(number))
             log.info("alias moved model=%s alias=%s version=%d", model, alias, number)
 
     def drop_alias(self, model: str, alias: Alias) -> None:
         """Remove the alias, if it is set."""
-        if alias in self._aliases(model):
+        if alias in self.aliases(model):
             self.client.delete_registered_model_alias(model, alias)
 
     def promoted(self, model: str, *, before: date) -> list[Version]:
@@ -191,10 +196,6 @@ class Registry:
             by,
         )
         return self.tag(version, {**decided, "decision": decision})
-
-    def _aliases(self, model: str) -> dict[str, str]:
-        found = self.client.search_registered_models(f"name = '{model}'")
-        return dict(found[0].aliases) if found else {}
 
     def _search(self, model: str, tags: Mapping[str, str]) -> list[Version]:
         where = [

@@ -39,7 +39,7 @@ def _user_model(recipe: Recipe, days: Sequence[date], *, settings: Settings) -> 
         table.add_column(heading, justify="right")
     registry, lake = Registry(settings), Lake(settings.lake)
     trained = {day.ds: day for day in trained_days(settings, recipe.name)}
-    aliases = {registry.alias(recipe.name, alias): alias for alias in ("champion", "previous")}
+    aliases = registry.aliases(recipe.name)
     for ds in days:
         if ds not in trained:
             table.add_row(str(ds), *[BLANK] * (len(table.columns) - 1))
@@ -47,7 +47,7 @@ def _user_model(recipe: Recipe, days: Sequence[date], *, settings: Settings) -> 
         day, version = trained[ds], registry.find(recipe.name, ds)
         shift = lake.find(table_of(recipe.name), ds)
         rows = read_rows(lake, shift) if shift else ()
-        marks = [alias for known, alias in aliases.items() if known and version and known.number == version.number]
+        marks = [alias for alias, number in aliases.items() if version and number == version.number]
         table.add_row(
             str(ds),
             f"{day.num_examples:,}",

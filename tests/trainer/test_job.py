@@ -106,7 +106,7 @@ def start_training(home: Path) -> subprocess.Popen[str]:
     assert process.stderr is not None
     for line in process.stderr:
         if " learning model=" in line:
-            time.sleep(0.7)
+            time.sleep(0.3)
             return process
     raise AssertionError("training ended before it began to learn")
 
@@ -140,7 +140,7 @@ def wait_until(condition: Callable[[], bool], *, seconds: float) -> bool:
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and parent-death signals")
 def test_a_killed_job_says_so_leaves_no_orphan_and_is_repeated(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, ranks=2, _env_file=None)
-    commit_day(Lake(settings.lake), DAY, num_rows=40_000)
+    commit_day(Lake(settings.lake), DAY, num_rows=20_000)
 
     rank_killed = start_training(tmp_path)
     os.kill(ranks_of(tmp_path)[-1], signal.SIGKILL)
@@ -160,6 +160,6 @@ def test_a_killed_job_says_so_leaves_no_orphan_and_is_repeated(tmp_path: Path) -
     partial = leftover / f".partial-{Path(assignment['destination']).name}-killed"
     partial.mkdir(parents=True)
     trained = train(planted_recipe(), DAY, settings=settings)
-    assert trained.num_examples == 40_000
+    assert trained.num_examples == 20_000
     assert not partial.exists()
     assert trained_days(settings, "tiny") == [trained]
