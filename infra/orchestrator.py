@@ -27,7 +27,7 @@ def programs(settings: Settings) -> list[Program]:
     address = ["--host", LOOPBACK, "--port", str(settings.airflow_port)]
     return [
         Program(name="airflow-api-server", command=[airflow, "api-server", *address]),
-        Program(name="airflow-scheduler", command=[airflow, "scheduler", "--skip-serve-logs"]),
+        Program(name="airflow-scheduler", command=[str(BIN / "python"), "-m", "infra.scheduler"]),
         Program(name="airflow-dag-processor", command=[airflow, "dag-processor"]),
         Program(name="airflow-triggerer", command=[airflow, "triggerer", "--skip-serve-logs"]),
     ]

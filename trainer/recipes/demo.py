@@ -5,7 +5,11 @@ from __future__ import annotations
 from datetime import date
 
 from features.sources.synthetic import SyntheticWorld
-from trainer.recipe import DownstreamRecipe, Recipe, Schedule, Task, UserTower
+from trainer.recipe import DownstreamRecipe, Gate, Recipe, Schedule, Task
+
+
+YOUNG = Gate(cosine_min=0.5, norm_change_max=1.5, calibration=(0.7, 1.4))
+"""A model in its first days still moves a lot from day to day; tighten this as it matures."""
 
 
 def demo() -> Recipe:
@@ -15,10 +19,11 @@ def demo() -> Recipe:
         source=SyntheticWorld(name="demo"),
         tasks=(Task(name="click"), Task(name="conversion", weight=0.5)),
         schedule=Schedule(start=date(2026, 1, 1), end=date(2026, 1, 31)),
-        user_tower=UserTower(),
+        gate=YOUNG,
+        batch_size=256,
     )
 
 
 def demo_ctr() -> DownstreamRecipe:
-    """A small click model with two user features of its own."""
-    return DownstreamRecipe(name="demo_ctr", upstream="demo", task="click", user_features=())
+    """A small click model that has no user feature of its own."""
+    return DownstreamRecipe(name="demo_ctr", upstream="demo", task="click", user_features=(), batch_size=512)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import date
 
-from features.sources.globo import GloboClicks
-from trainer.recipe import DownstreamRecipe, Recipe, Schedule, Task
+from features.sources.globo import CONTEXT, GloboClicks
+from trainer.recipe import DownstreamRecipe, Gate, Recipe, Schedule, Task
 
 
 def globo() -> Recipe:
@@ -14,10 +14,12 @@ def globo() -> Recipe:
         name="globo",
         source=GloboClicks(),
         tasks=(Task(name="click"), Task(name="engaged", weight=0.5)),
+        gate=Gate(cosine_min=0.5, norm_change_max=1.5, calibration=(0.7, 1.4)),
         schedule=Schedule(start=date(2017, 10, 1), end=date(2017, 10, 12), timezone="Etc/GMT+3"),
     )
 
 
 def globo_ctr() -> DownstreamRecipe:
     """A small click model that knows the context of the visit, but nothing of the user's history."""
-    return DownstreamRecipe(name="globo_ctr", upstream="globo", task="click", user_features=())
+    context = tuple(f"context_{name}" for name in CONTEXT)
+    return DownstreamRecipe(name="globo_ctr", upstream="globo", task="click", user_features=context)
