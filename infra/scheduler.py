@@ -10,12 +10,10 @@ import sys
 import deltalake  # noqa: F401
 import mlflow  # noqa: F401
 import polars  # noqa: F401
-import pyarrow.dataset
-import torch.distributed.checkpoint
 import torchrec  # noqa: F401
 import torchx.runner  # noqa: F401
 from airflow.__main__ import main
 
 if __name__ == "__main__":
     sys.argv = ["airflow", "scheduler", "--skip-serve-logs"]
-    main()
+    main()  # type: ignore[no-untyped-call]
