@@ -19,7 +19,8 @@ ANSWER_WITHIN = timedelta(hours=12)
 DAY = "{{ params.ds }}"
 DOC = """
 A held day: read the report, answer under "Required Actions". No answer within 12 hours keeps the day on hold:
-the champion and the consumers stay on the last promoted day. A day can be promoted later all the same:
+the champion and the consumers stay on the last promoted day. When later days were promoted meanwhile, a yes
+makes this day visible to consumers and leaves the champion where it is. A day can be promoted later all the same:
 `usermodel snapshots promote --recipe R --ds D`, or trigger this DAG again.
 """
 
@@ -30,7 +31,7 @@ def review(recipe: Recipe) -> DAG:
 
     @task(outlets=[embeddings])
     def promote(recipe: str, ds: str, *, outlet_events: Any = None) -> Any:
-        promotion = steps.promote(recipe, ds, by="review")
+        promotion = steps.promote(recipe, ds, by="review", allow_older=True)
         outlet_events[embeddings].add_partitions(promotion["ds"])
         outlet_events[embeddings].extra = promotion
         return promotion

@@ -76,12 +76,15 @@ def gate(recipe: str, ds: str) -> Any:
     return plain(gate(config, day, settings=settings))
 
 
-def promote(recipe: str, ds: str, *, by: str) -> Any:
-    """The day's version becomes champion and its embeddings visible to consumers."""
+def promote(recipe: str, ds: str, *, by: str, allow_older: bool = False) -> Any:
+    """The day's version becomes champion and its embeddings visible to consumers.
+
+    allow_older: a day before the champion's becomes visible, and the champion stays.
+    """
     config, day, settings = _resolve(recipe, ds)
     from snapshots.promotion import promote
 
-    return plain(promote(config, day, settings=settings, by=by))
+    return plain(promote(config, day, settings=settings, by=by, allow_older=allow_older))
 
 
 def hold(recipe: str, ds: str) -> Any:

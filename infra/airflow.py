@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -126,7 +126,7 @@ class Airflow:
                 return f"{error['exc_type']}: {error['exc_value']}"
         return " | ".join(str(entry.get("event", "")) for entry in events[-3:])
 
-    def announce(self, asset: str, ds: date, extra: dict[str, Any]) -> None:
+    def announce(self, asset: str, ds: str, extra: dict[str, Any]) -> None:
         """Emit the asset's partition event for a day that was promoted outside of a DAG run."""
         found = self._call("GET", "/assets", params={"name_pattern": asset})["assets"]
         ids = [entry["id"] for entry in found if entry["name"] == asset]
@@ -135,7 +135,7 @@ class Airflow:
         self._call(
             "POST",
             "/assets/events",
-            json={"asset_id": ids[0], "partition_key": ds.isoformat(), "extra": extra},
+            json={"asset_id": ids[0], "partition_key": ds, "extra": extra},
         )
 
 

@@ -72,7 +72,7 @@ def promote(
         if champion is not None and champion.ds > ds and not allow_older:
             raise ValueError(
                 f"{version.described()} is older than the champion, {champion.described()}; "
-                "allow_older makes its embeddings visible while the champion stays; or roll back first"
+                "--allow-older makes its embeddings visible while the champion stays; or roll back first"
             )
         if champion is None:
             registry.set_alias(recipe.name, "champion", version.number)

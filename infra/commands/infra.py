@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import Annotated
@@ -69,3 +70,15 @@ def status() -> None:
 
     for service in services.status(get_settings()):
         typer.echo(service.line())
+
+
+@group.command()
+def env() -> None:
+    """Print the environment for Airflow's own command line: `source <(usermodel infra env)`."""
+    from infra.orchestrator import environment
+    from infra.settings import child_environment
+
+    inherited = child_environment()
+    for name, value in environment(get_settings()).items():
+        if inherited.get(name) != value:
+            typer.echo(f"export {name}={shlex.quote(value)}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import getpass
-from typing import Annotated
+from typing import Annotated, Any
 
+import httpx
 import typer
 
 from dags import steps
@@ -46,9 +47,18 @@ def report(recipe: RecipeName, ds: Day) -> None:
 
 
 @group.command()
-def promote(recipe: RecipeName, ds: Day, by: By = ME) -> None:
+def promote(
+    recipe: RecipeName,
+    ds: Day,
+    by: By = ME,
+    allow_older: Annotated[
+        bool, typer.Option("--allow-older", help="A day before the champion's: make it visible, keep the champion.")
+    ] = False,
+) -> None:
     """Make the day's version the champion and its embeddings visible to consumers."""
-    show(steps.promote(recipe, ds, by=by))
+    promotion = steps.promote(recipe, ds, by=by, allow_older=allow_older)
+    show(promotion)
+    _tell_consumers(recipe, ds, promotion)
 
 
 @group.command()
@@ -67,3 +77,20 @@ def reject(recipe: RecipeName, ds: Day, by: By = ME) -> None:
 def rollback(recipe: RecipeName, by: By = ME) -> None:
     """Make the previous champion the champion again."""
     show(steps.rollback(recipe, by=by))
+
+
+def _tell_consumers(recipe: str, ds: str, promotion: dict[str, Any]) -> None:
+    """What the DAG's own task does: emit the partition event that the consumers' DAGs wait for."""
+    from infra.airflow import Airflow
+    from infra.orchestrator import airflow_token
+    from infra.settings import get_settings
+
+    settings = get_settings()
+    try:
+        token = airflow_token(settings)
+    except httpx.HTTPError as error:
+        typer.echo(f"promoted, but Airflow at {settings.airflow} does not answer ({error}); run this again", err=True)
+        raise typer.Exit(1) from error
+    with Airflow(settings, token=token) as airflow:
+        airflow.announce(f"user_embeddings/{recipe}", ds, promotion)
+    typer.echo("consumers are told", err=True)
