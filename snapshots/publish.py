@@ -70,6 +70,7 @@ def publish_tower(
                 **partition_tags("examples", trained.examples),
             },
         )
+        registry.describe(version, _description(trained, parent))
         if version.decision == "pending":
             registry.set_alias(recipe.name, "candidate", version.number)
     values = {f"{metric}/{task}": value for task, of in trained.metrics.items() for metric, value in of.items()}
@@ -90,6 +91,12 @@ def code_version() -> str:
         return package_version("usermodel")
     except PackageNotFoundError:
         return "unknown"
+
+
+def _description(trained: TrainedDay, parent: Version | None) -> str:
+    origin = "a cold start" if parent is None else f"version {parent.number} of {parent.ds}"
+    scores = ", ".join(f"{task} {values['ne']:.4f}" for task, values in trained.metrics.items() if values["ne"])
+    return f"**{trained.ds}**, from {origin}. Progressive NE: {scores}. {trained.num_examples:,} examples."
 
 
 def _parent(registry: Registry, trained: TrainedDay) -> Version | None:

@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 Decision = Literal["pending", "promoted", "held", "rejected"]
 Alias = Literal["candidate", "champion", "previous"]
 
-PREFIX = "usermodel."
 _NOTE_CHARACTERS = 4_000
 
 
@@ -39,7 +38,7 @@ class MissingVersionError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Version(Summarised):
-    """One sealed snapshot of one model. tags: MLflow's, without the prefix `usermodel.`."""
+    """One sealed snapshot of one model. tags: MLflow's."""
 
     model: str
     number: int
@@ -169,17 +168,21 @@ class Registry:
             model,
             run_id=run_id,
             reference=reference,
-            key=_prefixed({"ds": ds.isoformat(), "fingerprint": fingerprint}),
-            tags=_prefixed({"decision": "pending", **tags}),
+            key={"ds": ds.isoformat(), "fingerprint": fingerprint},
+            tags={"decision": "pending", **tags},
         )
         return self.number(model, int(made.version))
 
     def tag(self, version: Version, tags: Mapping[str, str]) -> Version:
         """`version` with `tags` on it."""
-        for name, value in _prefixed(tags).items():
-            if version.tags.get(name.removeprefix(PREFIX)) != value:
+        for name, value in tags.items():
+            if version.tags.get(name) != value:
                 self.client.set_model_version_tag(version.model, str(version.number), name, value)
         return self.number(version.model, version.number)
+
+    def describe(self, version: Version, text: str) -> None:
+        """What MLflow shows at the head of the version's page, Markdown."""
+        self.client.update_model_version(version.model, str(version.number), description=text)
 
     def decide(self, version: Version, decision: Decision, *, by: str, note: str) -> Version:
         """Record the decision, who took it, when and why. The same decision again changes nothing."""
@@ -200,7 +203,7 @@ class Registry:
     def _search(self, model: str, tags: Mapping[str, str]) -> list[Version]:
         where = [
             f"name = '{model}'",
-            *(f"tags.`{name}` = '{value}'" for name, value in _prefixed(tags).items()),
+            *(f"tags.`{name}` = '{value}'" for name, value in tags.items()),
         ]
         found: list[Version] = []
         token: str | None = None
@@ -212,12 +215,8 @@ class Registry:
                 return found
 
 
-def _prefixed(tags: Mapping[str, str]) -> dict[str, str]:
-    return {f"{PREFIX}{name}": value for name, value in tags.items()}
-
-
 def _version(found: ModelVersion) -> Version:
-    tags = {name.removeprefix(PREFIX): value for name, value in found.tags.items()}
+    tags = dict(found.tags)
     decision: Decision = next(known for known in get_args(Decision) if known == tags["decision"])
     return Version(
         model=found.name,

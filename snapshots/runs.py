@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features.lake import Lake, Partition
-from snapshots.registry import PREFIX, Registry, Version
+from snapshots.registry import Registry, Version
 from trainer import tracking
 
 if TYPE_CHECKING:
@@ -23,10 +23,8 @@ def open_version_run(
     """The run of (model, ds, fingerprint), in the model's experiment, with its dataset inputs."""
     client = registry.client
     experiment = tracking.experiment(client, recipe.name)
-    key = {tracking.KIND: "version", f"{PREFIX}ds": ds.isoformat(), f"{PREFIX}fingerprint": fingerprint}
-    run_id = tracking.open_run(
-        client, experiment, name=f"{recipe.name} {ds}", key=key, tags={f"{PREFIX}model": recipe.name}
-    )
+    key = {tracking.KIND: "version", "ds": ds.isoformat(), "fingerprint": fingerprint}
+    run_id = tracking.open_run(client, experiment, name=f"{recipe.name} {ds}", key=key, tags={"model": recipe.name})
     log_inputs(registry, run_id, inputs)
     if client.get_run(run_id).info.status == "RUNNING":
         client.set_terminated(run_id)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-KIND = "usermodel.kind"
+KIND = "kind"
 TREND = "trend"
 """The value of KIND on an experiment's one long-lived run, whose steps are days."""
 _PROBE_SECONDS = 5.0

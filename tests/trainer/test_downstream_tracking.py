@@ -41,9 +41,9 @@ def test_a_day_is_logged_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert [(point.step, point.value) for point in evaluated] == [(2, trained.evaluation.everyone.ne_diff_percent)]
 
     version = client.get_model_version("downstream.tiny_ctr", "2")
-    assert version.tags["usermodel.ds"] == "2026-01-03"
-    assert version.tags["usermodel.fingerprint"] == trained.fingerprint
-    assert version.tags["usermodel.embeddings"] == f"2026-01-01@{promoted[0].version}"
+    assert version.tags["ds"] == "2026-01-03"
+    assert version.tags["fingerprint"] == trained.fingerprint
+    assert version.tags["embeddings"] == f"2026-01-01@{promoted[0].version}"
     assert client.get_run(version.run_id).info.status == "FINISHED"
     (artifact,) = client.list_artifacts(version.run_id, "reference")
     assert artifact.file_size < 20_000

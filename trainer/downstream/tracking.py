@@ -10,8 +10,8 @@ from trainer import tracking
 from trainer.downstream.day import DownstreamDay, to_json
 from trainer.downstream.scores import Breakdown, Comparison
 
-DS = "usermodel.ds"
-FINGERPRINT = "usermodel.fingerprint"
+DS = "ds"
+FINGERPRINT = "fingerprint"
 
 
 def log_day(day: DownstreamDay, *, settings: Settings) -> int:
@@ -41,11 +41,11 @@ def _tags(day: DownstreamDay) -> dict[str, str]:
     newest = day.embeddings[0]
     return {
         DS: day.ds.isoformat(),
-        "usermodel.parent_ds": day.parent_ds.isoformat() if day.parent_ds else "none",
-        "usermodel.parent_fingerprint": day.parent_fingerprint or "none",
-        "usermodel.examples": f"{day.examples.table}@{day.examples.version}",
-        "usermodel.embeddings.table": newest.table,
-        "usermodel.embeddings": " ".join(f"{p.ds}@{p.version}" for p in day.embeddings),
+        "parent_ds": day.parent_ds.isoformat() if day.parent_ds else "none",
+        "parent_fingerprint": day.parent_fingerprint or "none",
+        "examples": f"{day.examples.table}@{day.examples.version}",
+        "embeddings.table": newest.table,
+        "embeddings": " ".join(f"{p.ds}@{p.version}" for p in day.embeddings),
     }
 
 
