@@ -115,13 +115,14 @@ def retrain_downstream(downstream: str, ds: str) -> Any:
     """One downstream model scored on the day, then trained with it, with and without the embeddings."""
     from features.days import parse_day
     from infra.settings import get_settings
+    from trainer.recipes import get_downstream
+
+    settings, day, config = get_settings(), parse_day(ds), get_downstream(downstream)
     from snapshots.registry import Registry
     from trainer.downstream.joined import NoEmbeddingsError
     from trainer.downstream.retrain import retrain
     from trainer.downstream.tracking import log_day
-    from trainer.recipes import get_downstream
 
-    settings, day, config = get_settings(), parse_day(ds), get_downstream(downstream)
     promoted = Registry(settings).promoted_embeddings(config.upstream, before=day)
     try:
         trained = retrain(config, day, settings=settings, promoted=promoted)
