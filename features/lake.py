@@ -88,45 +88,25 @@ class Lake:
         *,
         fingerprint: str,
         metadata: Mapping[str, Any] | None = None,
-        configuration: Mapping[str, str] | None = None,
         writer: WriterProperties | None = None,
     ) -> Partition:
         """Write the day's partition in one commit; a partition with this fingerprint is left as it is.
 
         `data` has no `ds` column. Readers see the old partition until the commit and the new one after it;
         of two writers of the same content one wins and the other finds its work done.
-        `configuration` becomes table properties when the table is made.
         """
         key = fingerprint[:_FINGERPRINT_DIGITS]
-        existing = self.find(table, ds)
-        if existing is not None and existing.fingerprint == key:
-            log.info("lake unchanged table=%s ds=%s version=%d fingerprint=%s", table, ds, existing.version, key)
-            return existing
-        self._create(table, data.schema, configuration)
-        application = _application(table, ds)
-        properties = CommitProperties(
-            custom_metadata={"usermodel.ds": ds.isoformat(), "usermodel.fingerprint": key}
-            | {f"usermodel.{name}": str(value) for name, value in (metadata or {}).items()},
-            app_transactions=[Transaction(application, int(key, 16))],
-            max_commit_retries=_COMMIT_ATTEMPTS,
-        )
+        if found := self._committed(table, ds, key):
+            return found
+        self._create(table, data.schema)
         rows = _with_ds(data, ds)
         for attempt in range(1, _COMMIT_ATTEMPTS + 1):
             try:
-                write_deltalake(
-                    self.uri(table),
-                    rows,
-                    mode="overwrite",
-                    predicate=f"{DS} = '{ds}'",
-                    commit_properties=properties,
-                    writer_properties=writer or WriterProperties(compression="LZ4", max_row_group_size=ROWS_PER_GROUP),
-                )
+                self._overwrite(table, ds, rows, key=key, metadata=metadata or {}, writer=writer)
                 break
             except CommitFailedError:
-                winner = self.find(table, ds)
-                if winner is not None and winner.fingerprint == key:
-                    log.info("lake found an equal commit table=%s ds=%s version=%d", table, ds, winner.version)
-                    return winner
+                if found := self._committed(table, ds, key):
+                    return found
                 if attempt == _COMMIT_ATTEMPTS:
                     raise
                 log.warning("lake commit lost a race, trying again table=%s ds=%s attempt=%d", table, ds, attempt)
@@ -134,15 +114,46 @@ class Lake:
         log.info("lake committed table=%s ds=%s version=%d fingerprint=%s", table, ds, partition.version, key)
         return partition
 
-    def _create(self, table: str, schema: pa.Schema, configuration: Mapping[str, str] | None) -> None:
+    def _committed(self, table: str, ds: date, key: str) -> Partition | None:
+        """The day's partition if it is of this fingerprint."""
+        found = self.find(table, ds)
+        if found is None or found.fingerprint != key:
+            return None
+        log.info("lake unchanged table=%s ds=%s version=%d fingerprint=%s", table, ds, found.version, key)
+        return found
+
+    def _overwrite(
+        self,
+        table: str,
+        ds: date,
+        rows: pa.Table,
+        *,
+        key: str,
+        metadata: Mapping[str, Any],
+        writer: WriterProperties | None,
+    ) -> None:
+        """One commit that replaces the day's rows and records the fingerprint. CommitFailedError: a race was lost."""
+        write_deltalake(
+            self.uri(table),
+            rows,
+            mode="overwrite",
+            predicate=f"{DS} = '{ds}'",
+            commit_properties=CommitProperties(
+                custom_metadata={"usermodel.ds": ds.isoformat(), "usermodel.fingerprint": key}
+                | {f"usermodel.{name}": str(value) for name, value in metadata.items()},
+                app_transactions=[Transaction(_application(table, ds), int(key, 16))],
+                max_commit_retries=_COMMIT_ATTEMPTS,
+            ),
+            writer_properties=writer or WriterProperties(compression="LZ4", max_row_group_size=ROWS_PER_GROUP),
+        )
+
+    def _create(self, table: str, schema: pa.Schema) -> None:
         """Make the table without rows, so that every writer commits by predicate: of two that would make it
         with their rows, both would be kept."""
         if self.open(table) is not None:
             return
         try:
-            DeltaTable.create(
-                self.uri(table), schema=_ds_schema(schema), partition_by=[DS], configuration=dict(configuration or {})
-            )
+            DeltaTable.create(self.uri(table), schema=_ds_schema(schema), partition_by=[DS])
         except DeltaError:
             if self.open(table) is None:
                 raise
