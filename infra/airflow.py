@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,7 +13,7 @@ import httpx
 from infra.settings import Settings
 
 TIMEOUT_SECONDS = 30.0
-PAGE = 1000
+PAGE = 100  # the server's own limit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +60,19 @@ class Airflow:
         answer: dict[str, Any] = response.json() if response.content else {}
         return answer
 
+    def _pages(self, path: str, key: str) -> Iterator[dict[str, Any]]:
+        """Every entry of a collection, page by page."""
+        offset = 0
+        while True:
+            answer = self._call("GET", path, params={"limit": PAGE, "offset": offset})
+            yield from answer[key]
+            offset += len(answer[key])
+            if not answer[key] or offset >= answer["total_entries"]:
+                return
+
     def dag_ids(self) -> set[str]:
         """The DAGs that Airflow knows (it parses the files some seconds after its start)."""
-        return {dag["dag_id"] for dag in self._call("GET", "/dags", params={"limit": PAGE})["dags"]}
+        return {dag["dag_id"] for dag in self._pages("/dags", "dags")}
 
     def import_errors(self) -> list[str]:
         """What is wrong with DAG files, one text each."""
@@ -91,7 +102,6 @@ class Airflow:
 
     def runs(self, dag_id: str, *, timezone: str = "UTC") -> list[Run]:
         """Every run of the DAG."""
-        answer = self._call("GET", f"/dags/{dag_id}/dagRuns", params={"limit": PAGE})
         return [
             Run(
                 run_id=run["dag_run_id"],
@@ -99,12 +109,11 @@ class Airflow:
                 state=run["state"],
                 run_type=run["run_type"],
             )
-            for run in answer["dag_runs"]
+            for run in self._pages(f"/dags/{dag_id}/dagRuns", "dag_runs")
         ]
 
     def tasks(self, dag_id: str, run_id: str = "~") -> list[TaskState]:
         """The task instances of a run, or of every run."""
-        answer = self._call("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances", params={"limit": PAGE})
         return [
             TaskState(
                 run_id=task["dag_run_id"],
@@ -113,7 +122,7 @@ class Airflow:
                 seconds=task["duration"],
                 try_number=task["try_number"],
             )
-            for task in answer["task_instances"]
+            for task in self._pages(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances", "task_instances")
         ]
 
     def last_words(self, dag_id: str, run_id: str, task: TaskState) -> str:
