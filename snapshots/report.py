@@ -180,7 +180,10 @@ def _what_to_do(findings: Findings) -> Iterator[str]:
     yield ""
     yield "| to | run | what it does |"
     yield "|---|---|---|"
-    yield f"| promote | `usermodel snapshots promote {day}` | champion and consumers move to {ds} |"
+    if findings.champion is not None and findings.champion.ds > ds:
+        yield f"| promote | `usermodel snapshots promote {day} --allow-older` | consumers see {ds}; the champion stays |"
+    else:
+        yield f"| promote | `usermodel snapshots promote {day}` | champion and consumers move to {ds} |"
     yield f"| keep on hold | `usermodel snapshots hold {day}` | consumers stay on {champion} |"
     yield f"| refuse | `usermodel snapshots reject {day}` | consumers stay on {champion}, for good |"
     yield f"| undo | `usermodel snapshots rollback --recipe {model}` | the champion before, in seconds |"

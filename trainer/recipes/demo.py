@@ -7,7 +7,7 @@ from datetime import date
 from features.sources.synthetic import SyntheticWorld
 from trainer.recipe import DownstreamRecipe, Gate, Recipe, Schedule, Task
 
-YOUNG = Gate(cosine_min=0.5, norm_change_max=1.5, calibration=(0.7, 1.4))
+YOUNG = Gate(cosine_min=0.6, norm_change_max=0.6)
 """A model in its first days still moves a lot from day to day; tighten this as it matures."""
 
 

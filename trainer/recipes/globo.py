@@ -14,7 +14,7 @@ def globo() -> Recipe:
         name="globo",
         source=GloboClicks(),
         tasks=(Task(name="click"), Task(name="engaged", weight=0.5)),
-        gate=Gate(cosine_min=0.5, norm_change_max=1.5, calibration=(0.7, 1.4)),
+        gate=Gate(cosine_min=0.6, norm_change_max=0.5),
         schedule=Schedule(start=date(2017, 10, 1), end=date(2017, 10, 12), timezone="Etc/GMT+3"),
     )
 
