@@ -25,6 +25,8 @@ class TaskState:
     state: str | None
     seconds: float | None
     try_number: int
+    ended: str
+    """When, ISO 8601; empty while it has not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +123,7 @@ class Airflow:
                 state=task["state"],
                 seconds=task["duration"],
                 try_number=task["try_number"],
+                ended=task["end_date"] or "",
             )
             for task in self._pages(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances", "task_instances")
         ]

@@ -181,7 +181,7 @@ def _what_to_do(findings: Findings) -> Iterator[str]:
     yield "| to | run | what it does |"
     yield "|---|---|---|"
     if findings.champion is not None and findings.champion.ds > ds:
-        yield f"| promote | `usermodel snapshots promote {day} --allow-older` | consumers see {ds}; the champion stays |"
+        yield f"| promote | `usermodel snapshots promote {day} --allow-older` | consumers see it; the champion stays |"
     else:
         yield f"| promote | `usermodel snapshots promote {day}` | champion and consumers move to {ds} |"
     yield f"| keep on hold | `usermodel snapshots hold {day}` | consumers stay on {champion} |"

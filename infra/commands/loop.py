@@ -43,7 +43,7 @@ def run_days(airflow: Airflow, recipe: Recipe, days: Sequence[date], *, say: Say
     if not airflow.backfill(upstream, first, last):
         say(f"{recipe.name}: a backfill is under way; following it")
     follower = _Follower(airflow, recipe, say=say)
-    follower.follow(upstream, {day.isoformat() for day in days})
+    follower.follow(upstream, {day.isoformat() for day in days}, consumers=consumers)
     for consumer in consumers:
         follower.follow_consumer(consumer, upstream)
 
@@ -74,11 +74,13 @@ class _Follower:
         self._say = say
         self._seen: set[tuple[str, str, str, int]] = set()
 
-    def follow(self, dag_id: str, days: set[str]) -> None:
+    def follow(self, dag_id: str, days: set[str], *, consumers: Sequence[str]) -> None:
         """Until every day's run has ended."""
         while True:
             runs = [r for r in self._airflow.runs(dag_id, timezone=self._timezone) if r.day in days]
             self._report(dag_id, runs)
+            for consumer in consumers:
+                self._report(consumer, [run for run in self._airflow.runs(consumer) if run.day in days])
             for run in runs:
                 if run.state == "failed":
                     raise DayFailedError(self._last_words(dag_id, run))
@@ -104,7 +106,7 @@ class _Follower:
 
     def _report(self, dag_id: str, runs: Sequence[Run]) -> None:
         day_of = {run.run_id: run.day for run in runs}
-        for task in self._airflow.tasks(dag_id):
+        for task in sorted(self._airflow.tasks(dag_id), key=lambda task: task.ended):
             key = (dag_id, task.run_id, task.task, task.try_number)
             if task.run_id in day_of and task.state in DONE and key not in self._seen:
                 self._seen.add(key)
