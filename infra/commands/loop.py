@@ -43,9 +43,10 @@ def run_days(airflow: Airflow, recipe: Recipe, days: Sequence[date], *, say: Say
     if not airflow.backfill(upstream, first, last):
         say(f"{recipe.name}: a backfill is under way; following it")
     follower = _Follower(airflow, recipe, say=say)
-    follower.follow(upstream, {day.isoformat() for day in days}, consumers=consumers)
+    wanted = {day.isoformat() for day in days}
+    follower.follow(upstream, wanted, consumers=consumers)
     for consumer in consumers:
-        follower.follow_consumer(consumer, upstream)
+        follower.follow_consumer(consumer, upstream, wanted)
 
 
 def _all_succeeded(airflow: Airflow, dag_id: str, recipe: Recipe, days: Sequence[date]) -> bool:
@@ -88,13 +89,13 @@ class _Follower:
                 return
             time.sleep(POLL_SECONDS)
 
-    def follow_consumer(self, dag_id: str, upstream: str) -> None:
-        """Until every promoted day's run of the consumer has ended."""
+    def follow_consumer(self, dag_id: str, upstream: str, wanted: set[str]) -> None:
+        """Until the consumer's run of every promoted day among `wanted` has ended."""
         promoted = {
             task.run_id for task in self._airflow.tasks(upstream) if task.task == "promote" and task.state == "success"
         }
         runs = self._airflow.runs(upstream, timezone=self._timezone)
-        days = {run.day for run in runs if run.run_id in promoted}
+        days = {run.day for run in runs if run.run_id in promoted} & wanted
         deadline = time.monotonic() + DOWNSTREAM_TIMEOUT_SECONDS
         while time.monotonic() < deadline:
             runs = [run for run in self._airflow.runs(dag_id) if run.day in days]

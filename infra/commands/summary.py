@@ -26,8 +26,15 @@ def print_summary(recipe: Recipe, days: Sequence[date], *, settings: Settings) -
     console = Console(width=None if Console().is_terminal else 150)
     console.print(_user_model(recipe, days, settings=settings))
     for name, make in DOWNSTREAM_MODELS.items():
-        if make().upstream == recipe.name:
-            console.print(_downstream(name, days, settings=settings))
+        table = _downstream(name, days, settings=settings)
+        if make().upstream == recipe.name and table.row_count:
+            console.print(table)
+    held = [ds for ds in days if (version := Registry(settings).find(recipe.name, ds)) and version.decision == "held"]
+    if held:
+        console.print(
+            f"held for a person: {', '.join(map(str, held))}. Read the report, then answer under Required Actions, "
+            f"{settings.airflow}/required_actions: `usermodel snapshots report --recipe {recipe.name} --ds {held[0]}`"
+        )
 
 
 def _user_model(recipe: Recipe, days: Sequence[date], *, settings: Settings) -> Table:
