@@ -35,13 +35,19 @@ def run_days(airflow: Airflow, recipe: Recipe, days: Sequence[date], *, say: Say
     _wait_for_dags(airflow, dags, say=say)
     for dag_id in dags:
         airflow.unpause(dag_id)
-    if _all_succeeded(airflow, upstream, recipe, days):
+    if _days(airflow, upstream, recipe, states={"success"}).issuperset(days):
         say(f"{recipe.name}: {days[0]}..{days[-1]} ran before; nothing to do")
         return
     zone = ZoneInfo(recipe.schedule.timezone)
     first, last = (datetime(day.year, day.month, day.day, tzinfo=zone) for day in (days[0], days[-1]))
-    if not airflow.backfill(upstream, first, last):
-        say(f"{recipe.name}: a backfill is under way; following it")
+    told = False
+    while not airflow.backfill(upstream, first, last):
+        if _days(airflow, upstream, recipe, states={"queued", "running"}).issuperset(days):
+            break
+        if not told:
+            say(f"{recipe.name}: another backfill is under way; waiting for it")
+        told = True
+        time.sleep(POLL_SECONDS)
     follower = _Follower(airflow, recipe, say=say)
     wanted = {day.isoformat() for day in days}
     follower.follow(upstream, wanted, consumers=consumers)
@@ -49,10 +55,10 @@ def run_days(airflow: Airflow, recipe: Recipe, days: Sequence[date], *, say: Say
         follower.follow_consumer(consumer, upstream, wanted)
 
 
-def _all_succeeded(airflow: Airflow, dag_id: str, recipe: Recipe, days: Sequence[date]) -> bool:
+def _days(airflow: Airflow, dag_id: str, recipe: Recipe, *, states: set[str]) -> set[date]:
+    """The days that have a run in one of `states`."""
     runs = airflow.runs(dag_id, timezone=recipe.schedule.timezone)
-    succeeded = {run.day for run in runs if run.state == "success"}
-    return all(day.isoformat() in succeeded for day in days)
+    return {date.fromisoformat(run.day) for run in runs if run.state in states}
 
 
 def _wait_for_dags(airflow: Airflow, dag_ids: Sequence[str], *, say: Say) -> None:
