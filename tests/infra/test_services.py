@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import date
 from pathlib import Path
 
 import httpx
@@ -16,10 +17,14 @@ import pytest
 import redis
 
 from infra import services
+from infra.airflow import Airflow
+from infra.commands.loop import run_days
 from infra.credentials import ensure_credentials
 from infra.processes import is_alive, listening, port_is_free
 from infra.settings import LOOPBACK, Settings, child_environment
 from infra.supervision import MARKER, Program, Supervisor, log_file, marked, runtime_folder
+from snapshots.registry import Registry
+from trainer.recipes import get_recipe
 
 PORTS = ("airflow_port", "mlflow_port", "redis_port")
 
@@ -99,6 +104,27 @@ def test_redis_asks_for_the_password(running: Settings) -> None:
 def test_airflows_own_command_line_works(running: Settings) -> None:
     answer = services.run_airflow_cli(running, "dags", "list", "--output", "json")
     assert answer.returncode == 0, answer.stderr
+
+
+@pytest.mark.slow
+def test_two_days_go_through_the_scheduler_and_reach_the_consumer(
+    running: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.airflow.PAGE", 4)  # the answers come in several pages
+    running.remember()  # where tasks find the ports
+    recipe, days, lines = get_recipe("demo"), (date(2026, 1, 1), date(2026, 1, 2)), list[str]()
+    with Airflow(running, token=services.airflow_token(running)) as airflow:
+        run_days(airflow, recipe, days, say=lines.append)
+        steps = [line.split()[:2] for line in lines if line.startswith("2026")]
+        order = ["build_examples", "train", "publish", "infer", "check_shift", "gate", "promote"]
+        for ds in ("2026-01-01", "2026-01-02"):
+            assert [step for day, step in steps if day == ds and not step.startswith("downstream")] == order
+        assert ["2026-01-02", "downstream_demo_ctr"] in steps
+        run_days(airflow, recipe, days, say=lines.append)
+    assert "nothing to do" in lines[-1]
+    registry = Registry(running)
+    assert {version.ds for version in registry.promoted("demo", before=date(2026, 1, 3))} == set(days)
+    assert registry.aliases("demo")["champion"] == 2
 
 
 @pytest.mark.slow
