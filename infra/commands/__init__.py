@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Annotated
 
 import typer
 
 from infra.commands import features, infra, snapshots, trainer
+
+log = logging.getLogger("usermodel")
 
 cli = typer.Typer(
     name="usermodel",
@@ -15,6 +18,16 @@ cli = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+@cli.callback()
+def _program(
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
+) -> None:
+    """Daily, sharded, served user models."""
+    log.setLevel(logging.DEBUG if debug else logging.INFO)
+
+
 cli.add_typer(features.group, name="features")
 cli.add_typer(trainer.group, name="trainer")
 cli.add_typer(snapshots.group, name="snapshots")
@@ -22,7 +35,7 @@ cli.add_typer(infra.group, name="infra")
 
 
 def app() -> None:
-    """Run the program. What the user can mend is one line and exit code 2; `USERMODEL_DEBUG=1` adds the traceback."""
+    """Run the program. What the user can mend is one line and exit code 2; `--debug` adds the traceback."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     for noisy in ("torchrec", "torch", "alembic", "mlflow", "httpx", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -31,6 +44,6 @@ def app() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except (ValueError, OSError, RuntimeError) as error:
-        logging.getLogger("usermodel").debug("failed", exc_info=True)
+        log.debug("failed", exc_info=True)
         typer.secho(f"error: {error}", fg="red", err=True)
         sys.exit(2)
