@@ -10,9 +10,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from features.fingerprint import fingerprint
 from features.schema import Schema
-from trainer.recipe import Recipe, UserTower
+from trainer.recipe import Recipe
+from trainer.towers import UserTower
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,6 @@ class Contract:
     """Features in the order of the inputs; tables with their hash sizes."""
     user_tower: UserTower
     """K = num_embeddings and D = dim of the output [B, K, D] float32, and the tower's own config."""
-    embedding_dim: int
     versions: dict[str, str]
     """Of the libraries that wrote the snapshot."""
 
@@ -79,6 +79,5 @@ def contract_of(recipe: Recipe, ds: date, *, training: str, versions: dict[str, 
         schema=schema,
         schema_hash=fingerprint(schema),
         user_tower=recipe.user_tower,
-        embedding_dim=recipe.embedding_dim,
         versions=versions,
     )

@@ -79,7 +79,7 @@ def load_snapshot(folder: Path, *, manifest_sha256: str | None = None) -> UserTo
 
     from trainer.model.user_tower import UserTower
 
-    tower = UserTower(contract.schema, contract.user_tower, embedding_dim=contract.embedding_dim)
+    tower = UserTower(contract.schema, contract.user_tower)
     try:
         weights = load_file(folder / WEIGHTS)
     except SafetensorError as error:

@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from features.schema import Schema
-from trainer.recipe import MixTower, Optimizer, Recipe, Task, UserTower
+from trainer.recipe import Compute, Optimizer, Recipe, Task
+from trainer.towers import MixTower, UserTower
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sum:
+    """The paper's model: a user tower and a mix tower (section 3)."""
+
+    user_tower: UserTower
+    mix_tower: MixTower
+    kind: Literal["sum"] = "sum"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dlrm:
+    """The classic DLRM: a bottom MLP on the dense features, pairwise dot products, an over MLP."""
+
+    dim: int
+    bottom: tuple[int, ...]
+    """Hidden widths, before the one of `dim`."""
+    over: tuple[int, ...]
+    """Hidden widths, before the logits."""
+    kind: Literal["dlrm"] = "dlrm"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,12 +38,11 @@ class TrainingConfig:
     name: str
     schema: Schema
     tasks: tuple[Task, ...]
-    user_tower: UserTower
-    mix_tower: MixTower
+    model: Sum | Dlrm
     optimizer: Optimizer
-    embedding_dim: int
     batch_size: int
     seed: int
+    compute: Compute = field(default_factory=Compute)
 
     @classmethod
     def of(cls, recipe: Recipe) -> TrainingConfig:
@@ -29,10 +51,14 @@ class TrainingConfig:
             name=recipe.name,
             schema=recipe.source.schema,
             tasks=recipe.tasks,
-            user_tower=recipe.user_tower,
-            mix_tower=recipe.mix_tower,
+            model=Sum(user_tower=recipe.user_tower, mix_tower=recipe.mix_tower),
             optimizer=recipe.optimizer,
-            embedding_dim=recipe.embedding_dim,
             batch_size=recipe.batch_size,
             seed=recipe.seed,
+            compute=recipe.compute,
         )
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """The label columns, in the order of the logits."""
+        return tuple(task.name for task in self.tasks)

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from typing import Literal
 
 from features.source import Source
+from trainer.towers import MixTower, UserTower
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,39 +27,33 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True)
-class UserTower:
-    """Section 3.2: K user embeddings of dimension D (section 5.3: K = 2, D = 96)."""
-
-    num_embeddings: int = 2
-    dim: int = 96
-    hidden: tuple[int, ...] = (512, 256)
-
-    def __post_init__(self) -> None:
-        if self.num_embeddings < 1 or self.dim < 1:
-            raise ValueError(f"user tower of {self.num_embeddings} x {self.dim}; both are at least 1")
-        if self.dim % 4:
-            raise ValueError(f"user tower dim is {self.dim}; embedding kernels need a multiple of 4")
-
-
-@dataclass(frozen=True, kw_only=True)
-class MixTower:
-    """Section 3.3: sees the user embeddings and the item side only."""
-
-    hidden: tuple[int, ...] = (256, 128)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """Row-wise Adagrad in backward for the tables, fused Adam for the rest."""
+    """Adagrad inside backward for the tables, a fused optimizer for the dense part."""
 
     sparse_lr: float = 0.02
     dense_lr: float = 1e-3
     epsilon: float = 1e-8
+    sparse: Literal["rowwise_adagrad", "adagrad"] = "rowwise_adagrad"
+    """Row-wise keeps one number per row, and is twice as fast."""
+    dense: Literal["adam", "adagrad"] = "adam"
 
     def __post_init__(self) -> None:
         for name in ("sparse_lr", "dense_lr", "epsilon"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"optimizer {name} is {getattr(self, name)}; it must be positive")
+
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """What a GPU may round; the weights, and everything on a CPU, are float32."""
+
+    matmul: Literal["fp32", "tf32", "bf16"] = "tf32"
+    """The dense part: bf16 is autocast."""
+    exchange: Literal["fp32", "fp16", "bf16"] = "fp32"
+    """Pooled embeddings and their gradients between ranks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,12 +110,11 @@ class Recipe:
     source: Source
     tasks: tuple[Task, ...]
     schedule: Schedule
-    user_tower: UserTower = field(default_factory=UserTower)
-    mix_tower: MixTower = field(default_factory=MixTower)
+    user_tower: UserTower
+    mix_tower: MixTower
     optimizer: Optimizer = field(default_factory=Optimizer)
+    compute: Compute = field(default_factory=Compute)
     gate: Gate = field(default_factory=Gate)
-    embedding_dim: int = 32
-    """Dimension of the tables' rows."""
     batch_size: int = 512
     """Examples per rank and step."""
     seed: int = 0
@@ -135,11 +130,9 @@ class Recipe:
                 raise ValueError(f"recipe {self.name}: task {task.name!r} is no label of {self.source.name}: {known}")
         if not self.tasks:
             raise ValueError(f"recipe {self.name} has no task; name at least one of {known}")
-        for name in ("batch_size", "pooling_versions", "embedding_dim"):
+        for name in ("batch_size", "pooling_versions"):
             if getattr(self, name) < 1:
                 raise ValueError(f"recipe {self.name}: {name} is {getattr(self, name)}; it is at least 1")
-        if self.embedding_dim % 4:
-            raise ValueError(f"recipe {self.name}: embedding_dim is {self.embedding_dim}; use a multiple of 4")
         if not 0 <= self.reject_max_share <= 1:
             raise ValueError(f"recipe {self.name}: reject_max_share is {self.reject_max_share}; it is in [0, 1]")
 

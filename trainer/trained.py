@@ -15,6 +15,9 @@ from trainer.checkpoint import DamagedCheckpointError, is_complete, load_state, 
 from trainer.recipe import Recipe
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from trainer.model.sum_model import SumModel
     from trainer.model.user_tower import UserTower
 
 DOCUMENT = "trained.json"
@@ -92,21 +95,38 @@ def load_user_tower(recipe: Recipe, trained: TrainedDay) -> UserTower:
 
     from trainer.model.user_tower import UserTower
 
-    verify(trained.path)
     tower = UserTower(
         recipe.source.schema,
         recipe.user_tower,
-        embedding_dim=recipe.embedding_dim,
         device=torch.device("cpu"),
     )
-    prefix = "user_tower."
-    state = {"model": {prefix + name: tensor for name, tensor in tower.state_dict().items()}}
+    _fill(tower, recipe, trained, prefix="user_tower.", what="user tower")
+    return tower
+
+
+def load_model(recipe: Recipe, trained: TrainedDay) -> SumModel:
+    """The day's whole model as a plain module on CPU, in eval mode, as `load_user_tower` loads a part of it."""
+    import torch
+
+    from trainer.config import Sum, TrainingConfig
+    from trainer.model.sum_model import SumModel
+
+    towers = Sum(user_tower=recipe.user_tower, mix_tower=recipe.mix_tower)
+    model = SumModel(TrainingConfig.of(recipe), towers, device=torch.device("cpu"))
+    _fill(model, recipe, trained, prefix="", what="model")
+    return model
+
+
+def _fill(module: nn.Module, recipe: Recipe, trained: TrainedDay, *, prefix: str, what: str) -> None:
+    """Give `module` its weights, those whose names begin with `prefix` in the checkpoint, and end its training."""
+    verify(trained.path)
+    state = {"model": {prefix + name: tensor for name, tensor in module.state_dict().items()}}
     try:
         load_state(trained.path, state, no_dist=True)
     except (RuntimeError, ValueError, KeyError) as error:
         raise DamagedCheckpointError(
-            f"{trained.path} does not hold the user tower of recipe {recipe.name} ({error}); "
+            f"{trained.path} does not hold the {what} of recipe {recipe.name} ({error}); "
             "was the recipe changed since? train the day again"
         ) from error
-    tower.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in state["model"].items()})
-    return tower.eval()
+    module.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in state["model"].items()})
+    module.eval()

@@ -39,7 +39,9 @@ class SyntheticWorld:
     vocabulary: int = 1_000
     """Ids alive on any day, per pair of id lists."""
     rows_per_table: int = 8_000
-    """Hash size of the tables of ids, of users and of items."""
+    """Hash size of the tables of users and of items, and mean hash size of the tables of ids."""
+    table_skew: float = 0.0
+    """The n-th table of ids has rows in proportion to n^-skew: 0 is equal tables, 1 a few giants and a long tail."""
     user_lifetime_days: int = 60
     item_lifetime_days: int = 12
     id_lifetime_days: int = 40
@@ -48,11 +50,14 @@ class SyntheticWorld:
     permuted_labels: bool = False
 
     def __post_init__(self) -> None:
-        for name in (size.name for size in fields(self) if size.name not in ("name", "seed", "permuted_labels")):
+        free = ("name", "seed", "permuted_labels", "table_skew")
+        for name in (size.name for size in fields(self) if size.name not in free):
             if getattr(self, name) < 1:
                 raise ValueError(f"source {self.name}: {name} is {getattr(self, name)}; it is at least 1")
         if self.seed < 0:
             raise ValueError(f"source {self.name}: seed is {self.seed}; seeds are not negative")
+        if self.table_skew < 0:
+            raise ValueError(f"source {self.name}: table_skew is {self.table_skew}; it is not negative")
 
     @property
     def day_starts_at(self) -> timedelta:
@@ -64,7 +69,10 @@ class SyntheticWorld:
         """Id lists `ids_…`, values `dense_…` (the first is the user's activity), the user, device and hour;
         the item's id, category and domain (0 is "a", 1 is "b") and three values; clicks and conversions."""
         pairs = [f"ids_{first:03d}" for first in range(0, self.num_sparse, 2)]
-        tables = [Table(name=name, num_rows=self.rows_per_table) for name in ("user", "item", *pairs)]
+        shares = [rank**-self.table_skew for rank in range(1, len(pairs) + 1)]
+        rows = [max(round(self.rows_per_table * len(pairs) * share / sum(shares)), 1) for share in shares]
+        tables = [Table(name=name, num_rows=self.rows_per_table) for name in ("user", "item")]
+        tables += [Table(name=name, num_rows=num_rows) for name, num_rows in zip(pairs, rows, strict=True)]
         return Schema(
             tables=(*tables, Table(name="context", num_rows=1_000), Table(name="item_kind", num_rows=1_000)),
             sparse=(

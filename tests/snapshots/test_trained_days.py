@@ -18,8 +18,9 @@ from snapshots.promotion import promote
 from snapshots.publish import publish
 from snapshots.registry import Registry
 from snapshots.shift import check_shift
+from tests.towers import tiny_mix_tower, tiny_user_tower
 from trainer.job import train
-from trainer.recipe import Recipe, Schedule, Task, UserTower
+from trainer.recipe import Recipe, Schedule, Task
 from trainer.trained import find_trained, load_user_tower
 
 DAYS = (date(2026, 1, 1), date(2026, 1, 2))
@@ -32,8 +33,8 @@ def test_two_days_from_log_to_champion(settings: Settings) -> None:
         source=SyntheticWorld(name="small", num_users=500, num_items=200, events_per_day=4_000),
         tasks=(Task(name="click"), Task(name="conversion")),
         schedule=Schedule(start=DAYS[0]),
-        user_tower=UserTower(num_embeddings=2, dim=8, hidden=(16,)),
-        embedding_dim=8,
+        user_tower=tiny_user_tower(dim=8),
+        mix_tower=tiny_mix_tower(),
     )
     settings = settings.model_copy(update={"ranks": 1})
     for ds in DAYS:

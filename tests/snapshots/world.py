@@ -19,9 +19,9 @@ from features.source import LogReader
 from infra.settings import Settings
 from snapshots.publish import publish_tower
 from snapshots.registry import Registry, Version
+from tests.towers import tiny_mix_tower, tiny_user_tower
 from trainer.model.user_tower import UserTower
 from trainer.recipe import Recipe, Schedule, Task
-from trainer.recipe import UserTower as UserTowerConfig
 from trainer.trained import TrainedDay
 
 START = date(2026, 1, 1)
@@ -58,8 +58,8 @@ def tiny_recipe(*, pooling_versions: int = 3) -> Recipe:
         source=TinySource(),
         tasks=(Task(name="click"),),
         schedule=Schedule(start=START),
-        user_tower=UserTowerConfig(num_embeddings=2, dim=8, hidden=(16,)),
-        embedding_dim=8,
+        user_tower=tiny_user_tower(dim=8),
+        mix_tower=tiny_mix_tower(),
         pooling_versions=pooling_versions,
     )
 
@@ -67,7 +67,7 @@ def tiny_recipe(*, pooling_versions: int = 3) -> Recipe:
 def make_tower(recipe: Recipe, *, seed: int = 0, noise: float = 0.0) -> UserTower:
     """A tower of random weights; `noise` moves them away from those of the same seed."""
     torch.manual_seed(seed)
-    tower = UserTower(recipe.source.schema, recipe.user_tower, embedding_dim=recipe.embedding_dim)
+    tower = UserTower(recipe.source.schema, recipe.user_tower)
     with torch.no_grad():
         for name, weights in tower.state_dict().items():
             if "embedding_bags" in name:

@@ -15,7 +15,8 @@ from features.lake import Lake, Partition
 from features.schema import DenseFeature, Schema, SparseFeature, Table
 from features.source import LogReader
 from infra.settings import Settings
-from trainer.recipe import DownstreamRecipe, Optimizer, Recipe, Schedule, Task, UserTower
+from tests.towers import tiny_mix_tower, tiny_user_tower
+from trainer.recipe import DownstreamRecipe, Optimizer, Recipe, Schedule, Task
 
 FIRST = date(2026, 1, 1)
 TASTES = 4
@@ -30,7 +31,7 @@ SCHEMA = Schema(
     dense=(DenseFeature(name="age"), DenseFeature(name="price", side="item", transform="log1p")),
     tasks=("click", "buy"),
 )
-TOWER = UserTower(num_embeddings=2, dim=8, hidden=(8,))
+TOWER = tiny_user_tower(dim=8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,7 @@ UPSTREAM = Recipe(
     tasks=(Task(name="click"),),
     schedule=Schedule(start=FIRST),
     user_tower=TOWER,
+    mix_tower=tiny_mix_tower(),
 )
 CTR = DownstreamRecipe(
     name="tiny_ctr",

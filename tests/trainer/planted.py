@@ -14,7 +14,8 @@ from features.fingerprint import fingerprint
 from features.lake import Lake, Partition
 from features.schema import DenseFeature, Schema, SparseFeature, Table
 from features.source import LogReader
-from trainer.recipe import MixTower, Optimizer, Recipe, Schedule, Task, UserTower
+from tests.towers import tiny_mix_tower, tiny_user_tower
+from trainer.recipe import Optimizer, Recipe, Schedule, Task
 
 DAY = date(2026, 1, 1)
 
@@ -59,10 +60,9 @@ def planted_recipe(**changes: object) -> Recipe:
         "source": PlantedSource(),
         "tasks": (Task(name="click"), Task(name="buy", weight=0.5)),
         "schedule": Schedule(start=DAY),
-        "user_tower": UserTower(num_embeddings=2, dim=16, hidden=(64, 32)),
-        "mix_tower": MixTower(hidden=(32,)),
+        "user_tower": tiny_user_tower(dim=16),
+        "mix_tower": tiny_mix_tower(),
         "optimizer": Optimizer(sparse_lr=0.1, dense_lr=3e-3),
-        "embedding_dim": 16,
         "batch_size": 64,
         "seed": 7,
     }

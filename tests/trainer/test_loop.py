@@ -15,8 +15,8 @@ from tests.trainer.test_checkpoint import tensors
 from trainer import sharding
 from trainer.config import TrainingConfig
 from trainer.loop import NonFiniteLossError, learn
+from trainer.model.build import build_model
 from trainer.model.initial import initialise_dense, initialise_tables
-from trainer.model.sum_model import SumModel
 from trainer.recipe import Optimizer
 from trainer.trained import TrainedDay
 
@@ -27,7 +27,7 @@ def test_two_sharded_ranks_learn_what_an_unsharded_model_learns(
     home: Settings, pair: tuple[TrainedDay, TrainedDay], tmp_path: Path
 ) -> None:
     config = TrainingConfig.of(planted_recipe())
-    model = SumModel(config)
+    model = build_model(config)
     initialise_dense(model, seed=config.seed)
     initialise_tables(model, seed=config.seed)
     tables = [p for name, p in model.named_parameters() if ".embedding_bags." in name]
@@ -55,7 +55,7 @@ def test_two_sharded_ranks_learn_what_an_unsharded_model_learns(
         dense.step()
         if step == 0:
             labels = torch.cat([labels[weights > 0] for _, (_, _, labels, weights) in results])
-            model.mix_tower.set_prior(labels.mean(dim=0))
+            model.set_prior(labels.mean(dim=0))
     trained = tensors(pair[0].path, tmp_path / "a.pt")
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(tensor, trained[f"/model/{name}"], rtol=1e-4, atol=1e-4, msg=name)
@@ -72,7 +72,7 @@ def test_the_same_seed_gives_the_same_bits(tmp_path: Path, one_rank: None) -> No
     for _ in range(2):
         sharded = sharding.build(TrainingConfig.of(planted_recipe()), local_world_size=1)
         learn(sharded, reader, tasks=TASKS, cold_start=True)
-        weights.append([p.detach().clone() for p in sharded.core.mix_tower.parameters()])
+        weights.append([p.detach().clone() for p in sharded.core.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
 
 

@@ -11,9 +11,9 @@ from features.batches import Batch, Encoder
 from features.schema import Schema
 from tests.trainer.planted import SCHEMA, planted_examples, planted_recipe
 from trainer.config import TrainingConfig
+from trainer.model.build import build_model
 from trainer.model.embeddings import SparseEmbeddings
 from trainer.model.initial import initialise_dense, initialise_tables
-from trainer.model.sum_model import SumModel
 from trainer.model.user_tower import UserTower
 
 TASKS = ("click", "buy")
@@ -45,7 +45,7 @@ def without(*names: str) -> Schema:
     ],
 )
 def test_every_shape_of_schema_learns(schema: Schema) -> None:
-    model = SumModel(replace(CONFIG, schema=schema))
+    model = build_model(replace(CONFIG, schema=schema))
     batch = batch_of(schema)
     assert model.user_tower(batch.user_sparse, batch.user_dense).shape == (16, 2, 16)
     loss, (detached, logits, labels, weights) = model(batch)
@@ -60,11 +60,11 @@ def test_every_shape_of_schema_learns(schema: Schema) -> None:
 def test_a_user_tower_needs_a_user() -> None:
     schema = without("id", "recent_topics", "recent_items", "age", "activity")
     with pytest.raises(ValueError, match="no user-side feature"):
-        UserTower(schema, CONFIG.user_tower, embedding_dim=16)
+        UserTower(schema, planted_recipe().user_tower)
 
 
 def test_padding_teaches_nothing() -> None:
-    model = SumModel(CONFIG)
+    model = build_model(CONFIG)
     encoder = Encoder(SCHEMA, tasks=TASKS)
     rows = planted_examples(12, seed=1).select(encoder.columns)
     losses = [model(encoder.encode(rows, num_rows=n))[0].item() for n in (12, 40)]
@@ -88,7 +88,7 @@ def test_embeddings_are_the_mean_of_their_ids_in_schema_order() -> None:
 def test_both_sides_of_a_shared_table_have_their_own_copy() -> None:
     names = [
         [table.name for table in module.embedding_bag_configs()]
-        for module in SumModel(CONFIG, device=torch.device("meta")).modules()
+        for module in build_model(CONFIG, device=torch.device("meta")).modules()
         if isinstance(module, EmbeddingBagCollection)
     ]
     assert names == [["user_user", "user_topic", "user_item"], ["item_topic", "item_item"]]
@@ -97,7 +97,7 @@ def test_both_sides_of_a_shared_table_have_their_own_copy() -> None:
 def test_initial_weights_depend_on_the_seed_alone() -> None:
     def weights(seed: int, noise: int) -> dict[str, torch.Tensor]:
         torch.manual_seed(noise)
-        model = SumModel(CONFIG)
+        model = build_model(CONFIG)
         initialise_dense(model, seed=seed)
         initialise_tables(model, seed=seed)
         return model.state_dict()

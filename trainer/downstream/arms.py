@@ -14,7 +14,8 @@ from features.schema import Schema, Side
 from trainer.downstream.dlrm import Dlrm, Layout
 from trainer.downstream.joined import JoinedBatch
 from trainer.downstream.scores import Predictions
-from trainer.recipe import DownstreamRecipe, UserTower
+from trainer.recipe import DownstreamRecipe
+from trainer.towers import UserTower
 
 Name = Literal["baseline", "sum"]
 NAMES: tuple[Name, ...] = get_args(Name)
@@ -171,14 +172,14 @@ class Pair:
     @torch.no_grad()  # not inference_mode: the lookup kernel is registered for autograd alone
     def evaluate(self, batches: Iterable[JoinedBatch]) -> Predictions:
         """Predict every example with frozen weights."""
-        return _collect((batch, *self._predict(self._inputs(batch))) for batch in batches)
+        return _collect((batch, *self._predict(self.inputs(batch))) for batch in batches)
 
     def train(self, batches: Iterable[JoinedBatch]) -> Predictions:
         """One pass; the predictions are from before each batch was learnt (progressive)."""
 
         def steps() -> Iterator[tuple[JoinedBatch, torch.Tensor, torch.Tensor]]:
             for step, batch in enumerate(batches):
-                inputs, labels = self._inputs(batch), batch.labels[:, 0]
+                inputs, labels = self.inputs(batch), batch.labels[:, 0]
                 try:
                     baseline, with_sum = (self.arms[arm].learn(inputs, labels, batch.weights) for arm in NAMES)
                 except FloatingPointError as error:
@@ -190,7 +191,8 @@ class Pair:
     def _predict(self, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
         return self.arms["baseline"].predict(inputs), self.arms["sum"].predict(inputs)
 
-    def _inputs(self, batch: JoinedBatch) -> Inputs:
+    def inputs(self, batch: JoinedBatch) -> Inputs:
+        """What the arms take of a batch."""
         sparse = [kjt for kjt in (batch.user_sparse, batch.item_sparse) if kjt.keys()]
         joined = sparse[0] if len(sparse) == 1 else KeyedJaggedTensor.concat(sparse)
         keys = joined.keys()

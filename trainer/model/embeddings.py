@@ -1,4 +1,4 @@
-"""The initial embedding layers of one side: sparse tables and projected dense features, all of dimension d.
+"""The initial embedding layers of one side: sparse tables and projected dense features, all of dimension D.
 
 Every embedding leaves with LayerNorm: rows start near zero, and dot products of near-zero vectors have
 near-zero gradients. Without it the model spends its first day on that plateau (planted world, 20,000
@@ -34,16 +34,18 @@ def table_configs(schema: Schema, side: Side, *, dim: int) -> list[EmbeddingBagC
 
 
 class SparseEmbeddings(nn.Module):
-    """Ids of N features -> [B, N, d], pooled by mean, in schema order whatever the sharding plan."""
+    """Ids of N features -> [B, N, D], pooled by mean, in schema order whatever the sharding plan.
 
-    def __init__(self, schema: Schema, side: Side, *, dim: int, device: torch.device) -> None:
+    normed: with LayerNorm.
+    """
+
+    def __init__(self, schema: Schema, side: Side, *, dim: int, device: torch.device, normed: bool = True) -> None:
         super().__init__()
         self._names = [feature.name for feature in schema.sparse_of(side)]
         self._dim = dim
         tables = table_configs(schema, side, dim=dim)
         self.tables = EmbeddingBagCollection(tables=tables, device=device) if tables else None
-        if tables:
-            self.norm = nn.LayerNorm(dim)
+        self.norm = nn.LayerNorm(dim) if tables and normed else nn.Identity()
 
     @property
     def num_embeddings(self) -> int:
@@ -51,7 +53,7 @@ class SparseEmbeddings(nn.Module):
         return len(self._names)
 
     def forward(self, ids: KeyedJaggedTensor) -> torch.Tensor:
-        """[B, N, d]."""
+        """[B, N, D]."""
         if self.tables is None:
             return torch.zeros(ids.stride(), 0, self._dim, device=ids.device())
         pooled = self.tables(ids)
@@ -62,7 +64,7 @@ class SparseEmbeddings(nn.Module):
 
 
 class DenseEmbeddings(nn.Module):
-    """Dense features [B, M] -> [B, num_embeddings, d]; none when the side has no dense feature."""
+    """Dense features [B, M] -> [B, num_embeddings, D]; none when the side has no dense feature."""
 
     def __init__(self, num_features: int, *, dim: int, num_embeddings: int) -> None:
         super().__init__()
@@ -73,7 +75,7 @@ class DenseEmbeddings(nn.Module):
             self.norm = nn.LayerNorm(dim)
 
     def forward(self, dense: torch.Tensor) -> torch.Tensor:
-        """[B, num_embeddings, d]."""
+        """[B, num_embeddings, D]."""
         if not self.num_embeddings:
             return dense.new_zeros(dense.shape[0], 0, self._dim)
         projected = torch.relu(self.project(dense)).view(-1, self.num_embeddings, self._dim)

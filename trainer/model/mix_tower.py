@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from features.schema import Schema
-from trainer import recipe
+from trainer import towers
 from trainer.model.embeddings import DenseEmbeddings, SparseEmbeddings
+from trainer.model.interaction import Interaction
+from trainer.model.linear_compression import LinearCompression
+from trainer.model.mlp import mlp
 
 
 class MixTower(nn.Module):
-    """Pairwise dot products of user and item embeddings beside the embeddings themselves, then an MLP.
+    """DHEN-style layers over the user and item embeddings, then an MLP.
 
     It has no user-side input but the user embeddings, so that what is learnt about users lands in them.
     """
@@ -22,38 +25,45 @@ class MixTower(nn.Module):
     def __init__(
         self,
         schema: Schema,
-        config: recipe.MixTower,
+        config: towers.MixTower,
         *,
-        user_embeddings: int,
-        user_dim: int,
-        embedding_dim: int,
+        num_user_embeddings: int,
+        dim: int,
         num_tasks: int,
         device: torch.device | None = None,
     ) -> None:
         super().__init__()
-        where = device or torch.device("cpu")
-        self.sparse = SparseEmbeddings(schema, "item", dim=embedding_dim, device=where)
-        self.dense = DenseEmbeddings(len(schema.dense_of("item")), dim=embedding_dim, num_embeddings=1)
-        self.widen = nn.Linear(embedding_dim, user_dim)
-        num_embeddings = user_embeddings + self.sparse.num_embeddings + self.dense.num_embeddings
-        rows, columns = torch.tril_indices(num_embeddings, num_embeddings, offset=-1)
-        self.register_buffer("_pairs", rows * num_embeddings + columns, persistent=False)
-        widths = [num_embeddings * user_dim + len(rows), *config.hidden]
-        layers = [(nn.Linear(wide, narrow), nn.ReLU()) for wide, narrow in itertools.pairwise(widths)]
-        self.layers = nn.Sequential(*itertools.chain.from_iterable(layers))
+        self.sparse = SparseEmbeddings(schema, "item", dim=dim, device=device or torch.device("cpu"))
+        self.dense = DenseEmbeddings(len(schema.dense_of("item")), dim=dim, num_embeddings=1)
+        width = num_user_embeddings + self.sparse.num_embeddings + self.dense.num_embeddings
+        self.layers = nn.ModuleList()
+        for extractors in config.layers:
+            self.layers.append(_Layer(extractors, num_inputs=width, dim=dim, num_dense=self.dense.num_embeddings))
+            width = sum(extractor.num_outputs for extractor in extractors)
+        widths = [width * dim, *config.hidden]
+        self.hidden = nn.Sequential(mlp(widths), nn.ReLU()) if config.hidden else nn.Identity()
         self.output = nn.Linear(widths[-1], num_tasks)
-        self._scale = user_dim**-0.5
 
     def forward(self, users: torch.Tensor, item_sparse: KeyedJaggedTensor, item_dense: torch.Tensor) -> torch.Tensor:
         """users [B, K, D] -> logits [B, T]."""
-        items = torch.cat([self.sparse(item_sparse), self.dense(item_dense)], dim=1)  # [B, N, d]
-        everything = torch.cat([users, self.widen(items)], dim=1)  # [B, K + N, D]
-        dots = torch.bmm(everything, everything.transpose(1, 2)) * self._scale
-        pairs = dots.flatten(1).index_select(1, self.get_buffer("_pairs"))
-        logits: torch.Tensor = self.output(self.layers(torch.cat([everything.flatten(1), pairs], dim=1)))
+        dense = self.dense(item_dense)
+        x = torch.cat([users, self.sparse(item_sparse), dense], dim=1)  # [B, K + N, D]
+        for layer in self.layers:
+            x = layer(x, dense)
+        logits: torch.Tensor = self.output(self.hidden(x.flatten(1)))
         return logits
 
-    @torch.no_grad()
-    def set_prior(self, rates: torch.Tensor) -> None:
-        """Begin from the log-odds of the tasks' positive rates [T] instead of from 1/2."""
-        self.output.bias.copy_(torch.logit(rates.clamp(1e-4, 1 - 1e-4)))
+
+class _Layer(nn.Module):
+    """One layer of DHEN: `Norm(Concat(extractors(X)) + ShortCut(X))`, the shortcut a linear compression."""
+
+    def __init__(self, extractors: Sequence[towers.Extractor], *, num_inputs: int, dim: int, num_dense: int) -> None:
+        super().__init__()
+        self.interaction = Interaction(extractors, num_inputs=num_inputs, dim=dim, num_dense=num_dense)
+        self.shortcut = LinearCompression(num_inputs, sum(extractor.num_outputs for extractor in extractors))
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: torch.Tensor, dense: torch.Tensor) -> torch.Tensor:
+        """[B, N, D] -> [B, M, D]."""
+        normed: torch.Tensor = self.norm(self.interaction(x, dense) + self.shortcut(x))
+        return normed

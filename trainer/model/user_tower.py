@@ -7,42 +7,42 @@ from torch import nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from features.schema import Schema
-from trainer import recipe
+from trainer import towers
 from trainer.model.embeddings import DenseEmbeddings, SparseEmbeddings
-from trainer.model.pyramid import Pyramid
-
-_DENSE_EMBEDDINGS = 4
+from trainer.model.interaction import InteractionModule
 
 
 class UserTower(nn.Module):
-    """Initial embeddings, a residual pyramid over all of them, K x D outputs.
+    """N_0 initial embeddings, a pyramid of interaction modules (Eq. 1), and a linear layer to the K outputs.
 
     device: where the tables are built; `meta` when they are sharded or loaded afterwards.
     """
 
-    def __init__(
-        self,
-        schema: Schema,
-        config: recipe.UserTower,
-        *,
-        embedding_dim: int,
-        device: torch.device | None = None,
-    ) -> None:
+    def __init__(self, schema: Schema, config: towers.UserTower, *, device: torch.device | None = None) -> None:
         super().__init__()
-        where = device or torch.device("cpu")
         self.num_embeddings = config.num_embeddings
         self.dim = config.dim
-        self.sparse = SparseEmbeddings(schema, "user", dim=embedding_dim, device=where)
-        self.dense = DenseEmbeddings(len(schema.dense_of("user")), dim=embedding_dim, num_embeddings=_DENSE_EMBEDDINGS)
-        num_initial = self.sparse.num_embeddings + self.dense.num_embeddings
-        if not num_initial:
+        self.sparse = SparseEmbeddings(schema, "user", dim=config.dim, device=device or torch.device("cpu"))
+        self.dense = DenseEmbeddings(len(schema.dense_of("user")), dim=config.dim, num_embeddings=config.num_dense)
+        num_dense = self.dense.num_embeddings
+        widths = [self.sparse.num_embeddings + num_dense]
+        if not widths[0]:
             raise ValueError("the schema has no user-side feature; the user tower needs at least one")
-        self.pyramid = Pyramid([num_initial * embedding_dim, *config.hidden])
-        last = config.hidden[-1] if config.hidden else num_initial * embedding_dim
-        self.output = nn.Linear(last, config.num_embeddings * config.dim)
+        widths += [module.num_outputs + num_dense for module in config.modules]
+        self.levels = nn.ModuleList(
+            InteractionModule(module, num_inputs=width, dim=config.dim, num_dense=num_dense)
+            for module, width in zip(config.modules, widths, strict=False)
+        )
+        self.output = nn.Linear(widths[-1] * config.dim, config.num_embeddings * config.dim)
 
     def forward(self, user_sparse: KeyedJaggedTensor, user_dense: torch.Tensor) -> torch.Tensor:
         """[B, K, D]."""
-        initial = torch.cat([self.sparse(user_sparse), self.dense(user_dense)], dim=1)  # [B, N0 + N_dense, d]
-        embeddings: torch.Tensor = self.output(self.pyramid(initial.flatten(1)))
+        return self.compress(self.sparse(user_sparse), self.dense(user_dense))
+
+    def compress(self, sparse: torch.Tensor, dense: torch.Tensor) -> torch.Tensor:
+        """The pyramid: initial embeddings [B, N_0, D] and [B, N_dense, D] -> [B, K, D]."""
+        x = torch.cat([sparse, dense], dim=1)  # X_0
+        for level in self.levels:
+            x = level(x, dense)
+        embeddings: torch.Tensor = self.output(x.flatten(1))
         return embeddings.view(-1, self.num_embeddings, self.dim)

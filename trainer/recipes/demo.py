@@ -6,6 +6,7 @@ from datetime import date
 
 from features.sources.synthetic import SyntheticWorld
 from trainer.recipe import DownstreamRecipe, Gate, Recipe, Schedule, Task
+from trainer.recipes.towers import small_mix_tower, small_user_tower
 
 YOUNG = Gate(cosine_min=0.6, norm_change_max=0.6)
 """A model in its first days still moves a lot from day to day; tighten this as it matures."""
@@ -16,6 +17,8 @@ def demo() -> Recipe:
     return Recipe(
         name="demo",
         source=SyntheticWorld(name="demo"),
+        user_tower=small_user_tower(),
+        mix_tower=small_mix_tower(),
         tasks=(Task(name="click"), Task(name="conversion", weight=0.5)),
         schedule=Schedule(start=date(2026, 1, 1), end=date(2026, 1, 31)),
         gate=YOUNG,

@@ -6,6 +6,7 @@ from datetime import date
 
 from features.sources.globo import CONTEXT, GloboClicks
 from trainer.recipe import DownstreamRecipe, Gate, Recipe, Schedule, Task
+from trainer.recipes.towers import small_mix_tower, small_user_tower
 
 
 def globo() -> Recipe:
@@ -13,6 +14,8 @@ def globo() -> Recipe:
     return Recipe(
         name="globo",
         source=GloboClicks(),
+        user_tower=small_user_tower(),
+        mix_tower=small_mix_tower(),
         tasks=(Task(name="click"), Task(name="engaged", weight=0.5)),
         gate=Gate(cosine_min=0.6, norm_change_max=0.5),
         schedule=Schedule(start=date(2017, 10, 1), end=date(2017, 10, 12), timezone="Etc/GMT+3"),
