@@ -117,6 +117,19 @@ def verify(directory: Path, *, part: int = 0, parts: int = 1) -> None:
             )
 
 
+def read_document(directory: Path, name: str) -> str | None:
+    """The text of one of the documents of `seal`, verified; None when the checkpoint has none of that name."""
+    expected = _manifest(directory).get(name)
+    if expected is None:
+        return None
+    if (found := file_sha256(directory / name)) != expected["sha256"]:
+        raise DamagedCheckpointError(
+            f"{directory / name} has SHA-256 {found[:12]}…, {MANIFEST} says {expected['sha256'][:12]}…; "
+            "the checkpoint is not used; delete its directory and train that day again"
+        )
+    return (directory / name).read_text()
+
+
 def _manifest(directory: Path) -> dict[str, dict[str, Any]]:
     path = directory / MANIFEST
     try:

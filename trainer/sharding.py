@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,48 +11,28 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.optim.apply_optimizer_in_backward import (
-    _apply_optimizer_in_backward as apply_optimizer_in_backward,
-)
-from torchrec.distributed.embedding_types import EmbeddingComputeKernel
-from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
+from torchrec.distributed.fbgemm_qcomm_codec import CommType, QCommsConfig, get_qcomm_codecs_registry
 from torchrec.distributed.model_parallel import DistributedModelParallel
-from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints, Topology
-from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
-from torchrec.distributed.types import ShardingPlan, ShardingType
-from torchrec.modules.embedding_configs import EmbeddingBagConfig
-from torchrec.modules.embedding_modules import EmbeddingBagCollection
-from torchrec.optim import RowWiseAdagrad
+from torchrec.distributed.types import QuantizedCommCodecs
 from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizerWrapper
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 
 from trainer.checkpoint import load_state
 from trainer.config import TrainingConfig
+from trainer.model.build import build_model
 from trainer.model.initial import initialise_dense, initialise_tables
-from trainer.model.sum_model import SumModel
+from trainer.model.multi_task import MultiTaskModel
+from trainer.planning.cluster import Device, job_cluster
+from trainer.planning.document import SavedPlan
+from trainer.planning.inherit import plan_job
+from trainer.planning.rules import FusedTableSharder
+from trainer.recipe import Compute
+from trainer.table_optimizer import optimize_in_backward
 
-SHARDING_TYPES = (ShardingType.TABLE_WISE.value, ShardingType.ROW_WISE.value)
-"""Table- and row-wise checkpoints load into each other at any number of ranks. Column-wise ones do not:
-their row-wise Adagrad state has one column per shard. Data-parallel tables would leave the in-backward
-optimizer."""
+log = logging.getLogger(__name__)
 
-ROW_WISE_BYTES = 256 * 2**20
-"""Smaller tables stay whole on one rank: splitting one costs a reduce-scatter per step and saves nothing."""
-
-_MEMORY_RESERVE = 0.15
-"""The share of a rank's memory that the planner leaves for the dense part and the batches."""
-
-
-class CpuEmbeddingBagCollectionSharder(EmbeddingBagCollectionSharder):  # type: ignore[misc]
-    """TorchRec offers fewer sharding types on CPU than work there."""
-
-    def sharding_types(self, compute_device_type: str) -> list[str]:
-        """Table- and row-wise."""
-        return list(SHARDING_TYPES)
-
-    def compute_kernels(self, sharding_type: str, compute_device_type: str) -> list[str]:
-        """Only kernels with the optimizer in backward."""
-        return [EmbeddingComputeKernel.FUSED.value]
+_CPU = torch.device("cpu")
+_DENSE = {"adam": torch.optim.Adam, "adagrad": torch.optim.Adagrad}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,17 +40,21 @@ class ShardedModel:
     """One rank's part of the model and of its optimizer's state."""
 
     module: DistributedModelParallel
-    """Call it with a `Batch`: it returns what `SumModel` returns."""
+    """Call it with a `Batch`: it returns what `MultiTaskModel` returns."""
     dense: KeyedOptimizerWrapper
     """Stepped by the loop. The tables' optimizer runs inside backward."""
     optimizer: CombinedOptimizer
     """Both, for checkpoints."""
+    plan: SavedPlan
+    """Where the tables are."""
+    device: torch.device
+    compute: Compute
 
     @property
-    def core(self) -> SumModel:
-        """The `SumModel` inside."""
+    def core(self) -> MultiTaskModel:
+        """The model inside."""
         core = self.module.module
-        return cast(SumModel, core.module if isinstance(core, nn.parallel.DistributedDataParallel) else core)
+        return cast(MultiTaskModel, core.module if isinstance(core, nn.parallel.DistributedDataParallel) else core)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds: weights and optimizer state, sharded."""
@@ -85,61 +70,57 @@ class ShardedModel:
         self.optimizer.load_state_dict(state["optim"])
 
 
-def plan(model: nn.Module, *, world_size: int, local_world_size: int, batch_size: int) -> ShardingPlan:
-    """The planner's plan. Pure: every rank computes the same one, so an error reaches all of them at once
-    (on rank 0 alone, inside `collective_plan`, it would hang the others)."""
-    constraints = {
-        config.name: ParameterConstraints(sharding_types=_sharding_types(config))
-        for module in model.modules()
-        if isinstance(module, EmbeddingBagCollection)
-        for config in module.embedding_bag_configs()
-    }
-    planner = EmbeddingShardingPlanner(
-        topology=Topology(world_size=world_size, local_world_size=local_world_size, compute_device="cpu"),
-        batch_size=batch_size,
-        constraints=constraints,
-        storage_reservation=FixedPercentageStorageReservation(_MEMORY_RESERVE),
+def build(
+    config: TrainingConfig,
+    *,
+    local_world_size: int,
+    parent_plan: SavedPlan | None = None,
+    device: torch.device = _CPU,
+) -> ShardedModel:
+    """The model of `config` on this rank of the default process group, with its initial weights.
+
+    It is sharded by `parent_plan` where that fits its tables and the world size, else by a plan of its own.
+    DoesNotFitError when there is none.
+    """
+    cluster = job_cluster(
+        world_size=dist.get_world_size(), local_world_size=local_world_size, device=cast(Device, device.type)
     )
-    return planner.plan(model, [CpuEmbeddingBagCollectionSharder()])
-
-
-def _sharding_types(table: EmbeddingBagConfig) -> list[str]:
-    num_bytes = table.num_embeddings * table.embedding_dim * torch.float32.itemsize
-    return list(SHARDING_TYPES if num_bytes >= ROW_WISE_BYTES else SHARDING_TYPES[:1])
-
-
-def build(config: TrainingConfig, *, local_world_size: int) -> ShardedModel:
-    """The model of `config` on this rank of the default process group, with its initial weights."""
+    plan, origin = plan_job(config, cluster, parent=parent_plan)
+    if dist.get_rank() == 0:
+        log.info("%s tables=%d ranks=%d", origin, len(plan.tables), cluster.world_size)
     torch.manual_seed(config.seed)
-    model = SumModel(config, device=torch.device("meta"))
+    model = build_model(config, device=torch.device("meta"))
     initialise_dense(model, seed=config.seed)
-    tables = [module for module in model.modules() if isinstance(module, EmbeddingBagCollection)]
-    for collection in tables:
-        # A dict of its own for each: DistributedModelParallel changes the keyword arguments it is given.
-        apply_optimizer_in_backward(
-            RowWiseAdagrad,
-            collection.parameters(),
-            {"lr": config.optimizer.sparse_lr, "eps": config.optimizer.epsilon},
-        )
-    sharding_plan = plan(
-        model,
-        world_size=dist.get_world_size(),
-        local_world_size=local_world_size,
-        batch_size=config.batch_size,
-    )
+    optimize_in_backward(model, config.optimizer)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
         module = DistributedModelParallel(
             module=model,
-            device=torch.device("cpu"),
-            plan=sharding_plan,
-            sharders=[CpuEmbeddingBagCollectionSharder()],
+            device=device,
+            plan=plan.sharding_plan(),
+            sharders=[FusedTableSharder(qcomm_codecs_registry=_codecs(config.compute, device))],
         )
     initialise_tables(module, seed=config.seed)
     dense = KeyedOptimizerWrapper(
         dict(in_backward_optimizer_filter(module.named_parameters())),
-        lambda parameters: torch.optim.Adam(parameters, lr=config.optimizer.dense_lr, fused=True),
+        lambda parameters: _DENSE[config.optimizer.dense](parameters, lr=config.optimizer.dense_lr, fused=True),
     )
     return ShardedModel(
-        module=module, dense=dense, optimizer=CombinedOptimizer([module.fused_optimizer, ("dense", dense)])
+        module=module,
+        dense=dense,
+        optimizer=CombinedOptimizer([module.fused_optimizer, ("dense", dense)]),
+        plan=plan,
+        device=device,
+        compute=config.compute,
     )
+
+
+def _codecs(compute: Compute, device: torch.device) -> dict[str, QuantizedCommCodecs] | None:
+    """How pooled embeddings and their gradients are packed between ranks. gloo sends what they are."""
+    if compute.exchange == "fp32" or device.type == "cpu":
+        return None
+    precision = {"fp16": CommType.FP16, "bf16": CommType.BF16}[compute.exchange]
+    registry: dict[str, QuantizedCommCodecs] = get_qcomm_codecs_registry(
+        QCommsConfig(forward_precision=precision, backward_precision=precision), device=device
+    )
+    return registry
