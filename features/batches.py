@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +12,12 @@ import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from torchrec.streamable import Pipelineable
 
+from features.columns import IdLists, Ids, column_of
 from features.hashing import hash_ids
-from features.schema import DenseFeature, Schema, Side, SparseFeature
+from features.packing import packed_lists, packed_matrix
+from features.schema import SIDES, DenseFeature, Schema, Side, SparseFeature, packed_columns
 
-Ids = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(kw_only=True)
@@ -52,7 +53,7 @@ class Batch(Pipelineable):  # type: ignore[misc]
 
 
 class Encoder:
-    """Projects, hashes and transforms the columns of the lake into a `Batch`.
+    """Projects, hashes and transforms the columns of the lake, packed or not, into `Batch`es.
 
     tasks: the label columns, in the order of `labels`; none when there is nothing to learn from (inference).
     sides: a side left out is empty in every batch.
@@ -73,6 +74,7 @@ class Encoder:
             raise ValueError(
                 f"{unknown} are no features or tasks of the schema; it has {sorted(known)}, {schema.tasks}"
             )
+        self._schema = schema
         self._rows = {table.name: table.num_rows for table in schema.tables}
         self._tasks = tasks
 
@@ -80,120 +82,149 @@ class Encoder:
             return feature.side == side and side in sides and (features is None or feature.name in features)
 
         self._sparse: dict[Side, tuple[SparseFeature, ...]] = {
-            side: tuple(f for f in schema.sparse if kept(f, side)) for side in _SIDES
+            side: tuple(f for f in schema.sparse if kept(f, side)) for side in SIDES
         }
         self._dense: dict[Side, tuple[DenseFeature, ...]] = {
-            side: tuple(f for f in schema.dense if kept(f, side)) for side in _SIDES
+            side: tuple(f for f in schema.dense if kept(f, side)) for side in SIDES
         }
 
     @property
     def columns(self) -> list[str]:
-        """The columns that `encode` needs, and nothing else need be read."""
-        features = [[f.name for f in self._sparse[side]] + [f.name for f in self._dense[side]] for side in _SIDES]
-        return [*chain.from_iterable(features), *self._tasks]
+        """The columns of the lake that a batch is made of; nothing else need be read."""
+        names: list[str] = []
+        for side in SIDES:
+            sparse, dense = self._sparse[side], self._dense[side]
+            if self._schema.is_packed(side):
+                ids, lengths, values = packed_columns(side)
+                names += ([ids, lengths] if sparse else []) + ([values] if dense else [])
+            else:
+                names += [f.name for f in sparse] + [f.name for f in dense]
+        return [*names, *self._tasks]
 
     def encode(self, rows: pa.RecordBatch | pa.Table, *, num_rows: int | None = None) -> Batch:
-        """`rows` as a batch, padded to `num_rows` (default: not padded).
+        """`rows` as one batch, padded to `num_rows` (default: not padded). Errors: as `batches`."""
+        length = rows.num_rows if num_rows is None else num_rows
+        if length < rows.num_rows:
+            raise ValueError(f"{rows.num_rows} rows do not fit into a batch of {length}")
+        return next(self.batches(rows, order=np.arange(rows.num_rows), batch_size=length))
+
+    def batches(self, rows: pa.RecordBatch | pa.Table, *, order: Ids, batch_size: int) -> Iterator[Batch]:
+        """`rows` in this `order`, cut into batches of `batch_size`; the last is padded, and one without rows is
+        nothing but padding. Every row is checked and encoded before the first batch is handed out.
 
         ValueError names the column for a negative id, a null inside a list, a null label, a dense value that
         is not finite. A null list is empty, a null dense value 0.
         """
-        length = rows.num_rows if num_rows is None else num_rows
-        if length < rows.num_rows:
-            raise ValueError(f"{rows.num_rows} rows do not fit into a batch of {length}")
+        num_batches = max(-(-order.size // max(batch_size, 1)), 1)
+        length = num_batches * batch_size
+        sparse = {side: self._encode_sparse(rows, side, order, length) for side in SIDES}
+        dense = {side: self._encode_dense(rows, side, order, length) for side in SIDES}
+        labels = _encode_labels(rows, self._tasks, order, length)
         weights = np.zeros(length, dtype=np.float32)
-        weights[: rows.num_rows] = 1
-        return Batch(
-            user_sparse=self._encode_sparse(rows, self._sparse["user"], length),
-            user_dense=_encode_dense(rows, self._dense["user"], length),
-            item_sparse=self._encode_sparse(rows, self._sparse["item"], length),
-            item_dense=_encode_dense(rows, self._dense["item"], length),
-            labels=_encode_labels(rows, self._tasks, length),
-            weights=torch.from_numpy(weights),
-            num_examples=torch.tensor(float(rows.num_rows)),
-        )
+        weights[: order.size] = 1
 
-    def _encode_sparse(
-        self, rows: pa.RecordBatch | pa.Table, features: Sequence[SparseFeature], length: int
-    ) -> KeyedJaggedTensor:
-        lengths = np.zeros((len(features), length), dtype=np.int32)
-        parts: list[Ids] = []
+        def cut(index: int) -> Batch:
+            begin, end = index * batch_size, (index + 1) * batch_size
+            return Batch(
+                user_sparse=sparse["user"].slice(begin, end),
+                user_dense=torch.from_numpy(dense["user"][begin:end]),
+                item_sparse=sparse["item"].slice(begin, end),
+                item_dense=torch.from_numpy(dense["item"][begin:end]),
+                labels=torch.from_numpy(labels[begin:end]),
+                weights=torch.from_numpy(weights[begin:end]),
+                num_examples=torch.tensor(float(max(min(order.size, end) - begin, 0))),
+            )
+
+        return map(cut, range(num_batches))
+
+    def _encode_sparse(self, rows: pa.RecordBatch | pa.Table, side: Side, order: Ids, length: int) -> _Jagged:
+        features = self._sparse[side]
+        lists = _id_lists(rows, side, features)
+        offsets = np.zeros((len(features), length + 1), dtype=np.int64)
+        ids: list[Ids] = []
+        places = lists[0].places(order) if lists else pa.array([], pa.int64())
         for index, feature in enumerate(features):
-            column = _column(rows, feature.name)
-            parts.append(_list_column(column, lengths[index, : rows.num_rows], feature.name))
-        values = np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
-        if values.size and values.min() < 0:
-            raise ValueError(_name_negative(parts, features))
-        hash_ids(values, [part.size for part in parts], [self._rows[f.table] for f in features])
+            taken, starts = lists[index].take(places)
+            if taken.size and taken.min() < 0:
+                raise ValueError(
+                    f"column {feature.name} has the id {taken.min()}; ids are not negative: quarantine such rows"
+                )
+            hash_ids(taken, [taken.size], [self._rows[feature.table]])
+            offsets[index, : order.size + 1] = starts
+            offsets[index, order.size + 1 :] = taken.size  # padding has empty lists
+            ids.append(taken)
+        return _Jagged(keys=[f.name for f in features], ids=ids, offsets=offsets)
+
+    def _encode_dense(self, rows: pa.RecordBatch | pa.Table, side: Side, order: Ids, length: int) -> Floats:
+        features = self._dense[side]
+        stored = _dense_values(rows, side, features)
+        values = np.zeros((length, len(features)), dtype=np.float32)
+        np.take(stored, order, axis=0, out=values[: order.size], mode="clip")  # "raise" would copy `out`
+        logged = [index for index, feature in enumerate(features) if feature.transform == "log1p"]
+        if logged:
+            with np.errstate(invalid="ignore", divide="ignore"):
+                values[:, logged] = np.log1p(values[:, logged])
+        finite = np.isfinite(values)
+        if not finite.all():
+            row, index = np.argwhere(~finite)[0]
+            feature = features[index]
+            raise ValueError(
+                f"column {feature.name} has the value {stored[order[row], index]} ({feature.transform}), which gives "
+                "no finite number; quarantine such rows"
+            )
+        return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Jagged:
+    """Table rows of F features over W examples, to be cut into KeyedJaggedTensors."""
+
+    keys: list[str]
+    ids: list[Ids]
+    """Per feature, example by example."""
+    offsets: Ids
+    """[F, W + 1]: where each example's ids begin within its feature's."""
+
+    def slice(self, begin: int, end: int) -> KeyedJaggedTensor:
+        """Examples [begin, end)."""
+        lengths = np.diff(self.offsets[:, begin : end + 1]).astype(np.int32)
+        bounds = self.offsets[:, [begin, end]].tolist()
+        parts = [ids[first:last] for ids, (first, last) in zip(self.ids, bounds, strict=True)]
         return KeyedJaggedTensor(
-            keys=[f.name for f in features],
-            values=torch.from_numpy(values),
+            keys=self.keys,
+            values=torch.from_numpy(np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)),
             lengths=torch.from_numpy(lengths.reshape(-1)),
-            stride=length,
+            stride=end - begin,
         )
 
 
-_SIDES: tuple[Side, Side] = ("user", "item")
+def _id_lists(rows: pa.RecordBatch | pa.Table, side: Side, features: Sequence[SparseFeature]) -> list[IdLists]:
+    """The features' id lists, however the table stores them."""
+    if not features or packed_columns(side)[0] not in rows.schema.names:
+        return [IdLists.of_column(column_of(rows, feature.name), feature.name) for feature in features]
+    packed = packed_lists(rows, side)
+    if missing := [feature.name for feature in features if feature.name not in packed]:
+        raise ValueError(f"column {packed_columns(side)[0]} lacks the features {missing}; it holds {sorted(packed)}")
+    return [packed[feature.name] for feature in features]
 
 
-def _column(rows: pa.RecordBatch | pa.Table, name: str) -> pa.Array:
-    column = rows.column(name)
-    if isinstance(column, pa.ChunkedArray):
-        return (
-            column.chunk(0)
-            if column.num_chunks == 1
-            else pa.concat_arrays(column.chunks or [pa.array([], column.type)])
-        )
-    return column
-
-
-def _list_column(column: pa.Array, lengths: npt.NDArray[np.int32], name: str) -> Ids:
-    """The column's ids; writes the length of each list. Right for slices, whose offsets do not begin at 0."""
-    if column.null_count:
-        values = column.flatten()
-        lengths[:] = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
-    else:
-        offsets = column.offsets.to_numpy()
-        np.subtract(offsets[1:], offsets[:-1], out=lengths, casting="unsafe")
-        values = column.values[offsets[0] : offsets[-1]] if len(offsets) else column.values[:0]
-    if values.null_count:
-        raise ValueError(f"column {name} has {values.null_count} null ids inside its lists; leave them out")
-    ids: Ids = values.to_numpy()
-    return ids
-
-
-def _name_negative(parts: Sequence[Ids], features: Sequence[SparseFeature]) -> str:
-    part, feature = next((p, f) for p, f in zip(parts, features, strict=True) if p.size and p.min() < 0)
-    return f"column {feature.name} has the id {part.min()}; ids are not negative: quarantine such rows"
-
-
-def _encode_dense(rows: pa.RecordBatch | pa.Table, features: Sequence[DenseFeature], length: int) -> torch.Tensor:
-    values = np.zeros((length, len(features)), dtype=np.float32)
+def _dense_values(rows: pa.RecordBatch | pa.Table, side: Side, features: Sequence[DenseFeature]) -> Floats:
+    """[rows, features] as stored, nulls as 0."""
+    if features and packed_columns(side)[2] in rows.schema.names:
+        return packed_matrix(rows, side, [feature.name for feature in features])
+    values = np.empty((len(features), rows.num_rows), dtype=np.float32)
     for index, feature in enumerate(features):
-        column = _column(rows, feature.name)
+        column = column_of(rows, feature.name)
         filled = column.fill_null(0) if column.null_count else column
-        values[: rows.num_rows, index] = filled.to_numpy(zero_copy_only=False)
-    logged = [index for index, feature in enumerate(features) if feature.transform == "log1p"]
-    if logged:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            values[:, logged] = np.log1p(values[:, logged])
-    finite = np.isfinite(values)
-    if not finite.all():
-        row, index = np.argwhere(~finite)[0]
-        feature = features[index]
-        raw = _column(rows, feature.name)[int(row)]
-        raise ValueError(
-            f"column {feature.name} has the value {raw} ({feature.transform}), which gives no finite number; "
-            "quarantine such rows"
-        )
-    return torch.from_numpy(values)
+        values[index] = filled.to_numpy(zero_copy_only=False)
+    return values.T
 
 
-def _encode_labels(rows: pa.RecordBatch | pa.Table, tasks: Sequence[str], length: int) -> torch.Tensor:
+def _encode_labels(rows: pa.RecordBatch | pa.Table, tasks: Sequence[str], order: Ids, length: int) -> Floats:
     labels = np.zeros((length, len(tasks)), dtype=np.float32)
     for index, task in enumerate(tasks):
-        column = _column(rows, task)
+        column = column_of(rows, task)
         if column.null_count:
             raise ValueError(f"label {task} has {column.null_count} nulls; a label is 0 or 1")
-        labels[: rows.num_rows, index] = column.to_numpy(zero_copy_only=False)
-    return torch.from_numpy(labels)
+        labels[: order.size, index] = column.to_numpy(zero_copy_only=False)[order]
+    return labels

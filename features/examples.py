@@ -15,7 +15,8 @@ from features.arrow import examples_schema, user_features_schema
 from features.days import day_before
 from features.fingerprint import file_sha256, fingerprint
 from features.lake import Lake, Partition
-from features.schema import USER_ID
+from features.packing import pack, unpack
+from features.schema import SIDES, USER_ID
 from features.source import Landed, LogReader, Source
 from infra.settings import Settings
 
@@ -62,6 +63,7 @@ def build_examples(source: Source, ds: date, *, settings: Settings, reject_max_s
         ds,
         [(path.name, file_sha256(path)) for path in files],
         [(state.ds, state.fingerprint) for state in states],
+        *(f"packed {side}" for side in SIDES if source.schema.is_packed(side)),
     )
     landed = reader.read(ds)
     tables = [f"{kind}/{source.name}" for kind in ("examples_rejected", "user_features", "examples")]
@@ -95,12 +97,13 @@ def build_examples(source: Source, ds: date, *, settings: Settings, reject_max_s
 
 
 def read_state(lake: Lake, partitions: list[Partition]) -> pa.Table | None:
-    """The newest row of every user over user_features `partitions`; None where there are none."""
+    """The newest row of every user over user_features `partitions`, a column per feature; None where there are
+    none."""
     newest_first = sorted(partitions, key=lambda partition: partition.ds, reverse=True)
     parts: list[pa.Table] = []
     seen = pa.array([], pa.int64())
     for partition in newest_first:
-        rows = lake.read(partition)
+        rows = unpack(lake.read(partition))
         if len(seen):
             rows = rows.filter(pc.invert(pc.is_in(rows[USER_ID], value_set=seen)))
         seen = pa.concat_arrays([seen, rows[USER_ID].combine_chunks()])
@@ -151,11 +154,15 @@ def _write(
     key: str,
 ) -> list[Partition]:
     state = read_state(lake, states)
-    users = reader.user_features(landed.accepted, state).cast(user_features_schema(source.schema))
-    layout = examples_schema(source.schema)
-    stream = pa.RecordBatchReader.from_batches(layout, _checked(reader.examples(landed.accepted, state), layout))
+    schema = source.schema
+    users = reader.user_features(landed.accepted, state).cast(user_features_schema(schema))
+    stored_users, stored_examples = user_features_schema(schema, stored=True), examples_schema(schema, stored=True)
+    batches = _checked(reader.examples(landed.accepted, state), examples_schema(schema))
+    stream = pa.RecordBatchReader.from_batches(stored_examples, (pack(batch, stored_examples) for batch in batches))
     return [
-        lake.commit(f"user_features/{source.name}", ds, users, fingerprint=key),
+        lake.commit(
+            f"user_features/{source.name}", ds, pa.Table.from_batches([pack(users, stored_users)]), fingerprint=key
+        ),
         lake.commit(f"examples/{source.name}", ds, stream, fingerprint=key),
     ]
 

@@ -24,6 +24,8 @@ from features.schema import DS
 log = logging.getLogger(__name__)
 
 ROWS_PER_GROUP = 65_536
+GROUP_BYTES = 128 * 2**20
+"""A row group holds at most about this much as Arrow columns: it is what a reader decodes at a time."""
 _FINGERPRINT_DIGITS = 15  # 60 bits: a Delta transaction version is a signed 64-bit integer
 _COMMIT_ATTEMPTS = 5
 
@@ -144,13 +146,14 @@ class Lake:
                 app_transactions=[Transaction(_application(table, ds), int(key, 16))],
                 max_commit_retries=_COMMIT_ATTEMPTS,
             ),
-            writer_properties=writer or WriterProperties(compression="LZ4", max_row_group_size=ROWS_PER_GROUP),
+            writer_properties=writer or WriterProperties(compression="LZ4", max_row_group_size=_rows_per_group(rows)),
         )
 
     def _create(self, table: str, schema: pa.Schema) -> None:
         """Make the table without rows, so that every writer commits by predicate: of two that would make it
         with their rows, both would be kept."""
-        if self.open(table) is not None:
+        if (found := self.open(table)) is not None:
+            _require_same_metadata(table, found, schema)
             return
         try:
             DeltaTable.create(self.uri(table), schema=_ds_schema(schema), partition_by=[DS])
@@ -189,6 +192,23 @@ def _partition_of(delta: DeltaTable, table: str, ds: date) -> Partition | None:
 
 def _ds_schema(schema: pa.Schema) -> pa.Schema:
     return schema.append(pa.field(DS, pa.string()))
+
+
+def _require_same_metadata(table: str, found: DeltaTable, schema: pa.Schema) -> None:
+    """A column's metadata says what it holds, for every day of the table; a commit would not change it."""
+    for field in found.schema().fields:
+        new = schema.field(field.name).metadata or {} if field.name in schema.names else {}
+        if field.name in schema.names and {k.decode(): v.decode() for k, v in new.items()} != field.metadata:
+            raise ValueError(
+                f"{table}: column {field.name} was made for other features ({field.metadata}) than this day's ({new}); "
+                "give the changed source a name of its own"
+            )
+
+
+def _rows_per_group(rows: pa.Table) -> int:
+    """A power of two, so that windows of whole batches end where groups end."""
+    fitting = GROUP_BYTES * rows.num_rows // max(rows.nbytes, 1)
+    return max(min(ROWS_PER_GROUP, 2 ** max(fitting.bit_length() - 1, 0)), 1) if rows.num_rows else ROWS_PER_GROUP
 
 
 def _with_ds(data: pa.Table | pa.RecordBatchReader, ds: date) -> pa.Table:

@@ -13,12 +13,17 @@ import pyarrow.dataset as pads
 import torch
 
 from features.batches import Batch, Encoder
+from features.columns import Ids
 from features.fingerprint import fingerprint
 from features.lake import Lake, Partition
 
 WINDOW_ROWS = 65_536
-"""Rows are shuffled within windows of about this many, which bounds the reader's memory."""
-_PREFETCH = 8
+"""Rows are shuffled within windows of about this many,"""
+WINDOW_BYTES = 128 * 2**20
+"""or fewer, so that a window takes about this much as Arrow columns. It bounds the reader's memory: a row group, a
+window as read and as encoded, and the batches that wait are there at once."""
+_VALUE_BYTES = 8
+_WAITING_BATCHES = 64
 _POLL_SECONDS = 0.2
 
 
@@ -28,6 +33,14 @@ class _Piece:
 
     fragment: pads.Fragment
     num_rows: int
+
+    def num_values(self, columns: list[str]) -> int:
+        """Ids and numbers in these columns, as Parquet counts them (an empty list is one)."""
+        (group,) = self.fragment.row_groups
+        chunks = self.fragment.metadata.row_group(group.id)
+        found = (chunks.column(index) for index in range(chunks.num_columns))
+        wanted = set(columns)
+        return sum(chunk.num_values for chunk in found if chunk.path_in_schema.partition(".")[0] in wanted)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,15 +87,24 @@ class DayReader:
             raise ValueError(f"{partition.table} ds={partition.ds} has no rows; there is nothing to learn from")
         self.num_batches = -(-self.num_rows // (world_size * batch_size))
         """Batches on every rank."""
+        self._window_rows = self._rows_of_a_window(pieces)
         self._bounds = [self.num_rows * r // world_size for r in range(world_size + 1)]
         self._rank = rank
+        # Enough to work on while the next window is read, and never more than a window's memory.
+        self._num_waiting = min(self._window_rows // batch_size, _WAITING_BATCHES)
+
+    def _rows_of_a_window(self, pieces: list[_Piece]) -> int:
+        """Whole batches, the same number on every rank."""
+        values = sum(piece.num_values(self._encoder.columns) for piece in pieces)
+        fitting = WINDOW_BYTES * self.num_rows // (_VALUE_BYTES * max(values, 1))
+        return max(min(WINDOW_ROWS, fitting) // self._batch_size, 1) * self._batch_size
 
     def __len__(self) -> int:
         return self.num_batches
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches decoded ahead by a background thread, which ends with the iteration."""
-        ready: queue.Queue[Batch | _Failure | None] = queue.Queue(maxsize=_PREFETCH)
+        ready: queue.Queue[Batch | _Failure | None] = queue.Queue(maxsize=self._num_waiting)
         stopped = threading.Event()
         thread = threading.Thread(target=self._fill, args=(ready, stopped), name="day-reader", daemon=True)
         thread.start()
@@ -116,25 +138,37 @@ class DayReader:
     def batches(self) -> Iterator[Batch]:
         """The same batches, decoded when asked for."""
         first, last = self._bounds[self._rank], self._bounds[self._rank + 1]
-        window_rows = max(WINDOW_ROWS // self._batch_size, 1) * self._batch_size
         position = 0
         windows = _Windows(self._pieces, self._encoder.columns)
         # A rank without rows still takes part in every step, with padding alone.
-        for index, start in enumerate(range(first, max(last, first + 1), window_rows)):
-            window = windows.read(start, min(start + window_rows, last))
+        for index, start in enumerate(range(first, max(last, first + 1), self._window_rows)):
+            window = windows.read(start, min(start + self._window_rows, last))
             shuffled = np.random.default_rng([self._key, 1, self._rank, index]).permutation(window.num_rows)
-            for offset in range(0, max(window.num_rows, 1), self._batch_size):
-                yield self._encode(window, shuffled[offset : offset + self._batch_size], position)
+            for batch in self._encode(window, shuffled, position):
+                yield self._counted(batch, position)
                 position += 1
         while position < self.num_batches:
-            yield self._encode(window, shuffled[:0], position)
+            yield self._counted(self._encoder.encode(window.slice(0, 0), num_rows=self._batch_size), position)
             position += 1
 
-    def _encode(self, window: pa.RecordBatch, rows: np.ndarray[tuple[int], np.dtype[np.int64]], position: int) -> Batch:
+    def _encode(self, window: pa.Table, order: Ids, position: int) -> Iterator[Batch]:
+        """The window in this order, as the batches from `position` on."""
         try:
-            batch = self._encoder.encode(window.take(pa.array(rows)), num_rows=self._batch_size)
-        except ValueError as error:
-            raise ValueError(f"{self.partition.table} ds={self.partition.ds} batch {position}: {error}") from error
+            return self._encoder.batches(window, order=order, batch_size=self._batch_size)
+        except ValueError:
+            return self._encode_one_by_one(window, order, position)
+
+    def _encode_one_by_one(self, window: pa.Table, order: Ids, position: int) -> Iterator[Batch]:
+        """For a window that holds something wrong: the batches before it, then an error that says where it is."""
+        for start in range(0, order.size, self._batch_size):
+            rows = window.take(pa.array(order[start : start + self._batch_size]))
+            try:
+                yield self._encoder.encode(rows, num_rows=self._batch_size)
+            except ValueError as error:
+                at = position + start // self._batch_size
+                raise ValueError(f"{self.partition.table} ds={self.partition.ds} batch {at}: {error}") from error
+
+    def _counted(self, batch: Batch, position: int) -> Batch:
         batch.num_examples = torch.tensor(self._examples_in(position) / self._world_size)
         return batch
 
@@ -154,19 +188,17 @@ class _Windows:
         self._starts = np.concatenate([[0], np.cumsum([piece.num_rows for piece in pieces])])
         self._cached: tuple[int, pa.Table] | None = None
 
-    def read(self, start: int, stop: int) -> pa.RecordBatch:
-        """Rows [start, stop) in one contiguous batch."""
+    def read(self, start: int, stop: int) -> pa.Table:
+        """Rows [start, stop)."""
         first = int(np.searchsorted(self._starts, start, side="right")) - 1
-        parts = [self._load(min(first, len(self._pieces) - 1)).slice(0, 0)]
-        index = first
-        while index < len(self._pieces) and self._starts[index] < stop:
+        parts = []
+        for index in range(first, len(self._pieces)):
             low, high = int(self._starts[index]), int(self._starts[index + 1])
+            if low >= stop:
+                break
             begin, end = max(start, low), min(stop, high)
             parts.append(self._load(index).slice(begin - low, end - begin))
-            index += 1
-        table = pa.concat_tables(parts).combine_chunks()
-        batches = table.to_batches()
-        return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
+        return pa.concat_tables(parts or [self._load(len(self._pieces) - 1).slice(0, 0)])
 
     def _load(self, index: int) -> pa.Table:
         if self._cached is None or self._cached[0] != index:

@@ -12,7 +12,18 @@ Transform = Literal["identity", "log1p"]
 USER_ID = "user_id"
 EVENT_TIME = "event_time"
 DS = "ds"
-RESERVED = (USER_ID, EVENT_TIME, DS)
+
+SIDES: tuple[Side, Side] = ("user", "item")
+PACKED_FROM = 128
+"""A side of so many features is stored packed: see `features.packing` and tests/benchmarks/README.md."""
+
+
+def packed_columns(side: Side) -> tuple[str, str, str]:
+    """Columns of a packed side: the ids of its lists, the lengths of its lists, its dense values."""
+    return f"{side}_packed_ids", f"{side}_packed_lengths", f"{side}_packed_dense"
+
+
+RESERVED = (USER_ID, EVENT_TIME, DS, *packed_columns("user"), *packed_columns("item"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +73,8 @@ class Schema:
         tables = [table.name for table in self.tables]
         if len(set(tables)) < len(tables):
             raise ValueError(f"tables {tables} are not distinct")
+        if comma := [name for name in names if "," in name]:
+            raise ValueError(f"columns {comma} have a comma in their names; a packed column lists its features by it")
         for feature in self.sparse:
             if feature.table not in tables:
                 raise ValueError(f"feature {feature.name} names table {feature.table!r}; known: {tables}")
@@ -75,6 +88,10 @@ class Schema:
     def dense_of(self, side: Side) -> tuple[DenseFeature, ...]:
         """The dense features of one side, in schema order."""
         return tuple(f for f in self.dense if f.side == side)
+
+    def is_packed(self, side: Side) -> bool:
+        """Whether the lake stores the side's features packed, in place of a column each."""
+        return len(self.sparse_of(side)) + len(self.dense_of(side)) >= PACKED_FROM
 
     def table(self, name: str) -> Table:
         """The table called `name`."""

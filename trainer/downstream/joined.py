@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import torch
 
 from features.batches import Batch, Encoder
+from features.columns import Ids
 from features.lake import Lake, Partition
 from features.schema import USER_ID, Schema
 
@@ -166,10 +167,17 @@ class JoiningEncoder(Encoder):
         """The columns that `encode` needs."""
         return [USER_ID, *super().columns]
 
-    def encode(self, rows: pa.RecordBatch | pa.Table, *, num_rows: int | None = None) -> JoinedBatch:
-        """`rows` as a joined batch, padded to `num_rows`."""
-        batch = super().encode(rows, num_rows=num_rows)
-        user_ids = np.zeros(batch.weights.shape[0], dtype=np.int64)
-        user_ids[: rows.num_rows] = rows.column(USER_ID).to_numpy()
-        users, has_embedding = self._embeddings.lookup(user_ids)
-        return JoinedBatch(**vars(batch), user_ids=torch.from_numpy(user_ids), users=users, has_embedding=has_embedding)
+    def batches(self, rows: pa.RecordBatch | pa.Table, *, order: Ids, batch_size: int) -> Iterator[JoinedBatch]:
+        """`rows` in this `order`, joined, in batches of `batch_size`."""
+        plain = super().batches(rows, order=order, batch_size=batch_size)
+        shuffled = rows.column(USER_ID).to_numpy()[order]
+        return (
+            self._join(batch, shuffled[index * batch_size : (index + 1) * batch_size])
+            for index, batch in enumerate(plain)
+        )
+
+    def _join(self, batch: Batch, user_ids: Ids) -> JoinedBatch:
+        padded = np.zeros(batch.weights.shape[0], dtype=np.int64)
+        padded[: user_ids.size] = user_ids
+        users, has_embedding = self._embeddings.lookup(padded)
+        return JoinedBatch(**vars(batch), user_ids=torch.from_numpy(padded), users=users, has_embedding=has_embedding)
