@@ -132,6 +132,39 @@ def retrain_downstream(downstream: str, ds: str) -> Any:
     return plain(trained)
 
 
+def explain(recipe: str, ds: str, *, rows: int, repeats: int, seed: int = 0) -> Any:
+    """Which features the user model predicts from, on a day that it has not learnt; the ranking goes to MLflow."""
+    config, day, settings = _resolve(recipe, ds)
+    from trainer.explain import explain
+    from trainer.explain_report import log_user_model
+    from trainer.tracking import connect
+
+    client = connect(settings)
+    found = explain(config, day, settings=settings, rows=rows, repeats=repeats, seed=seed)
+    return plain(found) | {"run_id": log_user_model(client, found)}
+
+
+def explain_downstream(downstream: str, ds: str, *, rows: int, repeats: int, seed: int = 0) -> Any:
+    """The same for a downstream model: the rank of the user embeddings among its features (Table 1, FI)."""
+    from features.days import parse_day
+    from infra.settings import get_settings
+    from trainer.recipes import get_downstream, get_recipe
+
+    settings, day, config = get_settings(), parse_day(ds), get_downstream(downstream)
+    from snapshots.registry import Registry
+    from trainer.downstream.explain import explain_downstream
+    from trainer.explain_report import log_downstream
+    from trainer.tracking import connect
+
+    client = connect(settings)
+    promoted = Registry(settings).promoted_embeddings(config.upstream, before=day)
+    upstream = get_recipe(config.upstream)
+    found = explain_downstream(
+        config, upstream, day, settings=settings, promoted=promoted, rows=rows, repeats=repeats, seed=seed
+    )
+    return plain(found) | {"run_id": log_downstream(client, found)}
+
+
 def rollback(recipe: str, *, by: str) -> Any:
     """The champion before becomes champion again."""
     from infra.settings import get_settings

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -27,6 +28,10 @@ class Settings(BaseSettings):
     lake_uri: str | None = Field(None, description="root of the Delta tables; default: <home>/lake")
     mlflow_uri: str | None = Field(None, description="MLflow tracking server; default: the one `infra up` starts")
     ranks: int = Field(2, ge=1, description="training ranks on this machine, one core each")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where ranks compute; auto: a GPU each, if any")
+    deadline_seconds: float = Field(
+        120, gt=0, description="a training rank that waits longer for another, or for its data, fails and names it"
+    )
     airflow_port: int = Field(8080, ge=1, le=65535, description="port of Airflow's web server")
     mlflow_port: int = Field(5000, ge=1, le=65535, description="port of the MLflow server")
     redis_port: int = Field(6379, ge=1, le=65535, description="port of the embedded Redis")

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from features.lake import Partition
 from trainer.config import TrainingConfig
+from trainer.recipe import DeviceName
 from trainer.trained import TrainedDay
 
 
@@ -29,6 +30,9 @@ class Assignment:
     lock: Path
     token: str
     """The attempt: names its partial checkpoint and must still hold the lock when it publishes."""
+    device: DeviceName
+    deadline_seconds: float
+    """A rank that waits longer than this for another, or for its own data, fails and says for whom."""
 
 
 _ASSIGNMENTS = TypeAdapter(Assignment)

@@ -23,7 +23,7 @@ from trainer.trained import TrainedDay, checkpoint_path, find_trained, read_trai
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT = 2
 """Changes when the same inputs would give other weights: every day is then trained anew."""
 
 
@@ -63,6 +63,8 @@ def train(recipe: Recipe, ds: date, *, settings: Settings, after_gap: bool = Fal
             destination=destination.absolute(),
             lock=lock.absolute(),
             token=token,
+            device=settings.device,
+            deadline_seconds=settings.deadline_seconds,
         )
         log.info("training model=%s ds=%s fingerprint=%s %s", recipe.name, ds, key[:8], _origin(ds, parent))
         _run(assignment, settings=settings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import shutil
@@ -20,6 +19,7 @@ from torchx.schedulers.api import Stream
 from torchx.specs import AppDef, AppState, Role
 
 from infra.settings import REPOSITORY
+from trainer.failure import cause
 
 log = logging.getLogger(__name__)
 
@@ -106,12 +106,12 @@ def _stream(runner: Runner, handle: str, lines: deque[str]) -> None:
 
 
 def _reason(directory: Path, lines: deque[str]) -> str:
-    """The first rank's error; without one (a rank was killed), what torchrun saw; else its last lines."""
+    """The failure that explains the others: a rank's own error or a wait that it gave up; else (a rank was
+    killed) what torchrun saw; else a lost connection; else the last lines."""
+    failure = cause(directory)
     killed = next((match.group(0) for line in reversed(lines) if (match := _SIGNALLED.search(line))), None)
-    errors = [json.loads(path.read_text()) for path in directory.glob("error-*.json")]
-    if killed is not None:
+    if killed is not None and (failure is None or failure.kind == "broken"):
         return f"a rank was killed: {killed}"
-    if errors:
-        first = min(errors, key=lambda error: float(error["time"]))
-        return f"rank {first['rank']}: {first['type']}: {first['message']}"
+    if failure is not None:
+        return f"rank {failure.rank}: {failure.type}: {failure.message}"
     return "no rank left a message; the last lines were:\n" + "\n".join(list(lines)[-10:])

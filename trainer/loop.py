@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.distributed as dist
 
+from features.batches import Batch
 from features.reader import DayReader
+from trainer.device import autocast
+from trainer.heartbeat import Phase, beat
 from trainer.metrics import ProgressiveMetrics
+from trainer.model.multi_task import Outputs
+from trainer.pipeline import build_pipeline
 from trainer.sharding import ShardedModel
 
 log = logging.getLogger(__name__)
@@ -29,25 +34,59 @@ def learn(
 
     A collective. NonFiniteLossError on every rank, before any of them changes a weight.
     """
-    metrics = ProgressiveMetrics(tasks)
-    progress = _Progress(reader, tasks=tasks)
-    agreement = _Agreement()
+    scoring = Scoring(sharded, reader, tasks=tasks)
+    pipeline = build_pipeline(sharded, scoring.forward)
+    batches = scoring.watched(reader)
     sharded.module.train()
-    for step, batch in enumerate(reader):
-        sharded.dense.zero_grad(set_to_none=True)
-        loss, (detached, logits, labels, weights) = sharded.module(batch)
-        mean_loss, report = agreement.reach(detached, step=step, wants_report=progress.is_due())
-        metrics.update(logits, labels, weights)
-        loss.backward()  # the tables are updated in here
-        sharded.dense.step()
+    for step in range(reader.num_batches):
+        _, _, labels, weights = pipeline.progress(batches)
         if cold_start and step == 0:
-            sharded.core.mix_tower.set_prior(_positive_rates(labels, weights))
-        progress.passed(step, loss=mean_loss)
-        if report:
-            progress.report(metrics.compute())
-    values = metrics.compute()
-    progress.report(values)
-    return values
+            sharded.core.set_prior(_positive_rates(labels, weights))
+        scoring.report_when_due()
+    beat(Phase.SUMMING)
+    return scoring.finish()
+
+
+class Scoring:
+    """Forward with all that is done before anything is learnt: every rank's loss is finite, the batch is scored."""
+
+    def __init__(self, sharded: ShardedModel, reader: DayReader, *, tasks: Sequence[str]) -> None:
+        self._sharded = sharded
+        self._metrics = ProgressiveMetrics(tasks, device=sharded.device)
+        self._progress = _Progress(reader, tasks=tasks)
+        self._agreement = _Agreement(sharded.device)
+        self._step = 0
+        self._report = False
+
+    def watched(self, reader: DayReader) -> Iterator[Batch]:
+        """The batches, with a heartbeat around the wait for each."""
+        beat(Phase.READING)
+        for step, batch in enumerate(reader):
+            beat(Phase.LEARNING, step)
+            yield batch
+            beat(Phase.READING, step + 1)
+
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, Outputs]:
+        """Loss and outputs; NonFiniteLossError on every rank when one of them has no finite loss."""
+        with autocast(self._sharded.device, self._sharded.compute):
+            loss, outputs = self._sharded.module(batch)
+        detached, logits, labels, weights = outputs
+        mean_loss, self._report = self._agreement.reach(detached, step=self._step, wants_report=self._progress.is_due())
+        self._metrics.update(logits, labels, weights)
+        self._progress.passed(self._step, loss=mean_loss)
+        self._step += 1
+        return loss, outputs
+
+    def report_when_due(self) -> None:
+        """A line of progress, now and then."""
+        if self._report:
+            self._progress.report(self._metrics.compute())
+
+    def finish(self) -> dict[str, dict[str, float]]:
+        """The metrics of the whole day."""
+        values = self._metrics.compute()
+        self._progress.report(values)
+        return values
 
 
 def _positive_rates(labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -60,9 +99,10 @@ def _positive_rates(labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor
 class _Agreement:
     """What ranks tell each other every step, in one small reduction: loss, trouble, time for a report."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
         self._rank, self._world_size = dist.get_rank(), dist.get_world_size()
         self._message = torch.zeros(2 + self._world_size)
+        self._device = device
 
     def reach(self, loss: torch.Tensor, *, step: int, wants_report: bool) -> tuple[float, bool]:
         """(mean loss over ranks, whether to report): the same on every rank."""
@@ -72,8 +112,9 @@ class _Agreement:
         self._message[0] = value / self._world_size if finite else 0.0
         self._message[1] = float(wants_report and self._rank == 0)
         self._message[2 + self._rank] = float(not finite)
-        dist.all_reduce(self._message)
-        mean_loss, report, *trouble = self._message.tolist()
+        message = self._message.to(self._device)
+        dist.all_reduce(message)
+        mean_loss, report, *trouble = message.tolist()
         if any(trouble):
             ranks = [rank for rank, flag in enumerate(trouble) if flag]
             raise NonFiniteLossError(

@@ -14,13 +14,13 @@ AUC_BINS = 10_000
 class ProgressiveMetrics:
     """Sums over the examples seen so far; a few vector operations per batch, one reduction per reading."""
 
-    def __init__(self, tasks: Sequence[str]) -> None:
+    def __init__(self, tasks: Sequence[str], *, device: torch.device | None = None) -> None:
         self._tasks = tuple(tasks)
-        self._sums = torch.zeros(4, len(self._tasks), dtype=torch.float64)
+        self._sums = torch.zeros(4, len(self._tasks), dtype=torch.float64, device=device)
         """Rows: examples, positives, sum of predictions, sum of cross entropy."""
-        self._histogram = torch.zeros(len(self._tasks) * 2 * AUC_BINS, dtype=torch.float64)
+        self._histogram = torch.zeros(len(self._tasks) * 2 * AUC_BINS, dtype=torch.float64, device=device)
         """[T, label, bin] flattened."""
-        self._offsets = torch.arange(len(self._tasks)) * 2 * AUC_BINS
+        self._offsets = torch.arange(len(self._tasks), device=device) * 2 * AUC_BINS
 
     @torch.no_grad()
     def update(self, logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> None:

@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 import ctypes
-import json
+import faulthandler
 import logging
 import math
+import os
 import signal
 import sys
 import time
 import warnings
 from datetime import timedelta
 from pathlib import Path
+from typing import NoReturn
 
+import torch
 import torch.distributed as dist
 
 from features.batches import Encoder
 from features.lake import Lake
 from features.reader import DayReader
 from infra.settings import torchrun_rank
-from trainer import sharding
+from trainer import failure, heartbeat, sharding
 from trainer.assignment import Assignment, read_assignment
 from trainer.checkpoint import partial_path, save_state, seal, verify
+from trainer.device import backend, rank_device, set_up
+from trainer.heartbeat import Phase, Post, beat
 from trainer.locks import check_token
 from trainer.loop import learn
+from trainer.planning import document
+from trainer.planning.inherit import read_plan
 from trainer.trained import DOCUMENT, TrainedDay, to_json
 
 log = logging.getLogger("trainer.worker")
 
-DEADLINE = timedelta(seconds=120)
-"""A rank that waits longer than this for another fails instead of hanging."""
+_COLLECTIVES_SHARE = 1.25
+"""Of the deadline: within the pass the heartbeat's comes first, and can name the rank that is waited for."""
+_GRACE_SECONDS = 1.0
+"""torchrun names the first rank that it sees end: the one that went away should be it, not one that lost it."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -39,21 +48,41 @@ def main(assignment_path: str) -> None:
     rank, world_size, local_world_size = torchrun_rank()
     die_with_parent()
     set_up_logging(rank)
+    assignment = read_assignment(path)
+    deadline = assignment.deadline_seconds
+    post = Post(directory=path.parent, rank=rank, world_size=world_size, deadline_seconds=deadline)
+    watch = heartbeat.start(post, expired=lambda phase: give_up(failure.of_deadline(phase, post), post))
     try:
+        device = rank_device(assignment.device, local_rank=rank % local_world_size)
+        set_up(device, assignment.config.compute)
         dist.init_process_group(
-            "gloo",
+            backend(device),
             init_method=f"file://{path.parent / 'store'}",
             rank=rank,
             world_size=world_size,
-            timeout=DEADLINE,
+            timeout=timedelta(seconds=_COLLECTIVES_SHARE * deadline),
         )
-        work(read_assignment(path), local_world_size=local_world_size)
+        work(assignment, device=device, local_world_size=local_world_size)
         dist.destroy_process_group()
     except Exception as error:
         log.error("%s: %s", type(error).__name__, error, exc_info=True)
-        report = {"rank": rank, "time": time.time(), "type": type(error).__name__, "message": str(error)}
-        (path.parent / f"error-{rank}.json").write_text(json.dumps(report))
-        sys.exit(1)
+        give_up(failure.of_error(error, post), post)
+    watch.stop()
+
+
+def give_up(of: failure.Failure, post: Post) -> NoReturn:
+    """Tell the launcher and end this process at once: taking the process group apart could wait for the others."""
+    of.write(post.directory)
+    log.error("gave up: %s: %s", of.type, of.message)
+    if of.type == failure.DEADLINE:
+        faulthandler.dump_traceback(all_threads=True)
+    if of.kind == "broken":
+        time.sleep(_GRACE_SECONDS)
+    if of.kind == "waited" and sys.platform == "linux":
+        # A stopped rank would not see that torchrun asks it to end.
+        os.killpg(os.getpgrp(), signal.SIGCONT)
+    logging.shutdown()
+    os._exit(1)
 
 
 def die_with_parent() -> None:
@@ -76,11 +105,12 @@ def set_up_logging(rank: int) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch(rec)?\.")
 
 
-def work(assignment: Assignment, *, local_world_size: int) -> None:
+def work(assignment: Assignment, *, device: torch.device, local_world_size: int) -> None:
     """Learn the day and seal the checkpoint. A collective of the default process group."""
     rank, world_size = dist.get_rank(), dist.get_world_size()
     started = time.monotonic()
-    tasks = tuple(task.name for task in assignment.config.tasks)
+    tasks = assignment.config.task_names
+    beat(Phase.OPENING)
     reader = DayReader(
         Lake(assignment.lake),
         assignment.examples,
@@ -90,18 +120,27 @@ def work(assignment: Assignment, *, local_world_size: int) -> None:
         world_size=world_size,
         seed=assignment.config.seed,
     )
-    sharded = sharding.build(assignment.config, local_world_size=local_world_size)
+    beat(Phase.BUILDING)
+    sharded = sharding.build(
+        assignment.config,
+        local_world_size=local_world_size,
+        parent_plan=read_plan(assignment.parent.path) if assignment.parent is not None else None,
+        device=device,
+    )
     if assignment.parent is not None:
+        beat(Phase.LOADING)
         warm_start(sharded, assignment.parent)
     log.info(
-        "learning model=%s ds=%s examples=%d batches=%d ranks=%d",
+        "learning model=%s ds=%s examples=%d batches=%d ranks=%d device=%s",
         assignment.config.name,
         assignment.ds,
         reader.num_rows,
         reader.num_batches,
         world_size,
+        device,
     )
     values = learn(sharded, reader, tasks=tasks, cold_start=assignment.parent is None)
+    beat(Phase.SAVING)
     publish(assignment, sharded, num_examples=reader.num_rows, values=values, started=started)
 
 
@@ -145,6 +184,7 @@ def publish(
             path=assignment.destination,
         )
         check_token(assignment.lock, token=assignment.token)
-        seal(partial, assignment.destination, documents={DOCUMENT: to_json(trained)})
+        documents = {DOCUMENT: to_json(trained), document.DOCUMENT: sharded.plan.to_json()}
+        seal(partial, assignment.destination, documents=documents)
         log.info("sealed %s", assignment.destination)
     dist.barrier()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dags import steps
+from infra.commands.explain import print_explanation
 from infra.commands.options import Day, RecipeName, show
+from infra.commands.plan import Output, cluster_of, how_many_tables, make_plan
 
 group = typer.Typer(help="Training of user models and of what consumes them.", no_args_is_help=True)
 
@@ -30,3 +33,69 @@ def downstream(
 ) -> None:
     """Score a downstream model on the day with and without the embeddings, then train it."""
     show(steps.retrain_downstream(name, ds))
+
+
+@group.command()
+def explain(
+    ds: Day,
+    recipe: Annotated[str | None, typer.Option("--recipe", help="The user model's recipe.")] = None,
+    downstream: Annotated[str | None, typer.Option("--downstream", help="Or a downstream model.")] = None,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Examples of the day to score.")] = 20_000,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Permutations of each feature.")] = 5,
+    seed: Annotated[int, typer.Option("--seed", help="Of the sample and the permutations.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Rank a model's features by how much NE rises when one is permuted (section 6.1.2)."""
+    if recipe is not None and downstream is None:
+        found = steps.explain(recipe, ds, rows=rows, repeats=repeats, seed=seed)
+    elif downstream is not None and recipe is None:
+        found = steps.explain_downstream(downstream, ds, rows=rows, repeats=repeats, seed=seed)
+    else:
+        raise ValueError("name one model: --recipe R or --downstream NAME")
+    if as_json:
+        show(found)
+    else:
+        print_explanation(found)
+
+
+@group.command()
+def plan(
+    recipe: RecipeName,
+    hosts: Annotated[int, typer.Option("--hosts", help="Equal hosts.")] = 1,
+    ranks_per_host: Annotated[
+        int, typer.Option("--gpus-per-host", "--ranks-per-host", help="GPUs, or CPU ranks, of a host.")
+    ] = 8,
+    device: Annotated[str, typer.Option("--device", help="cuda or cpu.")] = "cuda",
+    hbm_gb: Annotated[float | None, typer.Option("--hbm-gb", help="Memory of one GPU, 10^9 bytes; default 80.")] = None,
+    ddr_gb: Annotated[
+        float | None, typer.Option("--ddr-gb", help="Memory of one host; default 1000 (cuda), 512 (cpu).")
+    ] = None,
+    intra_host_gb: Annotated[
+        float | None, typer.Option("--intra-host-gb", help="GB/s of a rank within its host; default 240, 2.")
+    ] = None,
+    inter_host_gb: Annotated[
+        float | None, typer.Option("--inter-host-gb", help="GB/s of a rank between hosts; default 20, 1.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", help="Examples per rank and step; default: the recipe's.")
+    ] = None,
+    ids_per_feature: Annotated[
+        float | None, typer.Option("--ids-per-feature", help="Mean length of an id list; default 10.")
+    ] = None,
+    tables: Annotated[str, typer.Option("--tables", help="How many of the largest to list, or all.")] = "10",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with everything, instead of tables.")] = False,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Write a picture, PNG.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the JSON to a file.")] = None,
+) -> None:
+    """Plan the tables for a cluster, without it: memory, step cost, traffic, what does not fit."""
+    cluster = cluster_of(
+        hosts=hosts,
+        ranks_per_host=ranks_per_host,
+        device=device,
+        hbm_gb=hbm_gb,
+        ddr_gb=ddr_gb,
+        intra_host_gb=intra_host_gb,
+        inter_host_gb=inter_host_gb,
+    )
+    output = Output(as_json=as_json, plot=plot, out=out, num_tables=how_many_tables(tables))
+    make_plan(recipe, cluster, batch_size=batch_size, ids_per_feature=ids_per_feature, output=output)

@@ -10,6 +10,7 @@ import torch
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from infra.settings import Settings
+from tests.towers import tiny_user_tower
 from tests.trainer.planted import DAY, planted_recipe
 from tests.trainer.resave import resave
 from trainer import sharding
@@ -49,6 +50,8 @@ def assignment_from(trained: TrainedDay, home: Settings) -> Assignment:
         destination=trained.path,
         lock=trained.path,
         token="t",  # noqa: S106
+        device="cpu",
+        deadline_seconds=60,
     )
 
 
@@ -91,7 +94,7 @@ def test_the_user_tower_loads_without_a_process_group(
 
 def test_a_tower_of_another_shape_is_refused(pair: tuple[TrainedDay, TrainedDay]) -> None:
     with pytest.raises(DamagedCheckpointError, match="does not hold the user tower of recipe tiny"):
-        load_user_tower(planted_recipe(embedding_dim=32), pair[1])
+        load_user_tower(planted_recipe(user_tower=tiny_user_tower(dim=32)), pair[1])
 
 
 @pytest.fixture

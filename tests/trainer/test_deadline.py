@@ -1,0 +1,234 @@
+"""No rank hangs: not on uneven data, an empty shard, an error on another rank, nor one that stops."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+from deltalake import write_deltalake
+
+from features.fingerprint import fingerprint
+from features.lake import Lake
+from infra.settings import Settings
+from tests.trainer.hanging import HANGING_BATCH
+from tests.trainer.planted import DAY, commit_day, planted_examples, planted_recipe
+from tests.trainer.test_job import processes_of, ranks_of, start_training, wait_until
+from trainer.assignment import Assignment, write_assignment
+from trainer.config import TrainingConfig
+from trainer.failure import Failure, cause, of_error
+from trainer.heartbeat import Heartbeat, Phase, Post, explain_wait
+from trainer.job import train
+from trainer.launch import run_ranks
+from trainer.trained import trained_days
+
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and parent-death signals")
+
+
+def settings_of(home: Path, *, ranks: int = 2, deadline: float = 3) -> Settings:
+    return Settings(home=home, ranks=ranks, deadline_seconds=deadline, _env_file=None)
+
+
+@pytest.mark.slow
+@needs_linux
+def test_a_stopped_rank_is_named_within_the_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit_day(Lake(settings_of(tmp_path).lake), DAY, num_rows=60_000)
+    monkeypatch.setenv("USERMODEL_DEADLINE_SECONDS", "3")
+    job = start_training(tmp_path)
+    os.kill(ranks_of(tmp_path)[1], signal.SIGSTOP)
+    stopped = time.monotonic()
+    _, errors = job.communicate(timeout=60)
+    assert time.monotonic() - stopped < 15
+    assert job.returncode != 0
+    last = errors.strip().splitlines()[-1]
+    assert "rank 0: " in last
+    assert "it waited for rank 1 (last seen " in last
+    assert "its process has not run for " in last
+    assert "USERMODEL_DEADLINE_SECONDS (now 3)" in last
+    assert wait_until(lambda: not processes_of(tmp_path), seconds=10)
+    assert trained_days(settings_of(tmp_path), "tiny") == []
+
+
+@pytest.mark.slow
+def test_an_error_of_one_rank_is_reported_at_once(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, deadline=60)
+    values = [0.5] * 20_000
+    values[700] = float("nan")
+    commit_day(Lake(settings.lake), DAY, num_rows=20_000, activity=pa.array(values, pa.float32()))
+    started = time.monotonic()
+    with pytest.raises(RuntimeError, match=r"rank [01]: ValueError: .* batch \d+: column activity has the value nan"):
+        train(planted_recipe(), DAY, settings=settings)
+    assert time.monotonic() - started < 30
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", [(1,), (1, 4000, 3, 1, 990, 5)], ids=["an empty shard", "uneven row groups"])
+def test_every_example_is_learnt_once_however_uneven_the_day(tmp_path: Path, sizes: tuple[int, ...]) -> None:
+    settings = settings_of(tmp_path, deadline=60)
+    table = commit_files(Lake(settings.lake), sizes)
+    trained = train(planted_recipe(), DAY, settings=settings)
+    assert trained.num_examples == trained.metrics["click"]["examples"] == table.num_rows
+    assert trained.metrics["click"]["positives"] == sum(table.column("click").to_pylist())
+
+
+def commit_files(lake: Lake, sizes: tuple[int, ...]) -> pa.Table:
+    """The day as one file per size."""
+    table = planted_examples(sum(sizes), seed=1)
+    lake.commit("examples/planted", DAY, table.slice(0, sizes[0]), fingerprint=fingerprint(sizes))
+    start = sizes[0]
+    for size in sizes[1:]:
+        rows = table.slice(start, size).append_column("ds", pa.array([DAY.isoformat()] * size))
+        write_deltalake(lake.uri("examples/planted"), rows, mode="append")
+        start += size
+    assert len(lake.files(lake.get("examples/planted", DAY))) == len(sizes)
+    return table
+
+
+@pytest.mark.slow
+@needs_linux
+@pytest.mark.parametrize(("ranks", "hanging"), [(2, 1), (1, 0)], ids=["rank 1 of 2", "a rank alone"])
+def test_a_rank_whose_storage_hangs_is_named(tmp_path: Path, ranks: int, hanging: int) -> None:
+    settings = settings_of(tmp_path, ranks=ranks)
+    examples = commit_day(Lake(settings.lake), DAY)
+    assignment = Assignment(
+        config=TrainingConfig.of(planted_recipe()),
+        ds=DAY,
+        lake=settings.lake,
+        examples=examples,
+        parent=None,
+        fingerprint="f" * 64,
+        revision=0,
+        destination=tmp_path / "checkpoint",
+        lock=tmp_path / "lock",
+        token="token",  # noqa: S106
+        device="cpu",
+        deadline_seconds=settings.deadline_seconds,
+    )
+    write_assignment(assignment, tmp_path / "assignment.json")
+    with pytest.raises(RuntimeError) as raised:
+        run_ranks(
+            "tests.trainer.hanging:main",
+            [str(tmp_path / "assignment.json"), str(hanging)],
+            ranks=ranks,
+            directory=tmp_path,
+        )
+    message = str(raised.value)
+    assert f"rank {hanging}" in message
+    assert f"reading batch {HANGING_BATCH}" in message
+    assert "USERMODEL_DEADLINE_SECONDS (now 3)" in message
+    assert wait_until(lambda: not processes_of(tmp_path), seconds=10)
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def leave_sign(directory: Path, rank: int, phase: Phase, *, step: int = 0, seconds_ago: float, silent: float) -> None:
+    now = time.time()
+    (directory / f"heartbeat-{rank}").write_bytes(struct.pack("<diid", now - seconds_ago, phase, step, now - silent))
+
+
+@pytest.mark.parametrize(
+    ("signs", "words", "others"),
+    [
+        pytest.param(
+            [(Phase.LEARNING, 7, 20, 0), (Phase.LEARNING, 7, 19, 18)],
+            ["waited for rank 1", "learning batch 7, 19.0 s ago", "not run for 18.0 s"],
+            ["rank 2"],
+            id="stopped",
+        ),
+        pytest.param(
+            [(Phase.LEARNING, 7, 20, 0), (Phase.READING, 7, 21, 0), (Phase.LEARNING, 7, 20, 0)],
+            ["waited for rank 1", "reading batch 7, 21.0 s ago"],
+            ["rank 2", "not run"],
+            id="reads",
+        ),
+        pytest.param(
+            [(Phase.LEARNING, 7, 20, 0), (Phase.LEARNING, 7, 20, 0), (Phase.LEARNING, 6, 30, 0)],
+            ["waited for rank 2", "learning batch 6"],
+            ["rank 1"],
+            id="a step behind",
+        ),
+        pytest.param(
+            [(Phase.READING, 0, 20, 0), (Phase.LOADING, 0, 40, 0)],
+            ["waited for rank 1", "loading the checkpoint, 40.0 s ago"],
+            [],
+            id="still loads",
+        ),
+        pytest.param([(Phase.LOADING, 0, 20, 0), None], ["waited for rank 1 (it never started)"], [], id="no start"),
+        pytest.param(
+            [(Phase.LEARNING, 7, 20, 0), (Phase.LEARNING, 7, 20, 0)], ["network", "rank 1"], [], id="none behind"
+        ),
+    ],
+)
+def test_the_rank_that_is_waited_for(
+    tmp_path: Path, signs: list[tuple[Phase, int, float, float] | None], words: list[str], others: list[str]
+) -> None:
+    for rank, sign in enumerate(signs):
+        if sign is not None:
+            phase, step, seconds_ago, silent = sign
+            leave_sign(tmp_path, rank, phase, step=step, seconds_ago=seconds_ago, silent=silent)
+    told = explain_wait(Post(directory=tmp_path, rank=0, world_size=len(signs), deadline_seconds=20))
+    assert all(word in told for word in words), told
+    assert not any(word in told for word in others), told
+
+
+def test_the_cause_is_told_before_its_consequences(tmp_path: Path) -> None:
+    assert cause(tmp_path) is None
+    for rank, (when, kind) in enumerate([(1, "broken"), (2, "waited"), (4, "own"), (3, "own")]):
+        Failure(rank=rank, time=when, kind=kind, type="T", message="m").write(tmp_path)  # type: ignore[arg-type]
+    found = cause(tmp_path)
+    assert found is not None
+    assert found.rank == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        pytest.param(ValueError("column age timed out"), "own", id="own"),
+        pytest.param(RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "own", id="own runtime"),
+        pytest.param(
+            RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:538] Connection closed by peer"),
+            "broken",
+            id="gloo closed",
+        ),
+        pytest.param(
+            RuntimeError("[../third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 5000ms"),
+            "waited",
+            id="gloo timeout",
+        ),
+        pytest.param(torch.distributed.DistNetworkError("Connection reset"), "broken", id="network"),
+        pytest.param(torch.distributed.DistStoreError("wait timeout after 5000ms"), "waited", id="store"),
+    ],
+)
+def test_errors_of_collectives_are_told_from_own_ones(tmp_path: Path, error: Exception, kind: str) -> None:
+    leave_sign(tmp_path, 0, Phase.SAVING, seconds_ago=6, silent=0)
+    leave_sign(tmp_path, 1, Phase.LEARNING, step=3, seconds_ago=6, silent=0)
+    found = of_error(error, Post(directory=tmp_path, rank=0, world_size=2, deadline_seconds=20))
+    assert found.kind == kind
+    assert ("it waited for rank 1 (last seen learning batch 3" in found.message) == (kind != "own")
+    assert str(error) in found.message
+
+
+def test_a_beat_costs_microseconds_and_no_room(tmp_path: Path) -> None:
+    post = Post(directory=tmp_path, rank=0, world_size=1, deadline_seconds=60)
+    heartbeat = Heartbeat(post, expired=lambda phase: None)
+    started = time.perf_counter()
+    for step in range(10_000):
+        heartbeat.beat(Phase.LEARNING, step)
+    assert (time.perf_counter() - started) / 10_000 < 100e-6
+    heartbeat.stop()
+    assert (tmp_path / "heartbeat-0").stat().st_size == 24
+
+
+@pytest.mark.parametrize(("phase", "expires"), [(Phase.READING, True), (Phase.SAVING, False)])
+def test_the_deadline_is_of_the_pass_alone(tmp_path: Path, phase: Phase, expires: bool) -> None:
+    post = Post(directory=tmp_path, rank=0, world_size=1, deadline_seconds=0.2)
+    expired: list[Phase] = []
+    heartbeat = Heartbeat(post, expired=expired.append)
+    heartbeat.beat(phase)
+    assert wait_until(lambda: bool(expired), seconds=0.6) == expires
+    heartbeat.stop()

@@ -1,0 +1,154 @@
+"""`usermodel trainer explain --downstream`: where the user embeddings rank among a consumer's features.
+
+Section 6.1.2 and the column FI of Table 1: each of the K user embeddings is ranked among the model's own
+features, and all of them together in place of the single ones.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import date
+
+import torch
+
+from features.batches import Encoder
+from features.lake import Lake, Partition
+from features.schema import SIDES, USER_ID, Schema
+from infra.settings import Settings
+from trainer.downstream.arms import Inputs, Pair, own_features, small_tables
+from trainer.downstream.checkpoint import Checkpoints
+from trainer.downstream.day import DownstreamDay
+from trainer.downstream.joined import JoinedBatch, JoiningEncoder, newest_embeddings, usable
+from trainer.explain import Explanation, check_repeats, features_of
+from trainer.importance import Feature, measure
+from trainer.recipe import DownstreamRecipe, Recipe
+from trainer.sample import chunks_of, permute_dense, permute_sparse, sample_rows
+
+log = logging.getLogger(__name__)
+
+TOGETHER = "user_embeddings"
+"""All K at once, with the flag that says whether a user has any."""
+
+
+def explain_downstream(
+    downstream: DownstreamRecipe,
+    upstream: Recipe,
+    ds: date,
+    *,
+    settings: Settings,
+    promoted: Sequence[Partition],
+    rows: int,
+    repeats: int,
+    seed: int = 0,
+) -> Explanation:
+    """As `trainer.explain.explain`, of the arm with embeddings, which are joined as of the day before `ds`.
+
+    ValueError: the model is trained on no day before; NoEmbeddingsError: nothing to join.
+    """
+    started = time.monotonic()
+    check_repeats(repeats)
+    lake = Lake(settings.lake)
+    examples = lake.get(f"examples/{upstream.source.name}", ds)
+    embeddings = usable(promoted, ds, table=f"user_embeddings/{upstream.name}", lookback_days=downstream.lookback_days)
+    schema = small_tables(upstream.source.schema)
+    checkpoints = Checkpoints(settings, downstream.name)
+    parent = _model_before(checkpoints, downstream.name, ds)
+    pair = Pair(downstream, schema, upstream.user_tower)
+    pair.load(checkpoints.load(parent))
+    own = own_features(downstream, schema)
+    columns = [USER_ID, *Encoder(schema, tasks=(downstream.task,), features=own).columns]
+    sample = sample_rows(lake, examples, columns=columns, num_rows=rows, seed=seed)
+    joined = newest_embeddings(
+        lake,
+        embeddings,
+        ds=ds,
+        day_starts_at=upstream.source.day_starts_at,
+        users=sample.column(USER_ID).to_numpy(),
+        num_embeddings=upstream.user_tower.num_embeddings,
+        dim=upstream.user_tower.dim,
+    )
+    encoder = JoiningEncoder(schema, task=downstream.task, features=own, embeddings=joined)
+    log.info("explaining model=%s of ds=%s on ds=%s examples=%d", parent.model, parent.ds, ds, sample.num_rows)
+    batches = [encoder.encode(chunk) for chunk in chunks_of(sample)]
+    subject = Consumer(pair, _own(schema, own), task=downstream.task, batches=batches)
+    rankings = measure(subject, repeats=repeats, seed=seed)
+    return Explanation(
+        model=downstream.name,
+        ds=ds,
+        scored_ds=parent.ds,
+        scored_fingerprint=parent.fingerprint,
+        num_rows=sample.num_rows,
+        repeats=repeats,
+        seed=seed,
+        rankings=rankings,
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def _model_before(checkpoints: Checkpoints, name: str, ds: date) -> DownstreamDay:
+    parent = checkpoints.before(ds)
+    if parent is None:
+        raise ValueError(
+            f"downstream model {name} is trained on no day before {ds}; importance is measured on a day that the "
+            "model has not learnt. Train a day before it first, or explain a later day"
+        )
+    return parent
+
+
+def _own(schema: Schema, names: frozenset[str]) -> list[Feature]:
+    return [feature for side in SIDES for feature in features_of(schema, side) if feature.name in names]
+
+
+class Consumer:
+    """A `Subject`: the arm with embeddings, and its sample."""
+
+    def __init__(self, pair: Pair, own: Sequence[Feature], *, task: str, batches: Sequence[JoinedBatch]) -> None:
+        self.tasks = (task,)
+        self.labels = torch.cat([batch.labels for batch in batches])
+        self._arm = pair.arms["sum"]
+        self._inputs = [pair.inputs(batch) for batch in batches]
+        self._dense = [
+            feature.name for feature in own if feature.kind == "dense"
+        ]  # user side first, as `inputs` has it
+        self._users = torch.cat([inputs.users for inputs in self._inputs])  # [N, K, D]
+        self._has_embedding = torch.cat([inputs.has_embedding for inputs in self._inputs])  # [N]
+        single = [
+            Feature(name=f"user_embedding_{k}", side="user", kind="embedding") for k in range(self._users.shape[1])
+        ]
+        together = Feature(
+            name=TOGETHER, side="user", kind="embedding", members=tuple(feature.name for feature in single)
+        )
+        self.features = [*own, *single, together]
+
+    @torch.no_grad()  # not inference_mode: the lookup kernel is registered for autograd alone
+    def logits(self, feature: Feature | None, order: torch.Tensor) -> torch.Tensor:
+        """[N, 1]."""
+        inputs = self._inputs if feature is None else self._permuted(feature, order)
+        return torch.cat([self._arm.predict(chunk) for chunk in inputs]).unsqueeze(1)
+
+    def _permuted(self, feature: Feature, order: torch.Tensor) -> list[Inputs]:
+        if feature.kind == "embedding":
+            return self._permuted_embeddings(feature, order)
+        if feature.kind == "sparse":
+            sparse = permute_sparse([inputs.sparse for inputs in self._inputs], feature.name, order)
+            return [replace(inputs, sparse=of) for inputs, of in zip(self._inputs, sparse, strict=True)]
+        dense = permute_dense([inputs.dense for inputs in self._inputs], self._dense.index(feature.name), order)
+        return [replace(inputs, dense=of) for inputs, of in zip(self._inputs, dense, strict=True)]
+
+    def _permuted_embeddings(self, feature: Feature, order: torch.Tensor) -> list[Inputs]:
+        """One embedding goes round among the examples that have one, so that the flag stays true; all of them
+        together, with the flag, among all examples."""
+        users, has_embedding = self._users, self._has_embedding
+        if feature.members:
+            users, has_embedding = users[order], has_embedding[order]
+        else:
+            k = int(feature.name.rpartition("_")[2])
+            known = has_embedding > 0
+            users = users.clone()
+            users[known, k] = self._users[order[known[order]], k]
+        sizes = [len(inputs.users) for inputs in self._inputs]
+        parts = zip(self._inputs, torch.split(users, sizes), torch.split(has_embedding, sizes), strict=True)
+        return [replace(inputs, users=of, has_embedding=flag) for inputs, of, flag in parts]

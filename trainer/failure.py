@@ -1,0 +1,95 @@
+"""What a rank leaves behind when it fails, and which of the ranks' failures is the cause of the others.
+
+Light to import: the launcher reads what the ranks wrote.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from trainer.heartbeat import Phase, Post, explain_wait, read_sign
+
+Kind = Literal["own", "waited", "broken"]
+"""An error of the rank's own; another rank kept it waiting past the deadline; another rank went away."""
+DEADLINE = "DeadlineError"
+"""The type of a failure that no exception stands for."""
+_COLLECTIVE = re.compile(r"\bgloo\b|ProcessGroup|NCCL|Connection (closed|reset) by peer|Broken pipe")
+_TIMEOUT = re.compile(r"tim(ed )?(out|eout)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """`error-<rank>.json`."""
+
+    rank: int
+    time: float
+    """Seconds since 1970."""
+    kind: Kind
+    type: str
+    message: str
+
+    def write(self, directory: Path) -> None:
+        """Leave it in the job's directory, whole or not at all; the first of a rank stays."""
+        path = directory / f"error-{self.rank}.json"
+        if not path.exists():
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps(asdict(self)))
+            partial.rename(path)
+
+
+def of_error(error: Exception, post: Post) -> Failure:
+    """The failure that `error` is; one of a collective names the ranks that it waited for."""
+    kind, message = _kind(error), str(error)
+    if kind != "own":
+        what = "waited too long" if kind == "waited" else "lost another rank"
+        original = next((line for line in message.splitlines() if line.strip()), type(error).__name__)
+        message = f"{_where(post)} {what}: {_with_remedy(_wait(post), post)} [{original}]"
+    return Failure(rank=post.rank, time=time.time(), kind=kind, type=type(error).__name__, message=message)
+
+
+def of_deadline(phase: Phase, post: Post) -> Failure:
+    """The failure of a rank at which `phase` outlasted the deadline."""
+    kind: Kind = "own" if phase in (Phase.OPENING, Phase.READING) or post.world_size == 1 else "waited"
+    clause = _wait(post) if kind == "waited" else "its own work hangs; its log shows every thread's stack"
+    message = f"{_where(post)} exceeded the deadline: {_with_remedy(clause, post)}"
+    return Failure(rank=post.rank, time=time.time(), kind=kind, type=DEADLINE, message=message)
+
+
+def cause(directory: Path) -> Failure | None:
+    """Of the failures in the directory the one that explains the others: a rank's own error, then a wait, then
+    a lost connection; the earliest of its kind."""
+    found = [Failure(**json.loads(path.read_text())) for path in directory.glob("error-*.json")]
+    order: tuple[Kind, ...] = ("own", "waited", "broken")
+    return min(found, key=lambda failure: (order.index(failure.kind), failure.time), default=None)
+
+
+def _kind(error: Exception) -> Kind:
+    if not isinstance(error, RuntimeError):
+        return "own"
+    from torch.distributed import DistError
+
+    message = str(error)
+    if not isinstance(error, DistError) and not _COLLECTIVE.search(message):
+        return "own"
+    return "waited" if _TIMEOUT.search(message) else "broken"
+
+
+def _wait(post: Post) -> str:
+    return explain_wait(post) if post.world_size > 1 else "there is no other rank"
+
+
+def _where(post: Post) -> str:
+    sign = read_sign(post, post.rank)
+    return "starting," if sign is None else f"{sign.phase.describe(sign.step)},"
+
+
+def _with_remedy(clause: str, post: Post) -> str:
+    return (
+        f"{clause}. See that rank's host and log; if it was only slow, raise USERMODEL_DEADLINE_SECONDS "
+        f"(now {post.deadline_seconds:g}) and run again"
+    )
