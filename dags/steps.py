@@ -44,6 +44,14 @@ def train(recipe: str, ds: str, *, after_gap: bool = False) -> Any:
     return plain(train(config, day, settings=settings, after_gap=after_gap))
 
 
+def profile(recipe: str, ds: str, *, steps: int) -> Any:
+    """Where the time of a training step goes; nothing is published."""
+    config, day, settings = _resolve(recipe, ds)
+    from trainer.job import profile
+
+    return plain(profile(config, day, settings=settings, steps=steps))
+
+
 def publish(recipe: str, ds: str) -> Any:
     """The trained user tower becomes a sealed, registered version, alias `candidate`."""
     config, day, settings = _resolve(recipe, ds)

@@ -18,6 +18,7 @@ from trainer.checkpoint import remove_partial
 from trainer.config import TrainingConfig
 from trainer.launch import run_ranks
 from trainer.locks import exclusive
+from trainer.profile import Profile, read_profile
 from trainer.recipe import Recipe
 from trainer.trained import TrainedDay, checkpoint_path, find_trained, read_trained, trained_days
 
@@ -75,6 +76,33 @@ def train(recipe: Recipe, ds: date, *, settings: Settings, after_gap: bool = Fal
     return trained
 
 
+def profile(recipe: Recipe, ds: date, *, settings: Settings, steps: int) -> Profile:
+    """Take `steps` steps of the day under a profiler, from the weights of the newest day before; publish nothing.
+
+    ValueError: no examples of the day, or too few of them. RuntimeError: the job failed.
+    """
+    if steps < 1:
+        raise ValueError(f"{steps} steps; profile at least one")
+    examples = Lake(settings.lake).get(f"examples/{recipe.source.name}", ds)
+    token = uuid.uuid4().hex[:12]
+    assignment = Assignment(
+        config=TrainingConfig.of(recipe),
+        ds=ds,
+        lake=settings.lake,
+        examples=examples,
+        parent=find_parent(settings, recipe.name, ds, after_gap=True),
+        fingerprint="",
+        revision=0,
+        destination=checkpoint_path(settings, recipe.name, ds, "profile").absolute(),
+        lock=settings.checkpoints / recipe.name / f"profile-{token}.lock",
+        token=token,
+        device=settings.device,
+        deadline_seconds=settings.deadline_seconds,
+        profile_steps=steps,
+    )
+    return read_profile(_run(assignment, settings=settings))
+
+
 def day_fingerprint(config: TrainingConfig, examples: Partition, parent: TrainedDay | None) -> str:
     """Of everything that decides the day's weights."""
     return fingerprint(
@@ -110,7 +138,8 @@ def _origin(ds: date, parent: TrainedDay | None) -> str:
     return f"warm start from {parent.ds} fingerprint={parent.fingerprint[:8]}"
 
 
-def _run(assignment: Assignment, *, settings: Settings) -> None:
+def _run(assignment: Assignment, *, settings: Settings) -> Path:
+    """Run the job; its directory."""
     name = f"{assignment.config.name}-ds={assignment.ds}-{assignment.token}"
     directory: Path = (settings.logs / "training" / name).absolute()
     directory.mkdir(parents=True)
@@ -119,6 +148,7 @@ def _run(assignment: Assignment, *, settings: Settings) -> None:
     started = time.monotonic()
     run_ranks("trainer.worker:main", [str(directory / "assignment.json")], ranks=settings.ranks, directory=directory)
     log.info("job done model=%s ds=%s in %.1f s", assignment.config.name, assignment.ds, time.monotonic() - started)
+    return directory
 
 
 def _log_result(trained: TrainedDay) -> None:

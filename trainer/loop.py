@@ -16,7 +16,9 @@ from trainer.heartbeat import Phase, beat
 from trainer.metrics import ProgressiveMetrics
 from trainer.model.multi_task import Outputs
 from trainer.pipeline import build_pipeline
+from trainer.profiling import StepProfiler
 from trainer.sharding import ShardedModel
+from trainer.spans import span
 
 log = logging.getLogger(__name__)
 
@@ -28,21 +30,30 @@ class NonFiniteLossError(FloatingPointError):
 
 
 def learn(
-    sharded: ShardedModel, reader: DayReader, *, tasks: Sequence[str], cold_start: bool
+    sharded: ShardedModel,
+    reader: DayReader,
+    *,
+    tasks: Sequence[str],
+    cold_start: bool,
+    profiler: StepProfiler | None = None,
 ) -> dict[str, dict[str, float]]:
     """Learn the day; the metrics are of predictions made before each batch was learnt (section 6.1.2).
 
-    A collective. NonFiniteLossError on every rank, before any of them changes a weight.
+    profiler: of the first steps, after which the pass ends. A collective.
+    NonFiniteLossError on every rank, before any of them changes a weight.
     """
     scoring = Scoring(sharded, reader, tasks=tasks)
     pipeline = build_pipeline(sharded, scoring.forward)
     batches = scoring.watched(reader)
     sharded.module.train()
-    for step in range(reader.num_batches):
+    num_steps = reader.num_batches if profiler is None else min(reader.num_batches, profiler.num_steps)
+    for step in range(num_steps):
         _, _, labels, weights = pipeline.progress(batches)
         if cold_start and step == 0:
             sharded.core.set_prior(_positive_rates(labels, weights))
         scoring.report_when_due()
+        if profiler is not None:
+            profiler.step()
     beat(Phase.SUMMING)
     return scoring.finish()
 
@@ -60,19 +71,24 @@ class Scoring:
 
     def watched(self, reader: DayReader) -> Iterator[Batch]:
         """The batches, with a heartbeat around the wait for each."""
-        beat(Phase.READING)
-        for step, batch in enumerate(reader):
+        batches = iter(reader)
+        for step in range(reader.num_batches):
+            beat(Phase.READING, step)
+            with span("read"):
+                batch = next(batches)
             beat(Phase.LEARNING, step)
             yield batch
-            beat(Phase.READING, step + 1)
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, Outputs]:
         """Loss and outputs; NonFiniteLossError on every rank when one of them has no finite loss."""
-        with autocast(self._sharded.device, self._sharded.compute):
+        with span("forward"), autocast(self._sharded.device, self._sharded.compute):
             loss, outputs = self._sharded.module(batch)
         detached, logits, labels, weights = outputs
-        mean_loss, self._report = self._agreement.reach(detached, step=self._step, wants_report=self._progress.is_due())
-        self._metrics.update(logits, labels, weights)
+        with span("agree"):
+            wants_report = self._progress.is_due()
+            mean_loss, self._report = self._agreement.reach(detached, step=self._step, wants_report=wants_report)
+        with span("score"):
+            self._metrics.update(logits, labels, weights)
         self._progress.passed(self._step, loss=mean_loss)
         self._step += 1
         return loss, outputs

@@ -11,6 +11,7 @@ from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 from features.batches import Batch
 from trainer.model.multi_task import Outputs
 from trainer.sharding import ShardedModel
+from trainer.spans import span
 
 Forward = Callable[[Batch], tuple[torch.Tensor, Outputs]]
 
@@ -35,8 +36,10 @@ class Steps:
         batch = next(batches)
         self._sharded.dense.zero_grad(set_to_none=True)
         loss, outputs = self._forward(batch)
-        torch.autograd.backward(loss)  # the tables are updated in here
-        self._sharded.dense.step()
+        with span("backward"):
+            torch.autograd.backward(loss)  # the tables are updated in here
+        with span("optimize"):
+            self._sharded.dense.step()
         return outputs
 
 

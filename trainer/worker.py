@@ -31,6 +31,8 @@ from trainer.locks import check_token
 from trainer.loop import learn
 from trainer.planning import document
 from trainer.planning.inherit import read_plan
+from trainer.profile import write_profile
+from trainer.profiling import StepProfiler
 from trainer.trained import DOCUMENT, TrainedDay, to_json
 
 log = logging.getLogger("trainer.worker")
@@ -62,7 +64,7 @@ def main(assignment_path: str) -> None:
             world_size=world_size,
             timeout=timedelta(seconds=_COLLECTIVES_SHARE * deadline),
         )
-        work(assignment, device=device, local_world_size=local_world_size)
+        work(assignment, device=device, local_world_size=local_world_size, directory=path.parent)
         dist.destroy_process_group()
     except Exception as error:
         log.error("%s: %s", type(error).__name__, error, exc_info=True)
@@ -105,8 +107,9 @@ def set_up_logging(rank: int) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch(rec)?\.")
 
 
-def work(assignment: Assignment, *, device: torch.device, local_world_size: int) -> None:
-    """Learn the day and seal the checkpoint. A collective of the default process group."""
+def work(assignment: Assignment, *, device: torch.device, local_world_size: int, directory: Path) -> None:
+    """Learn the day and seal the checkpoint, or profile the first steps of it. A collective of the default process
+    group. directory: the job's."""
     rank, world_size = dist.get_rank(), dist.get_world_size()
     started = time.monotonic()
     tasks = assignment.config.task_names
@@ -139,6 +142,9 @@ def work(assignment: Assignment, *, device: torch.device, local_world_size: int)
         world_size,
         device,
     )
+    if assignment.profile_steps:
+        profile(assignment, sharded, reader, directory=directory)
+        return
     values = learn(sharded, reader, tasks=tasks, cold_start=assignment.parent is None)
     beat(Phase.SAVING)
     publish(assignment, sharded, num_examples=reader.num_rows, values=values, started=started)
@@ -151,6 +157,25 @@ def warm_start(sharded: sharding.ShardedModel, parent: TrainedDay) -> None:
     sharded.load(parent.path)
     if dist.get_rank() == 0:
         log.info("warm start from ds=%s fingerprint=%s", parent.ds, parent.fingerprint[:8])
+
+
+def profile(assignment: Assignment, sharded: sharding.ShardedModel, reader: DayReader, *, directory: Path) -> None:
+    """Rank 0's profile, to the job's directory."""
+    rank, config = dist.get_rank(), assignment.config
+    with StepProfiler(assignment.profile_steps, device=sharded.device) as profiler:
+        cold_start = assignment.parent is None
+        learn(sharded, reader, tasks=config.task_names, cold_start=cold_start, profiler=profiler)
+    if rank == 0:
+        found = profiler.result(
+            directory,
+            model=config.name,
+            ds=str(assignment.ds),
+            ranks=dist.get_world_size(),
+            device=str(sharded.device),
+            batch_size=config.batch_size,
+        )
+        write_profile(found, directory)
+    dist.barrier()
 
 
 def publish(

@@ -11,6 +11,7 @@ from dags import steps
 from infra.commands.explain import print_explanation
 from infra.commands.options import Day, RecipeName, show
 from infra.commands.plan import Output, cluster_of, how_many_tables, make_plan
+from infra.commands.profile import print_profile
 
 group = typer.Typer(help="Training of user models and of what consumes them.", no_args_is_help=True)
 
@@ -22,9 +23,16 @@ def train(
     after_gap: Annotated[
         bool, typer.Option("--after-gap", help="Continue from the newest earlier day when the day before is missing.")
     ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Only show where a step's time goes, and write a trace; publish nothing.")
+    ] = False,
+    profile_steps: Annotated[int, typer.Option("--profile-steps", min=1, help="Steps to profile.")] = 50,
 ) -> None:
     """Train the user model one day further."""
-    show(steps.train(recipe, ds, after_gap=after_gap))
+    if profile:
+        print_profile(steps.profile(recipe, ds, steps=profile_steps))
+    else:
+        show(steps.train(recipe, ds, after_gap=after_gap))
 
 
 @group.command()

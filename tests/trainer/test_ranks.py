@@ -1,0 +1,53 @@
+"""The same global batches at any number of ranks, by any placement and pipeline, give the same weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.trainer.test_checkpoint import tensors
+from trainer.launch import run_ranks
+
+RUNS = {
+    "1-rank": (1, "planned", "by_hand"),
+    "2-ranks": (2, "planned", "by_hand"),
+    "2-ranks-again": (2, "planned", "by_hand"),
+    "2-ranks-overlapped": (2, "planned", "overlapped"),
+    "4-ranks": (4, "planned", "by_hand"),
+    "4-ranks-row-wise": (4, "row_wise", "by_hand"),
+}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, torch.Tensor]]:
+    """Every tensor of each run's checkpoint, optimizer included."""
+    found = {}
+    for name, (ranks, placement, steps) in RUNS.items():
+        directory = tmp_path_factory.mktemp(name)
+        arguments = [str(directory / "checkpoint"), placement, steps]
+        run_ranks("tests.trainer.global_batches:main", arguments, ranks=ranks, directory=directory)
+        found[name] = tensors(directory / "checkpoint", directory / "all.pt")
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["2-ranks-again", "2-ranks-overlapped"])
+def test_the_same_ranks_give_the_same_bits(weights: dict[str, dict[str, torch.Tensor]], name: str) -> None:
+    expected, found = weights["2-ranks"], weights[name]
+    assert expected.keys() == found.keys()
+    assert [key for key in expected if not torch.equal(expected[key], found[key])] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["2-ranks", "4-ranks", "4-ranks-row-wise"])
+def test_other_ranks_give_the_same_weights(weights: dict[str, dict[str, torch.Tensor]], name: str) -> None:
+    expected, found = weights["1-rank"], weights[name]
+    assert expected.keys() == found.keys()
+    for key, tensor in expected.items():
+        torch.testing.assert_close(found[key], tensor, rtol=1e-4, atol=1e-5, msg=f"{name}: {key}")
+
+
+@pytest.mark.slow
+def test_they_have_learnt(weights: dict[str, dict[str, torch.Tensor]]) -> None:
+    moved = [key for key in weights["1-rank"] if "momentum" in key and weights["1-rank"][key].any()]
+    assert len(moved) == 5, "one per table: Adagrad's sums are zero until a table learns"
