@@ -9,6 +9,7 @@ import torch
 
 from features.examples import build_examples
 from features.lake import Lake
+from features.schema import PACKED_FROM
 from features.sources.synthetic import SyntheticWorld
 from infra.settings import Settings
 from snapshots.export import load_snapshot
@@ -27,10 +28,11 @@ DAYS = (date(2026, 1, 1), date(2026, 1, 2))
 
 
 @pytest.mark.slow
-def test_two_days_from_log_to_champion(settings: Settings) -> None:
+@pytest.mark.parametrize("num_sparse", [4, PACKED_FROM], ids=["columns", "packed"])
+def test_two_days_from_log_to_champion(settings: Settings, num_sparse: int) -> None:
     recipe = Recipe(
         name="small",
-        source=SyntheticWorld(name="small", num_users=500, num_items=200, events_per_day=4_000),
+        source=SyntheticWorld(name="small", num_users=500, num_items=200, events_per_day=4_000, num_sparse=num_sparse),
         tasks=(Task(name="click"), Task(name="conversion")),
         schedule=Schedule(start=DAYS[0]),
         user_tower=tiny_user_tower(dim=8),
