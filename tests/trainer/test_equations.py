@@ -24,7 +24,7 @@ from trainer.model.mix_tower import MixTower
 from trainer.model.mlp import Mlp
 from trainer.model.mlp_mixer import MlpMixer
 from trainer.model.pairwise_dots import PairwiseDots
-from trainer.model.user_tower import UserTower
+from trainer.model.user_tower import LARGEST, UserTower, bounded
 
 Array = npt.NDArray[np.float64]
 B, N, D, DENSE = 5, 7, 4, 2
@@ -237,8 +237,16 @@ def test_the_pyramid_stacks_equation_1() -> None:
         x = np.concatenate([x_sparse, x_dense], axis=1)
         for level in tower.levels:
             x = np_level(level, x, x_dense)
-        expected.append(linear(tower.output, flat(x)).reshape(2, D))
+        last = linear(tower.output, flat(x)).reshape(2, D)
+        expected.append(last / np.sqrt(1 + (last**2).mean(axis=1, keepdims=True) / LARGEST**2))
     np.testing.assert_allclose(tower.compress(sparse, dense).detach().numpy(), expected, rtol=1e-9)
+
+
+def test_short_embeddings_stay_and_long_ones_are_bounded() -> None:
+    direction = torch.tensor(np.random.default_rng(2).normal(size=(1, D)))
+    direction /= direction.square().mean().sqrt()
+    torch.testing.assert_close(bounded(0.01 * direction), 0.01 * direction, rtol=1e-4, atol=0.0)
+    torch.testing.assert_close(bounded(1e6 * direction), LARGEST * direction)
 
 
 def test_the_mix_tower_sees_users_through_their_embeddings_alone() -> None:

@@ -12,8 +12,12 @@ from trainer.model.embeddings import DenseEmbeddings, SparseEmbeddings
 from trainer.model.interaction import InteractionModule
 
 
+LARGEST = 2.0
+"""Root mean square that no embedding exceeds."""
+
+
 class UserTower(nn.Module):
-    """N_0 initial embeddings, a pyramid of interaction modules (Eq. 1), and a linear layer to the K outputs.
+    """N_0 initial embeddings, a pyramid of interaction modules (Eq. 1), and a linear layer to the K outputs, whose length is bounded.
 
     device: where the tables are built; `meta` when they are sharded or loaded afterwards.
     """
@@ -44,5 +48,15 @@ class UserTower(nn.Module):
         x = torch.cat([sparse, dense], dim=1)  # X_0
         for level in self.levels:
             x = level(x, dense)
-        embeddings: torch.Tensor = self.output(x.flatten(1))
-        return embeddings.view(-1, self.num_embeddings, self.dim)
+        embeddings = self.output(x.flatten(1)).view(-1, self.num_embeddings, self.dim)
+        return bounded(embeddings)
+
+
+def bounded(x: torch.Tensor) -> torch.Tensor:
+    """x / sqrt(1 + mean(x^2) / LARGEST^2) over D: short vectors stay as they are, none is longer than LARGEST sqrt(D).
+
+    The mix tower normalises what it sees, so that nothing else holds the length: it grew by half every day.
+    """
+    scale = torch.rsqrt(1 + x.square().mean(dim=-1, keepdim=True) / LARGEST**2)
+    bound: torch.Tensor = x * scale
+    return bound
