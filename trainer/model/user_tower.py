@@ -11,13 +11,12 @@ from trainer import towers
 from trainer.model.embeddings import DenseEmbeddings, SparseEmbeddings
 from trainer.model.interaction import InteractionModule
 
-
 LARGEST = 2.0
 """Root mean square that no embedding exceeds."""
 
 
 class UserTower(nn.Module):
-    """N_0 initial embeddings, a pyramid of interaction modules (Eq. 1), and a linear layer to the K outputs, whose length is bounded.
+    """N_0 initial embeddings, a pyramid of interaction modules (Eq. 1), a linear layer to K outputs of bounded length.
 
     device: where the tables are built; `meta` when they are sharded or loaded afterwards.
     """
