@@ -10,6 +10,7 @@ from features.batches import Encoder
 from features.lake import Lake
 from features.reader import DayReader
 from infra.settings import Settings
+from tests.trainer.agreement import assert_agree
 from tests.trainer.planted import DAY, SCHEMA, commit_day, planted_recipe
 from tests.trainer.test_checkpoint import tensors
 from trainer import sharding
@@ -58,7 +59,7 @@ def test_two_sharded_ranks_learn_what_an_unsharded_model_learns(
             model.set_prior(labels.mean(dim=0))
     trained = tensors(pair[0].path, tmp_path / "a.pt")
     for name, tensor in model.state_dict().items():
-        torch.testing.assert_close(tensor, trained[f"/model/{name}"], rtol=1e-4, atol=1e-4, msg=name)
+        assert_agree(trained[f"/model/{name}"], tensor, name=name)
 
 
 def build_reader(tmp_path: Path) -> DayReader:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.trainer.agreement import assert_agree
 from tests.trainer.test_checkpoint import tensors
 from trainer.launch import run_ranks
 
@@ -44,7 +45,7 @@ def test_other_ranks_give_the_same_weights(weights: dict[str, dict[str, torch.Te
     expected, found = weights["1-rank"], weights[name]
     assert expected.keys() == found.keys()
     for key, tensor in expected.items():
-        torch.testing.assert_close(found[key], tensor, rtol=1e-4, atol=1e-5, msg=f"{name}: {key}")
+        assert_agree(found[key], tensor, name=f"{name}: {key}")
 
 
 @pytest.mark.slow
