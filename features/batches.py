@@ -149,7 +149,7 @@ class Encoder:
                 raise ValueError(
                     f"column {feature.name} has the id {taken.min()}; ids are not negative: quarantine such rows"
                 )
-            hash_ids(taken, [taken.size], [self._rows[feature.table]])
+            hash_ids(taken, self._rows[feature.table])
             offsets[index, : order.size + 1] = starts
             offsets[index, order.size + 1 :] = taken.size  # padding has empty lists
             ids.append(taken)

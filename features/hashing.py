@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
@@ -11,19 +9,13 @@ _CHUNK = 16_384
 """Ids hashed at a time: ten passes over them stay within a core's second cache."""
 
 
-def hash_ids(ids: npt.NDArray[np.int64], sizes: Sequence[int], num_rows: Sequence[int]) -> None:
-    """Replace ids by table rows, in place: the splitmix64 finaliser, modulo the table's rows.
-
-    `ids` holds segments of `sizes` ids; segment i belongs to a table of `num_rows[i]` rows.
-    """
+def hash_ids(ids: npt.NDArray[np.int64], num_rows: int) -> None:
+    """Replace ids by the rows of a table of `num_rows`, in place: the splitmix64 finaliser, modulo the rows."""
     hashes = ids.view(np.uint64)
-    scratch = np.empty(min(_CHUNK, max(sizes, default=0)), dtype=np.uint64)
-    start = 0
-    for size, rows in zip(sizes, num_rows, strict=True):
-        for begin in range(start, start + size, _CHUNK):
-            chunk = hashes[begin : min(begin + _CHUNK, start + size)]
-            _hash(chunk, np.uint64(rows), scratch[: chunk.size])
-        start += size
+    scratch = np.empty(min(_CHUNK, ids.size), dtype=np.uint64)
+    for begin in range(0, ids.size, _CHUNK):
+        chunk = hashes[begin : begin + _CHUNK]
+        _hash(chunk, np.uint64(num_rows), scratch[: chunk.size])
 
 
 def _hash(h: npt.NDArray[np.uint64], rows: np.uint64, scratch: npt.NDArray[np.uint64]) -> None:

@@ -179,6 +179,11 @@ class Lake:
         return sorted(delta.file_uris(file_pruning_predicate=[(DS, "=", partition.ds.isoformat())]))
 
 
+def fragments_of(dataset: pads.Dataset) -> list[pads.Fragment]:
+    """The dataset's files in the order of their paths: the same on every rank and every time."""
+    return sorted(dataset.get_fragments(), key=lambda fragment: str(fragment.path))
+
+
 def _application(table: str, ds: date) -> str:
     return f"{table}/ds={ds}"
 

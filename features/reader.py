@@ -15,7 +15,7 @@ import torch
 from features.batches import Batch, Encoder
 from features.columns import Ids
 from features.fingerprint import fingerprint
-from features.lake import Lake, Partition
+from features.lake import Lake, Partition, fragments_of
 
 WINDOW_ROWS = 65_536
 """Rows are shuffled within windows of about this many,"""
@@ -209,9 +209,8 @@ class _Windows:
 
 def _pieces(lake: Lake, partition: Partition) -> list[_Piece]:
     """Every row group of the partition, files in the order of their paths."""
-    fragments = sorted(lake.dataset(partition).get_fragments(), key=lambda fragment: str(fragment.path))
     return [
         _Piece(fragment=group, num_rows=group.row_groups[0].num_rows)
-        for fragment in fragments
+        for fragment in fragments_of(lake.dataset(partition))
         for group in fragment.split_by_row_group()
     ]

@@ -268,7 +268,7 @@ def _sample(lake: Lake, users: Partition, columns: list[str]) -> Iterator[pa.Rec
 
 def _hashes(user_ids: NDArray[np.int64]) -> NDArray[np.int64]:
     hashes = user_ids.copy()
-    hash_ids(hashes, [hashes.size], [2**62])
+    hash_ids(hashes, 2**62)
     return hashes
 
 

@@ -21,7 +21,7 @@ from trainer.importance import Feature, Ranking, measure
 from trainer.model.sum_model import SumModel
 from trainer.recipe import Recipe
 from trainer.sample import chunks_of, permute_dense, permute_sparse, sample_rows
-from trainer.trained import TrainedDay, load_model, trained_days
+from trainer.trained import TrainedDay, load_model, newest_before
 
 log = logging.getLogger(__name__)
 
@@ -81,13 +81,13 @@ def explain(recipe: Recipe, ds: date, *, settings: Settings, rows: int, repeats:
 
 
 def _model_before(settings: Settings, model: str, ds: date) -> TrainedDay:
-    earlier = [trained for trained in trained_days(settings, model) if trained.ds < ds]
-    if not earlier:
+    trained = newest_before(settings, model, ds)
+    if trained is None:
         raise ValueError(
             f"{model} is trained on no day before {ds}; importance is measured on a day that the model has not "
             "learnt. Train a day before it first, or explain a later day"
         )
-    return earlier[-1]
+    return trained
 
 
 class UserModel:

@@ -20,7 +20,7 @@ from trainer.launch import run_ranks
 from trainer.locks import exclusive
 from trainer.profile import Profile, read_profile
 from trainer.recipe import Recipe
-from trainer.trained import TrainedDay, checkpoint_path, find_trained, read_trained, trained_days
+from trainer.trained import TrainedDay, checkpoint_path, find_trained, newest_before, read_trained
 
 log = logging.getLogger(__name__)
 
@@ -117,11 +117,8 @@ def day_fingerprint(config: TrainingConfig, examples: Partition, parent: Trained
 
 def find_parent(settings: Settings, model: str, ds: date, *, after_gap: bool) -> TrainedDay | None:
     """The trained day before `ds`; None when there is no earlier one at all; ValueError for a gap."""
-    earlier = [trained for trained in trained_days(settings, model) if trained.ds < ds]
-    if not earlier:
-        return None
-    newest = earlier[-1]
-    if newest.ds == day_before(ds):
+    newest = newest_before(settings, model, ds)
+    if newest is None or newest.ds == day_before(ds):
         return newest
     if not after_gap:
         raise ValueError(

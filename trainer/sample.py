@@ -9,7 +9,7 @@ import pyarrow as pa
 import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from features.lake import Lake, Partition
+from features.lake import Lake, Partition, fragments_of
 
 CHUNK_ROWS = 2048
 """Rows per forward pass: bounds memory where a model is wide."""
@@ -28,7 +28,7 @@ def sample_rows(lake: Lake, partition: Partition, *, columns: list[str], num_row
         raise ValueError(f"{partition.table} ds={partition.ds} has no rows; there is nothing to score")
     drawn = np.sort(np.random.default_rng(seed).permutation(total)[:num_rows])
     parts, start = [], 0
-    for fragment in sorted(dataset.get_fragments(), key=lambda fragment: str(fragment.path)):
+    for fragment in fragments_of(dataset):
         for batch in fragment.to_batches(columns=columns, use_threads=False):
             first, last = np.searchsorted(drawn, [start, start + batch.num_rows])
             if last > first:

@@ -80,6 +80,12 @@ def trained_days(settings: Settings, model: str) -> list[TrainedDay]:
     return [newest[ds] for ds in sorted(newest)]
 
 
+def newest_before(settings: Settings, model: str, ds: date) -> TrainedDay | None:
+    """The newest trained day before `ds`; None when there is none."""
+    earlier = [trained for trained in trained_days(settings, model) if trained.ds < ds]
+    return earlier[-1] if earlier else None
+
+
 def find_trained(settings: Settings, model: str, ds: date) -> TrainedDay | None:
     """The day's model, newest revision; None when the day is not trained."""
     return next((trained for trained in trained_days(settings, model) if trained.ds == ds), None)

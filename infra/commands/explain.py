@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
+
+from infra.commands.options import console
 
 _TOLD = {"helps": "", "zero": "not told from zero", "harms": "better without"}
 
 
 def print_explanation(explanation: dict[str, Any]) -> None:
     """`explanation`: what the step `explain` gives."""
-    console = Console(width=None if Console().is_terminal else 150)
-    console.print(
+    terminal = console(width=150)
+    terminal.print(
         f"{explanation['model']} as of {explanation['scored_ds']}, which has not learnt {explanation['ds']}, scored on "
         f"{explanation['num_rows']} examples of it; each feature permuted {explanation['repeats']} times"
     )
     for ranking in explanation["rankings"]:
-        console.print(_table(ranking))
-    console.print(f"table and picture: MLflow run {explanation['run_id']}, folder explain/ds={explanation['ds']}")
+        terminal.print(_table(ranking))
+    terminal.print(f"table and picture: MLflow run {explanation['run_id']}, folder explain/ds={explanation['ds']}")
 
 
 def _table(ranking: dict[str, Any]) -> Table:

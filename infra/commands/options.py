@@ -6,6 +6,7 @@ import json
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
 RecipeName = Annotated[str, typer.Option("--recipe", help="The user model's recipe, for example demo or globo.")]
 Day = Annotated[str, typer.Option("--ds", help="The day of data, YYYY-MM-DD.")]
@@ -14,3 +15,8 @@ Day = Annotated[str, typer.Option("--ds", help="The day of data, YYYY-MM-DD.")]
 def show(outcome: dict[str, Any]) -> None:
     """Print a step's outcome as JSON, one object."""
     typer.echo(json.dumps(outcome, indent=2, default=str))
+
+
+def console(*, width: int, highlight: bool = True) -> Console:
+    """The terminal's own width, or `width` where the output is no terminal."""
+    return Console(width=None if Console().is_terminal else width, highlight=highlight)

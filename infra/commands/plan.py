@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from infra.commands.options import show
+from infra.commands.options import console, show
 from trainer.planning.cluster import GB, HARDWARE, Cluster
 from trainer.recipes import get_recipe
 
@@ -109,9 +109,7 @@ def _emit(document: dict[str, Any], output: Output) -> None:
 def _print(
     planned: PlannedModel, cost: Forecast, *, recipe: str, smallest: Cluster | None, num_tables: int | None
 ) -> None:
-    from rich.console import Console
-
     from trainer.planning.text import as_tables
 
-    console = Console(width=None if Console().is_terminal else 120, highlight=False)
-    console.print(as_tables(planned, cost, title=recipe, smallest=smallest, num_tables=num_tables))
+    tables = as_tables(planned, cost, title=recipe, smallest=smallest, num_tables=num_tables)
+    console(width=120, highlight=False).print(tables)

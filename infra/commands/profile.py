@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
+
+from infra.commands.options import console
 
 _PARTS = {
     "read": "wait for the next batch",
@@ -19,17 +20,17 @@ _PARTS = {
 
 def print_profile(profile: dict[str, Any]) -> None:
     """`profile`: what the step `profile` gives."""
-    console = Console(width=None if Console().is_terminal else 120)
+    terminal = console(width=120)
     rate = profile["batch_size"] * profile["ranks"] / profile["step_ms"] * 1000
-    console.print(
+    terminal.print(
         f"{profile['model']} {profile['ds']}: {profile['steps']} steps of {profile['ranks']} x {profile['batch_size']} "
         f"examples on {profile['device']}, {profile['step_ms']:.1f} ms each, {rate:,.0f} examples/s, profiler included"
     )
     parts = {text: profile["parts"][part] for part, text in _PARTS.items()}
-    console.print(_table("rank 0, by part of the step", parts, profile["step_ms"]))
+    terminal.print(_table("rank 0, by part of the step", parts, profile["step_ms"]))
     busiest = dict(sorted(profile["families"].items(), key=lambda item: -item[1]))
-    console.print(_table("rank 0, by kind of operation", busiest, profile["step_ms"]))
-    console.print(f"trace: {profile['trace']} (open it in https://ui.perfetto.dev)", soft_wrap=True)
+    terminal.print(_table("rank 0, by kind of operation", busiest, profile["step_ms"]))
+    terminal.print(f"trace: {profile['trace']} (open it in https://ui.perfetto.dev)", soft_wrap=True)
 
 
 def _table(title: str, milliseconds: dict[str, float], step_ms: float) -> Table:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date
 
-from rich.console import Console
 from rich.table import Table
 
 from features.lake import Lake
+from infra.commands.options import console
 from infra.settings import Settings
 from snapshots.registry import Registry
 from snapshots.shift import ShiftRow, read_rows, table_of
@@ -23,15 +23,15 @@ BLANK = "–"  # noqa: RUF001
 
 def print_summary(recipe: Recipe, days: Sequence[date], *, settings: Settings) -> None:
     """The table of days, one row each, and one of each consumer."""
-    console = Console(width=None if Console().is_terminal else 150)
-    console.print(_user_model(recipe, days, settings=settings))
+    terminal = console(width=150)
+    terminal.print(_user_model(recipe, days, settings=settings))
     for name, make in DOWNSTREAM_MODELS.items():
         table = _downstream(name, days, settings=settings)
         if make().upstream == recipe.name and table.row_count:
-            console.print(table)
+            terminal.print(table)
     held = [ds for ds in days if (version := Registry(settings).find(recipe.name, ds)) and version.decision == "held"]
     if held:
-        console.print(
+        terminal.print(
             f"held for a person: {', '.join(map(str, held))}. Read the report, then answer under Required Actions, "
             f"{settings.airflow}/required_actions: `usermodel snapshots report --recipe {recipe.name} --ds {held[0]}`"
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from fbgemm_gpu.split_embedding_configs import EmbOptimType
@@ -16,6 +15,8 @@ from torch import nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from features.schema import SparseFeature, Table
+from trainer.model.mlp import mlp
+from trainer.model.pairwise_dots import Dots
 from trainer.recipe import Optimizer
 
 
@@ -47,9 +48,6 @@ class Dlrm(nn.Module):
     with and without embeddings, begin as the same function.
     """
 
-    pairs: torch.Tensor
-    """Where the pairs i > j stand in a flattened [N, N] matrix."""
-
     def __init__(self, layout: Layout, *, optimizer: Optimizer, seed: int) -> None:
         super().__init__()
         self.layout = layout
@@ -57,17 +55,16 @@ class Dlrm(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.tables = _tables(layout, optimizer)
-            self.bottom = _mlp(layout.num_dense, *layout.hidden, layout.dim) if layout.num_dense else None
+            self.bottom = mlp([layout.num_dense, *layout.hidden, layout.dim]) if layout.num_dense else None
             num_dots = n * (n - 1) // 2 + (layout.dim if layout.num_dense else 0)
             self.entry = nn.Linear(num_dots, layout.hidden[0])
-            self.top = nn.Sequential(nn.ReLU(), _mlp(*layout.hidden, 1))
+            self.top = nn.Sequential(nn.ReLU(), mlp([*layout.hidden, 1]))
             if k:
                 self.projection = nn.Parameter(torch.empty(k, layout.embedding_dim, layout.dim))
                 nn.init.normal_(self.projection, std=layout.embedding_dim**-0.5)
                 self.join = nn.Linear(k * (n + k) + 1, layout.hidden[0], bias=False)
                 nn.init.zeros_(self.join.weight)
-        row, column = torch.tril_indices(n, n, offset=-1)
-        self.register_buffer("pairs", row * n + column, persistent=False)
+        self.dots = Dots(n)
 
     def forward(
         self, sparse: KeyedJaggedTensor, dense: torch.Tensor, users: torch.Tensor, has_embedding: torch.Tensor
@@ -80,7 +77,7 @@ class Dlrm(nn.Module):
         else:
             bottom = self.bottom(dense)  # [B, E]
             vectors = torch.cat([bottom.unsqueeze(1), pooled], dim=1)  # [B, N, E]
-        dots = torch.bmm(vectors, vectors.transpose(1, 2)).view(size, -1).index_select(1, self.pairs)
+        dots = self.dots(vectors)
         hidden = self.entry(dots if self.bottom is None else torch.cat([bottom, dots], dim=1))
         if self.layout.num_embeddings:
             directions = nn.functional.normalize(users, dim=2) * self.layout.embedding_dim**0.5  # zeros stay
@@ -90,14 +87,6 @@ class Dlrm(nn.Module):
             hidden = hidden + self.join(torch.cat([joined, has_embedding.unsqueeze(1)], dim=1))
         logits: torch.Tensor = self.top(hidden).squeeze(1)
         return logits
-
-
-def _mlp(*sizes: int) -> nn.Sequential:
-    """Linear layers with ReLU between them."""
-    layers: list[nn.Module] = []
-    for fan_in, fan_out in pairwise(sizes):
-        layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
 
 
 def _tables(layout: Layout, optimizer: Optimizer) -> SplitTableBatchedEmbeddingBagsCodegen:

@@ -11,6 +11,7 @@ from trainer.config import Dlrm, TrainingConfig
 from trainer.model.embeddings import SparseEmbeddings
 from trainer.model.mlp import mlp
 from trainer.model.multi_task import MultiTaskModel
+from trainer.model.pairwise_dots import Dots
 
 
 class DlrmModel(MultiTaskModel):
@@ -27,10 +28,8 @@ class DlrmModel(MultiTaskModel):
         if not num_dense:
             raise ValueError("the schema has no dense feature; a DLRM's bottom MLP needs at least one")
         self.bottom = nn.Sequential(mlp([num_dense, *dlrm.bottom, dlrm.dim]), nn.ReLU())
-        num_vectors = 1 + self.user.num_embeddings + self.item.num_embeddings
-        rows, columns = torch.tril_indices(num_vectors, num_vectors, offset=-1, device="cpu")
-        self.register_buffer("_pairs", rows * num_vectors + columns, persistent=False)
-        widths = [dlrm.dim + len(rows), *dlrm.over]
+        self.dots = Dots(1 + self.user.num_embeddings + self.item.num_embeddings)
+        widths = [dlrm.dim + self.dots.num_pairs, *dlrm.over]
         self.over = nn.Sequential(mlp(widths), nn.ReLU())
         self.output = nn.Linear(widths[-1], len(config.tasks))
 
@@ -39,9 +38,7 @@ class DlrmModel(MultiTaskModel):
         dense = self.bottom(torch.cat([batch.user_dense, batch.item_dense], dim=1))  # [B, D]
         sparse = [self.user(batch.user_sparse), self.item(batch.item_sparse)]
         x = torch.cat([dense.unsqueeze(1), *sparse], dim=1)  # [B, 1 + N, D]
-        dots = torch.bmm(x, x.transpose(1, 2)).flatten(1)
-        pairs = dots.index_select(1, self.get_buffer("_pairs"))
-        logits: torch.Tensor = self.output(self.over(torch.cat([dense, pairs], dim=1)))
+        logits: torch.Tensor = self.output(self.over(torch.cat([dense, self.dots(x)], dim=1)))
         return logits
 
     def last_layer(self) -> nn.Linear:

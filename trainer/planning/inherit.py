@@ -8,8 +8,7 @@ from trainer.checkpoint import read_document
 from trainer.config import TrainingConfig
 from trainer.planning.cluster import Cluster
 from trainer.planning.document import DOCUMENT, SavedPlan, why_not
-from trainer.planning.model_plan import ModelPlanner, meta_model
-from trainer.planning.rules import tables_of
+from trainer.planning.model_plan import ModelPlanner
 
 
 def read_plan(checkpoint: Path) -> SavedPlan | None:
@@ -24,9 +23,10 @@ def plan_job(config: TrainingConfig, cluster: Cluster, *, parent: SavedPlan | No
 
     DoesNotFitError when there is no plan.
     """
-    tables = tables_of(meta_model(config))
+    planner = ModelPlanner(config)
+    tables = planner.tables
     reason = why_not(parent, tables, cluster) if parent is not None else "no earlier plan"
     if parent is not None and reason is None:
         return parent, "plan reused"
-    planned = ModelPlanner(config).plan(cluster)
+    planned = planner.plan(cluster)
     return SavedPlan.of(planned.sharding, tables, cluster), f"planned anew: {reason}"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
+from torchrec.modules.embedding_configs import EmbeddingBagConfig
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from features.batches import Batch
@@ -15,6 +18,7 @@ from trainer.planning.dense import DensePart, measure
 from trainer.planning.planned import PlannedModel
 from trainer.planning.planner import plan_tables
 from trainer.planning.quiet import quiet
+from trainer.planning.rules import tables_of
 from trainer.table_optimizer import optimize_in_backward
 
 IDS_PER_FEATURE = 10.0
@@ -35,8 +39,20 @@ class ModelPlanner:
         if self._batch_size < 1:
             raise ValueError(f"batch size is {self._batch_size}; it is at least 1")
         self._ids_per_feature = ids_per_feature
+        self._config = config
         self._model = meta_model(config)
-        self._dense = measure_dense(self._model, config, batch_size=self._batch_size, ids_per_feature=ids_per_feature)
+
+    @property
+    def tables(self) -> dict[str, list[EmbeddingBagConfig]]:
+        """Of every EmbeddingBagCollection of the model, by its path."""
+        return tables_of(self._model)
+
+    @cached_property
+    def _dense(self) -> DensePart:
+        """Measured by a pass over meta, which a plan that is reused does without."""
+        return measure_dense(
+            self._model, self._config, batch_size=self._batch_size, ids_per_feature=self._ids_per_feature
+        )
 
     def plan(self, cluster: Cluster) -> PlannedModel:
         """The plan; DoesNotFitError when there is none."""
