@@ -5,7 +5,7 @@ Light to import: DAG files read recipes at parse time. The layers themselves are
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 
@@ -136,6 +136,16 @@ class UserTower:
         widths = [module.num_outputs for module in self.modules]
         if widths != sorted(widths, reverse=True):
             raise ValueError(f"the user tower's modules give {widths} embeddings; a pyramid does not widen")
+
+    def without(self, kind: type[Extractor]) -> UserTower:
+        """The tower without its extractors of `kind`."""
+        return replace(
+            self,
+            modules=tuple(
+                replace(module, extractors=tuple(one for one in module.extractors if not isinstance(one, kind)))
+                for module in self.modules
+            ),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""NE of a user model without each feature extractor of its interaction modules, and without the residual (Eq. 1).
+"""NE with the small user tower without each of its feature extractors, and without the residual (Eq. 1).
 
 `python -m tests.experiments.ablation --recipe globo --data … --days 2` trains every variant on the same days from
 the same seed, in one process of one thread each, and prints one Markdown table of progressive NE. A variant takes as
@@ -29,35 +29,19 @@ from trainer.config import TrainingConfig
 from trainer.loop import learn
 from trainer.recipe import Recipe
 from trainer.recipes import get_recipe
-from trainer.towers import DeepCross, DotCompression, Extractor, InteractionModule, Mlp, MlpMixer
+from trainer.recipes.towers import small_user_tower
+from trainer.towers import DeepCross, DotCompression, Mlp, MlpMixer, UserTower
 
-Change = Callable[[InteractionModule], InteractionModule]
-
-
-def without(kind: type[Extractor]) -> Change:
-    """The module without its extractors of `kind`."""
-
-    def change(module: InteractionModule) -> InteractionModule:
-        kept = tuple(extractor for extractor in module.extractors if not isinstance(extractor, kind))
-        return replace(module, extractors=kept)
-
-    return change
-
-
-VARIANTS: dict[str, Change] = {
-    "all": lambda module: module,
-    "without MLP": without(Mlp),
-    "without dot compression": without(DotCompression),
-    "without deep cross net": without(DeepCross),
-    "without MLP-mixer": without(MlpMixer),
-    "without residual": lambda module: replace(module, residual=None),
+VARIANTS: dict[str, Callable[[UserTower], UserTower]] = {
+    "all": lambda tower: tower,
+    "without MLP": lambda tower: tower.without(Mlp),
+    "without dot compression": lambda tower: tower.without(DotCompression),
+    "without deep cross net": lambda tower: tower.without(DeepCross),
+    "without MLP-mixer": lambda tower: tower.without(MlpMixer),
+    "without residual": lambda tower: replace(
+        tower, modules=tuple(replace(module, residual=None) for module in tower.modules)
+    ),
 }
-
-
-def variant(recipe: Recipe, name: str) -> Recipe:
-    """The recipe with every interaction module changed."""
-    modules = tuple(VARIANTS[name](module) for module in recipe.user_tower.modules)
-    return replace(recipe, user_tower=replace(recipe.user_tower, modules=modules))
 
 
 def train(recipe: Recipe, days: list[date], *, settings: Settings) -> Iterator[dict[str, float]]:
@@ -99,7 +83,8 @@ def main() -> None:
         rows = []
         for name in options.only:
             started = time.process_time()
-            values = list(train(variant(recipe, name), days, settings=settings))
+            varied = replace(recipe, user_tower=VARIANTS[name](small_user_tower()))
+            values = list(train(varied, days, settings=settings))
             seconds = time.process_time() - started
             print(json.dumps({"variant": name, "ne": values, "cpu_seconds": round(seconds)}), flush=True)
             cells = [f"{of_day[task]:.4f}" for task in tasks for of_day in values]

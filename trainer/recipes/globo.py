@@ -7,6 +7,7 @@ from datetime import date
 from features.sources.globo import CONTEXT, GloboClicks
 from trainer.recipe import DownstreamRecipe, Gate, Recipe, Schedule, Task
 from trainer.recipes.towers import small_mix_tower, small_user_tower
+from trainer.towers import Mlp
 
 
 def globo() -> Recipe:
@@ -14,7 +15,7 @@ def globo() -> Recipe:
     return Recipe(
         name="globo",
         source=GloboClicks(),
-        user_tower=small_user_tower(),
+        user_tower=small_user_tower().without(Mlp),  # its dearest extractor, and here worth nothing (README)
         mix_tower=small_mix_tower(),
         tasks=(Task(name="click"), Task(name="engaged", weight=0.5)),
         gate=Gate(cosine_min=0.6, norm_change_max=0.5),
