@@ -23,7 +23,7 @@ from trainer.model.linear_compression import LinearCompression
 from trainer.model.mix_tower import MixTower
 from trainer.model.mlp import Mlp
 from trainer.model.mlp_mixer import MlpMixer
-from trainer.model.pairwise_dots import PairwiseDots
+from trainer.model.pairwise_dots import Dots, PairwiseDots
 from trainer.model.user_tower import LARGEST, UserTower, bounded
 
 Array = npt.NDArray[np.float64]
@@ -185,6 +185,11 @@ def test_pairwise_dots_are_those_of_dlrm() -> None:
     module = randomised(PairwiseDots(towers.PairwiseDots(num_outputs=2), num_inputs=N, dim=D))
     x, dense = inputs()
     check(module, [np_pairwise_dots(module, *example) for example in examples(x, dense)], x, dense)
+
+
+def test_the_dots_gradient_is_that_of_finite_differences() -> None:
+    x, _ = inputs()
+    assert torch.autograd.gradcheck(Dots(N), (x.requires_grad_(),))
 
 
 def test_the_mlp_sees_all_embeddings_at_once() -> None:

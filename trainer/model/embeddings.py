@@ -57,8 +57,9 @@ class SparseEmbeddings(nn.Module):
         if self.tables is None:
             return torch.zeros(ids.stride(), 0, self._dim, device=ids.device())
         pooled = self.tables(ids)
-        # The sharding plan orders the columns of `pooled.values()`; regroup restores the schema's order.
-        (columns,) = KeyedTensor.regroup([pooled], [self._names])
+        # The sharding plan orders the columns of `pooled.values()`; regroup copies them into the schema's order.
+        in_order = pooled.keys() == self._names
+        columns = pooled.values() if in_order else KeyedTensor.regroup([pooled], [self._names])[0]
         normed: torch.Tensor = self.norm(columns.view(-1, len(self._names), self._dim))
         return normed
 

@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from trainer import towers
+
+
+class _Dots(torch.autograd.Function):
+    """Picks pairs out of X X^T. Its gradient is (G + G^T) X: one product, where autograd would take two."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, pairs: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x, places)
+        return torch.bmm(x, x.transpose(1, 2)).flatten(1).index_select(1, pairs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        x, places = ctx.saved_tensors
+        num_vectors = x.shape[1]
+        g = gradients[0].index_select(1, places).view(-1, num_vectors, num_vectors)
+        g.diagonal(dim1=1, dim2=2).zero_()
+        return torch.bmm(g, x), None, None
 
 
 class Dots(nn.Module):
@@ -15,11 +34,15 @@ class Dots(nn.Module):
         super().__init__()
         rows, columns = torch.tril_indices(num_vectors, num_vectors, offset=-1, device="cpu")
         self.num_pairs = len(rows)
+        places = torch.zeros(num_vectors, num_vectors, dtype=torch.int64, device="cpu")
+        places[rows, columns] = places[columns, rows] = torch.arange(self.num_pairs, device="cpu")
         self.register_buffer("_pairs", rows * num_vectors + columns, persistent=False)
+        self.register_buffer("_places", places.flatten(), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[B, num_pairs]."""
-        return torch.bmm(x, x.transpose(1, 2)).flatten(1).index_select(1, self.get_buffer("_pairs"))
+        dots: torch.Tensor = _Dots.apply(x, self.get_buffer("_pairs"), self.get_buffer("_places"))  # type: ignore[no-untyped-call]
+        return dots
 
 
 class PairwiseDots(nn.Module):
