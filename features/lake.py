@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as pads
+import pyarrow.fs as pafs
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
@@ -164,8 +165,10 @@ class Lake:
 
     def dataset(self, partition: Partition) -> pads.Dataset:
         """The partition at its version, as an Arrow dataset (lazy: project and filter before reading)."""
-        delta = DeltaTable(self.uri(partition.table), version=partition.version)
-        return delta.to_pyarrow_dataset(file_pruning_predicate=[(DS, "=", partition.ds.isoformat())])
+        uri = self.uri(partition.table)
+        return DeltaTable(uri, version=partition.version).to_pyarrow_dataset(
+            filesystem=_native_filesystem(uri), file_pruning_predicate=[(DS, "=", partition.ds.isoformat())]
+        )
 
     def read(self, partition: Partition, *, columns: list[str] | None = None) -> pa.Table:
         """The partition at its version, in memory, without the `ds` column unless asked for."""
@@ -177,6 +180,12 @@ class Lake:
         """URIs of the partition's Parquet files, sorted."""
         delta = DeltaTable(self.uri(partition.table), version=partition.version)
         return sorted(delta.file_uris(file_pruning_predicate=[(DS, "=", partition.ds.isoformat())]))
+
+
+def _native_filesystem(uri: str) -> pafs.FileSystem | None:
+    """Arrow's own for a local table; None: delta-rs's, which is written in Python. Arrow's threads let go of files after
+    the last row is delivered, and one that needs the interpreter for that while it exits aborts the process."""
+    return None if "://" in uri else pafs.SubTreeFileSystem(str(Path(uri).absolute()), pafs.LocalFileSystem())
 
 
 def fragments_of(dataset: pads.Dataset) -> list[pads.Fragment]:

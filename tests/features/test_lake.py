@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.fs as pafs
 import pytest
 
 from features.fingerprint import fingerprint
@@ -42,6 +43,14 @@ def test_a_committed_day_is_read_back_without_ds(tmp_path: Path) -> None:
     assert _values(lake, DAY) == [0, 1, 2]
     assert lake.days(TABLE) == [DAY]
     assert len(lake.files(partition)) == 1
+
+
+def test_a_local_day_is_read_without_python_in_arrows_threads(tmp_path: Path) -> None:
+    # A file that needs the interpreter when Arrow lets go of it aborted one of five processes as they ended.
+    lake = Lake(tmp_path)
+    dataset = lake.dataset(lake.commit(TABLE, DAY, _rows(0), fingerprint=fingerprint("a")))
+    assert isinstance(dataset.filesystem, pafs.SubTreeFileSystem)
+    assert isinstance(dataset.filesystem.base_fs, pafs.LocalFileSystem)
 
 
 def test_a_missing_day_is_named(tmp_path: Path) -> None:
