@@ -183,8 +183,8 @@ class Lake:
 
 
 def _native_filesystem(uri: str) -> pafs.FileSystem | None:
-    """Arrow's own for a local table; None: delta-rs's, which is written in Python. Arrow's threads let go of files after
-    the last row is delivered, and one that needs the interpreter for that while it exits aborts the process."""
+    """Arrow's own for a local table; None: delta-rs's, which is written in Python. Arrow's threads let go of files
+    after the last row is delivered; one that needs the interpreter for that while it exits aborts the process."""
     return None if "://" in uri else pafs.SubTreeFileSystem(str(Path(uri).absolute()), pafs.LocalFileSystem())
 
 

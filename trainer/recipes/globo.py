@@ -18,7 +18,7 @@ def globo() -> Recipe:
         user_tower=small_user_tower().without(Mlp),  # its dearest extractor, and here worth nothing (README)
         mix_tower=small_mix_tower(),
         tasks=(Task(name="click"), Task(name="engaged", weight=0.5)),
-        gate=Gate(cosine_min=0.6, norm_change_max=0.5),
+        gate=Gate(cosine_min=0.7, norm_change_max=0.3),
         schedule=Schedule(start=date(2017, 10, 1), end=date(2017, 10, 12), timezone="Etc/GMT+3"),
     )
 
