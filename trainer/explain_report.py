@@ -57,9 +57,12 @@ def plot(explanation: Explanation, path: Path) -> None:
         axes.set_yticks(rows, [f"{_label(found)}  {found.rank}" for found in importances])
         axes.invert_yaxis()
         axes.axvline(0, color="black", linewidth=0.5)
-        axes.set_xlabel("increase of NE when permuted (grey: not told from zero)")
+        axes.set_xlabel("NE increase")
         axes.set_title(f"{ranking.task}: NE {ranking.ne:.4f}, {len(ranking.importances)} ranked", fontsize="medium")
-    figure.suptitle(f"{explanation.model} of {explanation.scored_ds} on {explanation.ds}")
+    figure.suptitle(
+        f"{explanation.model} of {explanation.scored_ds} on {explanation.ds}, one feature permuted at a time"
+    )
+    figure.supxlabel("grey: not told from zero", fontsize="small")
     figure.savefig(path, dpi=100, metadata={"Software": None})
 
 
