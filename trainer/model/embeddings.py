@@ -33,6 +33,13 @@ def table_configs(schema: Schema, side: Side, *, dim: int) -> list[EmbeddingBagC
     ]
 
 
+@torch.fx.wrap  # a branch that the tracer of TorchRec's pipeline leaves alone
+def _in_order(pooled: KeyedTensor, names: list[str]) -> torch.Tensor:
+    """The columns of `names`. The sharding plan orders those of `pooled`: only in another order are they copied."""
+    columns: torch.Tensor = pooled.values() if pooled.keys() == names else KeyedTensor.regroup([pooled], [names])[0]
+    return columns
+
+
 class SparseEmbeddings(nn.Module):
     """Ids of N features -> [B, N, D], pooled by mean, in schema order whatever the sharding plan.
 
@@ -57,9 +64,7 @@ class SparseEmbeddings(nn.Module):
         if self.tables is None:
             return torch.zeros(ids.stride(), 0, self._dim, device=ids.device())
         pooled = self.tables(ids)
-        # The sharding plan orders the columns of `pooled.values()`; regroup copies them into the schema's order.
-        in_order = pooled.keys() == self._names
-        columns = pooled.values() if in_order else KeyedTensor.regroup([pooled], [self._names])[0]
+        columns = _in_order(pooled, self._names)
         normed: torch.Tensor = self.norm(columns.view(-1, len(self._names), self._dim))
         return normed
 

@@ -27,6 +27,12 @@ class _Dots(torch.autograd.Function):
         return torch.bmm(g, x), None, None
 
 
+@torch.fx.wrap
+def _dots(x: torch.Tensor, pairs: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    dots: torch.Tensor = _Dots.apply(x, pairs, places)  # type: ignore[no-untyped-call]
+    return dots
+
+
 class Dots(nn.Module):
     """[B, N, D] -> [B, N (N - 1) / 2]: the dot products of all pairs of N vectors."""
 
@@ -41,8 +47,7 @@ class Dots(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[B, num_pairs]."""
-        dots: torch.Tensor = _Dots.apply(x, self.get_buffer("_pairs"), self.get_buffer("_places"))  # type: ignore[no-untyped-call]
-        return dots
+        return _dots(x, self.get_buffer("_pairs"), self.get_buffer("_places"))
 
 
 class PairwiseDots(nn.Module):
