@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -104,9 +105,13 @@ class DayReader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches decoded ahead by a background thread, which ends with the iteration."""
+        return self.read_from(0)
+
+    def read_from(self, position: int) -> Iterator[Batch]:
+        """As `iter`, without the first `position` batches."""
         ready: queue.Queue[Batch | _Failure | None] = queue.Queue(maxsize=self._num_waiting)
         stopped = threading.Event()
-        thread = threading.Thread(target=self._fill, args=(ready, stopped), name="day-reader", daemon=True)
+        thread = threading.Thread(target=self._fill, args=(ready, stopped, position), name="day-reader", daemon=True)
         thread.start()
         try:
             while (item := ready.get()) is not None:
@@ -117,7 +122,7 @@ class DayReader:
             stopped.set()
             thread.join()
 
-    def _fill(self, ready: queue.Queue[Batch | _Failure | None], stopped: threading.Event) -> None:
+    def _fill(self, ready: queue.Queue[Batch | _Failure | None], stopped: threading.Event, position: int) -> None:
         def put(item: Batch | _Failure | None) -> bool:
             while not stopped.is_set():
                 try:
@@ -128,28 +133,33 @@ class DayReader:
             return False
 
         try:
-            for batch in self.batches():
+            for batch in self.batches(position):
                 if not put(batch):
                     return
             put(None)
         except BaseException as error:  # the consumer raises it: nothing is lost in a thread
             put(_Failure(error=error))
 
-    def batches(self) -> Iterator[Batch]:
-        """The same batches, decoded when asked for."""
-        first, last = self._bounds[self._rank], self._bounds[self._rank + 1]
-        position = 0
+    def batches(self, first: int = 0) -> Iterator[Batch]:
+        """The same batches from the one at `first` on, decoded when asked for; of those before it only the ones
+        in its window are decoded."""
+        start, stop = self._bounds[self._rank], self._bounds[self._rank + 1]
         windows = _Windows(self._pieces, self._encoder.columns)
+        per_window = self._window_rows // self._batch_size
+        position = first
         # A rank without rows still takes part in every step, with padding alone.
-        for index, start in enumerate(range(first, max(last, first + 1), self._window_rows)):
-            window = windows.read(start, min(start + self._window_rows, last))
+        for index in range(first // per_window, -(-(stop - start) // self._window_rows)):
+            begin = start + index * self._window_rows
+            window = windows.read(begin, min(begin + self._window_rows, stop))
             shuffled = np.random.default_rng([self._key, 1, self._rank, index]).permutation(window.num_rows)
-            for batch in self._encode(window, shuffled, position):
+            batches = self._encode(window, shuffled, index * per_window)
+            for batch in islice(batches, position - index * per_window, None):
                 yield self._counted(batch, position)
                 position += 1
-        while position < self.num_batches:
-            yield self._counted(self._encoder.encode(window.slice(0, 0), num_rows=self._batch_size), position)
-            position += 1
+        if position < self.num_batches:
+            nothing = windows.read(stop, stop)
+            for padding in range(position, self.num_batches):
+                yield self._counted(self._encoder.encode(nothing, num_rows=self._batch_size), padding)
 
     def _encode(self, window: pa.Table, order: Ids, position: int) -> Iterator[Batch]:
         """The window in this order, as the batches from `position` on."""

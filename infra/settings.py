@@ -32,6 +32,9 @@ class Settings(BaseSettings):
     deadline_seconds: float = Field(
         120, gt=0, description="a training rank that waits longer for another, or for its data, fails and names it"
     )
+    checkpoint_seconds: float = Field(
+        300, ge=0, description="training saves so often within a day, where a killed day goes on; 0: never"
+    )
     airflow_port: int = Field(8080, ge=1, le=65535, description="port of Airflow's web server")
     mlflow_port: int = Field(5000, ge=1, le=65535, description="port of the MLflow server")
     redis_port: int = Field(6379, ge=1, le=65535, description="port of the embedded Redis")

@@ -33,6 +33,8 @@ class Assignment:
     device: DeviceName
     deadline_seconds: float
     """A rank that waits longer than this for another, or for its own data, fails and says for whom."""
+    checkpoint_seconds: float = 0
+    """Save so often within the day; 0: never."""
     profile_steps: int = 0
     """Above 0: profile so many steps of the day, and publish nothing."""
 

@@ -12,9 +12,12 @@ import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from features.fingerprint import file_sha256
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 MANIFEST = "manifest.json"
 STATE = "state"
@@ -30,11 +33,12 @@ def partial_path(final: Path, *, token: str) -> Path:
     return final.parent / f"{_PARTIAL}{final.name}-{token}"
 
 
-def save_state(directory: Path, state: Mapping[str, Any]) -> None:
-    """Write this rank's part of `state`. A collective: every rank calls it with the same directory."""
+def save_state(directory: Path, state: Mapping[str, Any], *, group: ProcessGroup | None = None) -> None:
+    """Write this rank's part of `state`. A collective of `group` (default: all ranks): each of its ranks calls it
+    with the same directory."""
     from torch.distributed.checkpoint.state_dict_saver import save
 
-    _checked(lambda: save(dict(state), checkpoint_id=directory / STATE), f"saving to {directory}")
+    _checked(lambda: save(dict(state), checkpoint_id=directory / STATE, process_group=group), f"saving to {directory}")
 
 
 def load_state(directory: Path, state: dict[str, Any], *, no_dist: bool = False) -> None:
@@ -59,23 +63,40 @@ def _checked(action: Callable[[], object], what: str) -> None:
         raise RuntimeError(f"{what} failed: {causes}") from error
 
 
-def seal(partial: Path, final: Path, *, documents: Mapping[str, str]) -> None:
+def hashed_part(partial: Path, *, rank: int) -> dict[str, dict[str, Any]]:
+    """The manifest's entries of the files that `rank` wrote: each rank hashes its own, from its own cache."""
+    return {path.relative_to(partial).as_posix(): _entry(path) for path in (partial / STATE).glob(f"__{rank}_*")}
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    return {"sha256": file_sha256(path), "bytes": path.stat().st_size}
+
+
+def seal(
+    partial: Path,
+    final: Path,
+    *,
+    documents: Mapping[str, str],
+    hashed: Mapping[str, dict[str, Any]] | None = None,
+    may_publish: Callable[[], None] = lambda: None,
+) -> None:
     """Complete a checkpoint: add `documents` (name to text) and the manifest, make it durable, rename.
 
-    Called by one rank, after every rank has saved.
+    Called by one rank, after every rank has saved. hashed: what `hashed_part` said on the ranks; other files are
+    hashed here. may_publish: called right before the rename; what it raises prevents it.
     """
     for name, text in documents.items():
         (partial / name).write_text(text)
-    files = {
-        path.relative_to(partial).as_posix(): {"sha256": file_sha256(path), "bytes": path.stat().st_size}
-        for path in sorted(partial.rglob("*"))
-        if path.is_file()
-    }
+    known, files = hashed or {}, {}
+    for path in sorted(path for path in partial.rglob("*") if path.is_file()):
+        name = path.relative_to(partial).as_posix()
+        files[name] = known[name] if name in known else _entry(path)
     (partial / MANIFEST).write_text(json.dumps({"files": files}, indent=1, sort_keys=True))
     for path in [*partial.rglob("*"), partial]:
         _fsync(path)
     if is_complete(final):
         raise FileExistsError(f"{final} is sealed; it is not written again")
+    may_publish()
     if final.exists():
         shutil.rmtree(final)
     partial.rename(final)

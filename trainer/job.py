@@ -13,6 +13,7 @@ from features.days import day_before
 from features.fingerprint import fingerprint
 from features.lake import Lake, Partition
 from infra.settings import Settings
+from trainer import waypoints
 from trainer.assignment import Assignment, write_assignment
 from trainer.checkpoint import remove_partial
 from trainer.config import TrainingConfig
@@ -33,7 +34,8 @@ def train(recipe: Recipe, ds: date, *, settings: Settings, after_gap: bool = Fal
 
     The same inputs give the same `fingerprint`, and a day whose checkpoint has it is returned as it is. The
     number of ranks is no input: it changes the order of the examples, not what is learnt from, and a day must
-    not be trained again because the machine changed.
+    not be trained again because the machine changed. An attempt that was killed is gone on with, at the same
+    number of ranks.
 
     ValueError: no examples of the day, or a gap before it without `after_gap`. LockedError: somebody else is
     training it. RuntimeError: the job failed; its message is the failing rank's.
@@ -49,9 +51,11 @@ def train(recipe: Recipe, ds: date, *, settings: Settings, after_gap: bool = Fal
         existing = read_trained(destination)
         if existing is not None:
             log.info("unchanged model=%s ds=%s fingerprint=%s", recipe.name, ds, key[:8])
+            waypoints.clear(destination)
             return existing
         for leftover in remove_partial(destination.parent, final=destination):
             log.info("removed what an earlier attempt left: %s", leftover)
+        waypoints.prepare(destination, siblings=f"ds={ds}-*")
         previous = find_trained(settings, recipe.name, ds)
         assignment = Assignment(
             config=config,
@@ -66,12 +70,14 @@ def train(recipe: Recipe, ds: date, *, settings: Settings, after_gap: bool = Fal
             token=token,
             device=settings.device,
             deadline_seconds=settings.deadline_seconds,
+            checkpoint_seconds=settings.checkpoint_seconds,
         )
         log.info("training model=%s ds=%s fingerprint=%s %s", recipe.name, ds, key[:8], _origin(ds, parent))
         _run(assignment, settings=settings)
-    trained = read_trained(destination)
-    if trained is None:
-        raise RuntimeError(f"the job ended well, but {destination} is not a complete checkpoint; train {ds} again")
+        trained = read_trained(destination)
+        if trained is None:
+            raise RuntimeError(f"the job ended well, but {destination} is not a complete checkpoint; train {ds} again")
+        waypoints.clear(destination)
     _log_result(trained)
     return trained
 

@@ -1,58 +1,184 @@
-"""One trainer per (model, day): a file lock with its owner's name, and the token that fences off orphans."""
+"""One trainer per (model, day): a lease with its owner's name, an expiry, and the token that fences off orphans.
+
+A lease is a numbered file beside the lock, `<lock>.<number>`; the highest number holds. It is taken by creating
+the next number, which a shared filesystem grants to one process only; its owner renews it by touching it, and
+one that was not touched for EXPIRY_SECONDS of the filesystem's own clock may be taken. On one machine the
+kernel's file lock on `<lock>` adds what a lease cannot: it knows at once that its holder died.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
+import logging
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
+from uuid import uuid4
+
+log = logging.getLogger(__name__)
+
+EXPIRY_SECONDS = 120.0
+_RENEWALS_PER_EXPIRY = 6
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class LockedError(RuntimeError):
     """Somebody else holds the lock."""
 
 
-@contextmanager
-def exclusive(path: Path, *, token: str) -> Iterator[None]:
-    """Hold `path` for the block, and leave `token` in it; LockedError names who holds it already.
+@dataclass(frozen=True, kw_only=True)
+class _Lease:
+    """The content of a lease file."""
 
-    The kernel releases the lock when its holder dies, however it dies.
+    pid: int
+    host: str
+    kernel: str
+    """Whose file locks it shares: of one boot of one machine."""
+    token: str
+    released: bool = False
+
+    def describe(self, age_seconds: float) -> str:
+        return f"pid {self.pid} on {self.host} (renewed {age_seconds:.0f} s ago)"
+
+
+@contextmanager
+def exclusive(path: Path, *, token: str, expiry_seconds: float = EXPIRY_SECONDS) -> Iterator[None]:
+    """Hold `path` for the block, under the name of `token`; LockedError names who holds it already.
+
+    A holder that died is succeeded at once on its own machine, after `expiry_seconds` on another; one that was
+    stopped for so long may be succeeded too, and then fails at its next `check_token`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise LockedError(
-                f"{path} is held by {_describe(file.read())}; wait until it ends, or stop it, and run again"
-            ) from None
-        owner = {"pid": os.getpid(), "host": socket.gethostname(), "token": token}
-        file.truncate(0)
-        file.write(json.dumps(owner))
-        file.flush()
+    with path.open("a") as file:
+        lease = _take(path, token=token, is_locked=_lock(file), expiry_seconds=expiry_seconds)
+        stopped = threading.Event()
+        renewer = threading.Thread(
+            target=_renew, args=(path, lease, stopped, expiry_seconds), name="lease", daemon=True
+        )
+        renewer.start()
         try:
             yield
         finally:
-            fcntl.flock(file, fcntl.LOCK_UN)
+            stopped.set()
+            renewer.join()
+            _release(lease)
 
 
-def _describe(text: str) -> str:
-    try:
-        owner = json.loads(text)
-        return f"pid {owner['pid']} on {owner['host']}"
-    except (ValueError, KeyError, TypeError):
-        return "another process"
-
-
-def check_token(path: Path, *, token: str) -> None:
-    """LockedError unless the last to take the lock was `token`: no orphan of an earlier attempt publishes."""
-    try:
-        holder = json.loads(path.read_text())["token"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        holder = None
-    if holder != token:
+def check_token(path: Path, *, token: str, expiry_seconds: float = EXPIRY_SECONDS) -> None:
+    """LockedError unless `token` holds `path` now: no duplicate and no orphan of an earlier attempt publishes."""
+    number, lease, age_seconds = _newest(path)
+    if lease is None or lease.token != token:
         raise LockedError(f"{path} was taken by another attempt since this one ({token}) began; nothing is published")
+    if lease.released or age_seconds > expiry_seconds:
+        raise LockedError(
+            f"{path}.{number} of this attempt ({token}) was {'released' if lease.released else 'not renewed'}: who "
+            "started it is gone; nothing is published"
+        )
+
+
+def _lock(file: IO[str]) -> bool:
+    """Whether this process has the kernel's lock; False too where the filesystem has none."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _take(path: Path, *, token: str, is_locked: bool, expiry_seconds: float) -> Path:
+    """Create the lease after the newest one, if that is over."""
+    number, newest, age_seconds = _newest(path)
+    kernel = _kernel()
+    if newest is not None and not newest.released and age_seconds <= expiry_seconds:
+        died = is_locked and newest.kernel == kernel
+        if not died:
+            raise LockedError(_held(path, newest.describe(age_seconds)))
+    lease = _Lease(pid=os.getpid(), host=socket.gethostname(), kernel=kernel, token=token)
+    ours = path.with_name(f"{path.name}.{number + 1}")
+    partial = _written(ours, lease)
+    try:
+        os.link(partial, ours)  # appears whole, and fails where another process was first
+    except FileExistsError:
+        raise LockedError(_held(path, "another process")) from None
+    finally:
+        partial.unlink()
+    for old, file in _leases(path).items():
+        if old <= number:
+            file.unlink(missing_ok=True)
+    return ours
+
+
+def _held(path: Path, owner: str) -> str:
+    return f"{path} is held by {owner}; wait until it ends, or stop it, and run again"
+
+
+def _renew(path: Path, lease: Path, stopped: threading.Event, expiry_seconds: float) -> None:
+    while not stopped.wait(expiry_seconds / _RENEWALS_PER_EXPIRY):
+        try:
+            os.utime(lease)
+        except FileNotFoundError:
+            log.error("%s was taken by another process, for this one had not renewed it; it will not publish", path)
+            return
+        except OSError as error:
+            log.warning("%s could not be renewed: %s", lease, error)
+
+
+def _release(lease: Path) -> None:
+    """Keep the number, so that no later lease has it again."""
+    with contextlib.suppress(FileNotFoundError):
+        content = _Lease(**json.loads(lease.read_text()))
+        partial = _written(lease, _Lease(**{**asdict(content), "released": True}))
+        if lease.exists():
+            partial.rename(lease)
+        else:
+            partial.unlink()
+
+
+def _written(lease: Path, content: _Lease) -> Path:
+    partial = lease.with_name(f".{lease.name}-{uuid4().hex[:12]}")
+    partial.write_text(json.dumps(asdict(content)))
+    return partial
+
+
+def _newest(path: Path) -> tuple[int, _Lease | None, float]:
+    """(number, content, seconds since its renewal) of the lease that holds, or held last; number 0: none ever."""
+    while True:
+        leases = _leases(path)
+        if not leases:
+            return 0, None, 0.0
+        number = max(leases)
+        try:
+            renewed = leases[number].stat().st_mtime
+            content = json.loads(leases[number].read_text())
+            lease = _Lease(**content)
+        except FileNotFoundError:  # its successor removed it
+            continue
+        except (ValueError, TypeError):  # the machine stopped before it was on disk
+            lease = _Lease(pid=0, host="an unknown machine", kernel="", token="")
+        return number, lease, _filesystem_time(path) - renewed
+
+
+def _leases(path: Path) -> dict[int, Path]:
+    found = path.parent.glob(f"{path.name}.*")
+    return {int(file.suffix[1:]): file for file in found if file.suffix[1:].isdigit()}
+
+
+def _filesystem_time(path: Path) -> float:
+    """The clock that the files' times are of: machines that share a filesystem need not agree on theirs."""
+    probe = path.with_name(f".{path.name}-{uuid4().hex[:12]}")
+    probe.touch()
+    try:
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink()
+
+
+def _kernel() -> str:
+    return _BOOT.read_text().strip() if _BOOT.exists() else socket.gethostname()

@@ -5,6 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -17,6 +21,8 @@ from trainer.metrics import ProgressiveMetrics
 from trainer.model.multi_task import Outputs
 from trainer.pipeline import build_pipeline
 from trainer.profiling import StepProfiler
+from trainer.resume import restore, state_of
+from trainer.saver import SaveFailedError, WaypointSaver
 from trainer.sharding import ShardedModel
 from trainer.spans import span
 
@@ -36,43 +42,72 @@ def learn(
     tasks: Sequence[str],
     cold_start: bool,
     profiler: StepProfiler | None = None,
+    saver: WaypointSaver | None = None,
+    resume_from: tuple[Path, int] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Learn the day; the metrics are of predictions made before each batch was learnt (section 6.1.2).
 
-    profiler: of the first steps, after which the pass ends. A collective.
-    NonFiniteLossError on every rank, before any of them changes a weight.
+    profiler: of the first steps, after which the pass ends. saver: of the pass, now and then. resume_from: a
+    waypoint and its step, where the pass goes on to the bit; the model's state is taken from it. A collective.
+    NonFiniteLossError on every rank, before any of them changes a weight; SaveFailedError, as soon, for a save that
+    failed in the background.
     """
-    scoring = Scoring(sharded, reader, tasks=tasks)
-    pipeline = build_pipeline(sharded, scoring.forward)
+    first = 0 if resume_from is None else resume_from[1]
+    scoring = Scoring(sharded, reader, tasks=tasks, first=first, saver=saver)
     batches = scoring.watched(reader)
+    if resume_from is not None:
+        batch = next(batches)
+        beat(Phase.LOADING)
+        restore(resume_from[0], sharded, scoring.metrics_state(), batch=batch)
+        batches = chain([batch], batches)
+    pipeline = build_pipeline(sharded, scoring.forward)
     sharded.module.train()
     num_steps = reader.num_batches if profiler is None else min(reader.num_batches, profiler.num_steps)
-    for step in range(num_steps):
+    for step in range(first, num_steps):
+        if resume_from is not None and step == first:
+            beat(Phase.LEARNING, step)
         _, _, labels, weights = pipeline.progress(batches)
         if cold_start and step == 0:
             sharded.core.set_prior(_positive_rates(labels, weights))
         scoring.report_when_due()
+        scoring.save_when_due()
         if profiler is not None:
             profiler.step()
+    if saver is not None:
+        beat(Phase.SAVING)
+        saver.finish()
     beat(Phase.SUMMING)
     return scoring.finish()
 
 
 class Scoring:
-    """Forward with all that is done before anything is learnt: every rank's loss is finite, the batch is scored."""
+    """Forward with all that is done before anything is learnt: every rank's loss is finite, the batch is scored.
 
-    def __init__(self, sharded: ShardedModel, reader: DayReader, *, tasks: Sequence[str]) -> None:
+    first: the step at which this attempt begins. saver: asked after every step.
+    """
+
+    def __init__(
+        self,
+        sharded: ShardedModel,
+        reader: DayReader,
+        *,
+        tasks: Sequence[str],
+        first: int = 0,
+        saver: WaypointSaver | None = None,
+    ) -> None:
         self._sharded = sharded
         self._metrics = ProgressiveMetrics(tasks, device=sharded.device)
-        self._progress = _Progress(reader, tasks=tasks)
+        self._progress = _Progress(reader, tasks=tasks, first=first)
         self._agreement = _Agreement(sharded.device)
-        self._step = 0
-        self._report = False
+        self._saver = saver
+        self._num_steps = reader.num_batches
+        self._first = self._step = first
+        self._agreed = _Agreed(loss=float("nan"), report=False, save=False)
 
     def watched(self, reader: DayReader) -> Iterator[Batch]:
-        """The batches, with a heartbeat around the wait for each."""
-        batches = iter(reader)
-        for step in range(reader.num_batches):
+        """The batches from the first step on, with a heartbeat around the wait for each."""
+        batches = reader.read_from(self._first)
+        for step in range(self._first, reader.num_batches):
             beat(Phase.READING, step)
             with span("read"):
                 batch = next(batches)
@@ -80,23 +115,48 @@ class Scoring:
             yield batch
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, Outputs]:
-        """Loss and outputs; NonFiniteLossError on every rank when one of them has no finite loss."""
+        """Loss and outputs; an error on every rank when one of them has no finite loss, or could not save."""
         with span("forward"), autocast(self._sharded.device, self._sharded.compute):
             loss, outputs = self._sharded.module(batch)
         detached, logits, labels, weights = outputs
         with span("agree"):
-            wants_report = self._progress.is_due()
-            mean_loss, self._report = self._agreement.reach(detached, step=self._step, wants_report=wants_report)
+            self._agreed = self._agreement.reach(
+                detached,
+                step=self._step,
+                wants_report=self._progress.is_due(),
+                wants_save=self._wants_save(),
+                failure=self._saver.error if self._saver is not None else None,
+            )
         with span("score"):
             self._metrics.update(logits, labels, weights)
-        self._progress.passed(self._step, loss=mean_loss)
+        self._progress.passed(self._step, loss=self._agreed.loss)
         self._step += 1
         return loss, outputs
 
     def report_when_due(self) -> None:
         """A line of progress, now and then."""
-        if self._report:
+        if self._agreed.report:
             self._progress.report(self._metrics.compute())
+
+    def save_when_due(self) -> None:
+        """A checkpoint within the day, now and then; called when the step is learnt."""
+        if self._saver is None:
+            return
+        if self._agreed.save:
+            self._saver.save(self._step, self._state())
+        elif self._step == self._first + 1:
+            self._saver.warm_up(self._state())
+
+    def metrics_state(self) -> dict[str, torch.Tensor]:
+        """This rank's metrics so far; what is loaded into them counts."""
+        return self._metrics.state_dict()
+
+    def _wants_save(self) -> bool:
+        is_last = self._step + 1 == self._num_steps  # the day's own checkpoint follows
+        return self._saver is not None and dist.get_rank() == 0 and not is_last and self._saver.is_due()
+
+    def _state(self) -> dict[str, Any]:
+        return state_of(self._sharded, self.metrics_state())
 
     def finish(self) -> dict[str, dict[str, float]]:
         """The metrics of the whole day."""
@@ -112,42 +172,70 @@ def _positive_rates(labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor
     return sums[:-1] / sums[-1]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Agreed:
+    """The same on every rank."""
+
+    loss: float
+    """Mean over ranks."""
+    report: bool
+    save: bool
+
+
 class _Agreement:
-    """What ranks tell each other every step, in one small reduction: loss, trouble, time for a report."""
+    """What ranks tell each other every step, in one small reduction: loss, trouble, time for a report or a save."""
 
     def __init__(self, device: torch.device) -> None:
         self._rank, self._world_size = dist.get_rank(), dist.get_world_size()
-        self._message = torch.zeros(2 + self._world_size)
+        self._message = torch.zeros(3 + 2 * self._world_size)
         self._device = device
 
-    def reach(self, loss: torch.Tensor, *, step: int, wants_report: bool) -> tuple[float, bool]:
-        """(mean loss over ranks, whether to report): the same on every rank."""
+    def reach(
+        self,
+        loss: torch.Tensor,
+        *,
+        step: int,
+        wants_report: bool,
+        wants_save: bool = False,
+        failure: BaseException | None = None,
+    ) -> _Agreed:
+        """What rank 0 wants; an error on every rank for the `failure` of a save on any, or a loss without value."""
         value = float(loss)
         finite = abs(value) < float("inf")
         self._message.zero_()
         self._message[0] = value / self._world_size if finite else 0.0
         self._message[1] = float(wants_report and self._rank == 0)
-        self._message[2 + self._rank] = float(not finite)
+        self._message[2] = float(wants_save and self._rank == 0)
+        self._message[3 + self._rank] = float(not finite)
+        self._message[3 + self._world_size + self._rank] = float(failure is not None)
         message = self._message.to(self._device)
         dist.all_reduce(message)
-        mean_loss, report, *trouble = message.tolist()
-        if any(trouble):
-            ranks = [rank for rank, flag in enumerate(trouble) if flag]
+        mean_loss, report, save, *trouble = message.tolist()
+        if failed := _flagged(trouble[self._world_size :]):
+            raise SaveFailedError(
+                f"a checkpoint within the day failed on rank(s) {failed}, seen at step {step}: "
+                f"{failure or 'their logs say why'}"
+            ) from failure
+        if ranks := _flagged(trouble[: self._world_size]):
             raise NonFiniteLossError(
                 f"the loss of batch {step} is not finite on rank(s) {ranks}; nothing was learnt from it. "
                 "Lower the learning rates, or look for extreme values in that batch"
             )
-        return mean_loss, bool(report)
+        return _Agreed(loss=mean_loss, report=bool(report), save=bool(save))
+
+
+def _flagged(flags: list[float]) -> list[int]:
+    return [rank for rank, flag in enumerate(flags) if flag]
 
 
 class _Progress:
     """Lines for a person who waits, from rank 0."""
 
-    def __init__(self, reader: DayReader, *, tasks: Sequence[str]) -> None:
+    def __init__(self, reader: DayReader, *, tasks: Sequence[str], first: int) -> None:
         self._reader = reader
         self._tasks = tasks
         self._started = self._last = time.monotonic()
-        self._step = 0
+        self._first = self._step = first
         self._loss = float("nan")
 
     def is_due(self) -> bool:
@@ -162,7 +250,8 @@ class _Progress:
         """Log one line; `values` are over all ranks."""
         self._last = time.monotonic()
         seconds = self._last - self._started
-        share = self._step / self._reader.num_batches
+        steps = max(self._step - self._first, 1)
+        left = (self._reader.num_batches - self._step) * seconds / steps
         examples = values[self._tasks[0]]["examples"]
         if dist.get_rank() == 0:
             log.info(
@@ -171,9 +260,9 @@ class _Progress:
                 self._step,
                 self._reader.num_batches,
                 examples,
-                100 * share,
-                examples / seconds,
-                seconds / share - seconds,
+                100 * self._step / self._reader.num_batches,
+                examples * steps / max(self._step, 1) / seconds,
+                left,
                 self._loss,
                 " ".join(f"ne[{task}]={values[task]['ne']:.4f}" for task in self._tasks),
             )

@@ -35,6 +35,10 @@ class ProgressiveMetrics:
         index = self._offsets + labels.long() * AUC_BINS + bins
         self._histogram.index_add_(0, index.flatten(), w.unsqueeze(1).expand_as(index).flatten())
 
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """This rank's sums, not copied: what is loaded into them counts."""
+        return {"sums": self._sums, "histogram": self._histogram}
+
     def compute(self) -> dict[str, dict[str, float]]:
         """Per task: ne (Eq. 9), calibration (predicted over observed), auc, ctr, positives, examples.
 

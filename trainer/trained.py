@@ -40,11 +40,14 @@ class TrainedDay:
     """Per task, progressive (scored before learnt): ne, calibration, auc, ctr, positives, examples. None
     where the value has no meaning, as the AUC of a day without positives."""
     seconds: float
-    """In the training loop, checkpoint included, start of the job not."""
+    """In the training loop, checkpoint included, start of the job not; over all attempts, of one that was killed up
+    to where the next went on."""
     ranks: int
     revision: int
     """Counts the times the day was trained from other inputs; the highest is the day's model."""
     path: Path
+    resumed: int = 0
+    """How often its training was killed and went on from a checkpoint within the day."""
 
 
 _DOCUMENTS = TypeAdapter(TrainedDay)

@@ -13,7 +13,7 @@ import time
 import warnings
 from datetime import timedelta
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -24,7 +24,7 @@ from features.reader import DayReader
 from infra.settings import torchrun_rank
 from trainer import failure, heartbeat, sharding
 from trainer.assignment import Assignment, read_assignment
-from trainer.checkpoint import partial_path, save_state, seal, verify
+from trainer.checkpoint import hashed_part, partial_path, save_state, seal, verify
 from trainer.device import backend, rank_device, set_up
 from trainer.heartbeat import Phase, Post, beat
 from trainer.locks import check_token
@@ -33,6 +33,8 @@ from trainer.planning import document
 from trainer.planning.inherit import read_plan
 from trainer.profile import write_profile
 from trainer.profiling import StepProfiler
+from trainer.resume import find_waypoint
+from trainer.saver import WaypointSaver
 from trainer.trained import DOCUMENT, TrainedDay, to_json
 
 log = logging.getLogger("trainer.worker")
@@ -123,14 +125,16 @@ def work(assignment: Assignment, *, device: torch.device, local_world_size: int,
         world_size=world_size,
         seed=assignment.config.seed,
     )
+    found = None if assignment.profile_steps else find_waypoint(assignment)
+    origin = found[0] if found is not None else assignment.parent.path if assignment.parent is not None else None
     beat(Phase.BUILDING)
     sharded = sharding.build(
         assignment.config,
         local_world_size=local_world_size,
-        parent_plan=read_plan(assignment.parent.path) if assignment.parent is not None else None,
+        parent_plan=read_plan(origin) if origin is not None else None,
         device=device,
     )
-    if assignment.parent is not None:
+    if found is None and assignment.parent is not None:
         beat(Phase.LOADING)
         warm_start(sharded, assignment.parent)
     log.info(
@@ -145,9 +149,23 @@ def work(assignment: Assignment, *, device: torch.device, local_world_size: int,
     if assignment.profile_steps:
         profile(assignment, sharded, reader, directory=directory)
         return
-    values = learn(sharded, reader, tasks=tasks, cold_start=assignment.parent is None)
+    resumed = 0
+    if found is not None:
+        resumed = found[1].resumed + 1
+        started -= found[1].seconds
+        log.info("resumed at step=%d of %d (%s), time number %d", found[1].step, reader.num_batches, found[0], resumed)
+    values = learn(
+        sharded,
+        reader,
+        tasks=tasks,
+        cold_start=assignment.parent is None,
+        saver=WaypointSaver(assignment, plan=sharded.plan, resumed=resumed, began=started)
+        if assignment.checkpoint_seconds
+        else None,
+        resume_from=(found[0], found[1].step) if found is not None else None,
+    )
     beat(Phase.SAVING)
-    publish(assignment, sharded, num_examples=reader.num_rows, values=values, started=started)
+    publish(assignment, sharded, num_examples=reader.num_rows, values=values, started=started, resumed=resumed)
 
 
 def warm_start(sharded: sharding.ShardedModel, parent: TrainedDay) -> None:
@@ -185,11 +203,13 @@ def publish(
     num_examples: int,
     values: dict[str, dict[str, float]],
     started: float,
+    resumed: int,
 ) -> None:
     """Save on every rank, seal on rank 0, unless a later attempt has taken the lock."""
     partial = partial_path(assignment.destination, token=assignment.token)
     save_state(partial, sharded.state_dict())
-    dist.barrier()
+    hashed: list[dict[str, Any]] = [{} for _ in range(dist.get_world_size())]
+    dist.all_gather_object(hashed, hashed_part(partial, rank=dist.get_rank()))
     if dist.get_rank() == 0:
         trained = TrainedDay(
             model=assignment.config.name,
@@ -207,9 +227,14 @@ def publish(
             ranks=dist.get_world_size(),
             revision=assignment.revision,
             path=assignment.destination,
+            resumed=resumed,
         )
-        check_token(assignment.lock, token=assignment.token)
-        documents = {DOCUMENT: to_json(trained), document.DOCUMENT: sharded.plan.to_json()}
-        seal(partial, assignment.destination, documents=documents)
+        seal(
+            partial,
+            assignment.destination,
+            documents={DOCUMENT: to_json(trained), document.DOCUMENT: sharded.plan.to_json()},
+            hashed={name: entry for part in hashed for name, entry in part.items()},
+            may_publish=lambda: check_token(assignment.lock, token=assignment.token),
+        )
         log.info("sealed %s", assignment.destination)
     dist.barrier()

@@ -18,8 +18,8 @@ def main(assignment_path: str, hanging_rank: str) -> None:
     if torchrun_rank()[0] == int(hanging_rank):
         original = DayReader.batches
 
-        def batches(self: DayReader) -> Iterator[Batch]:
-            for position, batch in enumerate(original(self)):
+        def batches(self: DayReader, first: int = 0) -> Iterator[Batch]:
+            for position, batch in enumerate(original(self, first), first):
                 if position == HANGING_BATCH:
                     threading.Event().wait()
                 yield batch

@@ -1,0 +1,75 @@
+"""A day that is killed goes on where it was, to the bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from features.lake import Lake
+from infra.settings import Settings
+from tests.trainer.planted import DAY, commit_day, planted_recipe
+from tests.trainer.test_checkpoint import tensors
+from trainer import job, waypoints
+from trainer.job import train
+from trainer.launch import run_ranks
+from trainer.trained import TrainedDay, read_trained
+
+
+def steps_saved(settings: Settings) -> list[int]:
+    """Of the day's sealed waypoints."""
+    (folder,) = (settings.checkpoints / "tiny").glob(".within-*")
+    destination = folder.with_name(folder.name.removeprefix(".within-"))
+    return sorted(waypoints.read_waypoint(path).step for path in waypoints.sealed(destination))
+
+
+class Killer:
+    """`train` with ranks that save every `every` steps and die at a moment."""
+
+    def __init__(self, settings: Settings, monkeypatch: pytest.MonkeyPatch, *, every: int) -> None:
+        self._settings, self._monkeypatch, self._every = settings, monkeypatch, every
+
+    def train(self, moment: str, step: int = 0) -> TrainedDay:
+        def run(entry: str, arguments: list[str], *, ranks: int, directory: Path) -> None:
+            told = [*arguments, str(self._every), moment, str(step)]
+            run_ranks("tests.trainer.killing:main", told, ranks=ranks, directory=directory)
+
+        with self._monkeypatch.context() as patched:
+            patched.setattr(job, "run_ranks", run)
+            return train(planted_recipe(), DAY, settings=self._settings)
+
+    def kill(self, moment: str, step: int) -> None:
+        with pytest.raises(RuntimeError, match="a rank was killed: Signal 9"):
+            self.train(moment, step)
+
+
+def assert_same(found: TrainedDay, expected: TrainedDay, scratch: Path) -> None:
+    assert found.fingerprint == expected.fingerprint
+    assert found.metrics == expected.metrics
+    ours, theirs = tensors(found.path, scratch / "ours.pt"), tensors(expected.path, scratch / "theirs.pt")
+    assert ours.keys() == theirs.keys()
+    assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
+
+
+@pytest.mark.slow
+def test_a_day_killed_four_times_ends_as_if_undisturbed(
+    pair: tuple[TrainedDay, TrainedDay], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(home=tmp_path, ranks=2, _env_file=None)
+    commit_day(Lake(settings.lake), DAY, num_rows=4000)
+    killer = Killer(settings, monkeypatch, every=6)
+    killer.kill("learning", 3)
+    assert steps_saved(settings) == []
+    killer.kill("writing", 6)
+    assert steps_saved(settings) == []
+    killer.kill("sealing", 12)
+    assert steps_saved(settings) == [6]
+    killer.kill("learning", 20)
+    assert steps_saved(settings) == [12, 18]
+    trained = train(planted_recipe(), DAY, settings=settings)
+    assert trained.resumed == 2
+    assert read_trained(trained.path) == trained
+    assert trained.metrics["click"]["examples"] == 4000
+    assert_same(trained, pair[0], tmp_path)
+    assert list((settings.checkpoints / "tiny").glob(".*")) == []
