@@ -59,12 +59,17 @@ class WaypointSaver:
         """What the last save died of."""
         return self._error
 
+    @property
+    def is_running(self) -> bool:
+        """Whether a save is being written."""
+        return self._thread is not None and self._thread.is_alive()
+
     def is_due(self) -> bool:
         """Whether to save after this step; what rank 0 says counts."""
         now = time.monotonic()
         if now - self._last < self._assignment.checkpoint_seconds:
             return False
-        if self._thread is not None and self._thread.is_alive():
+        if self.is_running:
             log.info("skipped a save: the one before still runs (%.1f s)", now - self._last)
             self._last = now
             return False
