@@ -46,14 +46,19 @@ def train(to: Path, *, overlapped: bool) -> None:
     save_state(to, sharded.state_dict())
 
 
+def split_every_table() -> None:
+    """By rows, whatever its size."""
+
+    def split(table: object, cluster: Cluster) -> list[str]:
+        return [rules.ROW_WISE]
+
+    rules.allowed_types = split  # type: ignore[assignment]
+
+
 def main(to: str, placement: str, steps: str) -> None:
     """placement: `planned`, or `row_wise` to split every table; steps: `by_hand` or `overlapped`."""
     if placement == "row_wise":
-
-        def split(table: object, cluster: Cluster) -> list[str]:
-            return [rules.ROW_WISE]
-
-        rules.allowed_types = split  # type: ignore[assignment]
+        split_every_table()
     rank, world_size, _ = torchrun_rank()
     dist.init_process_group("gloo", init_method=f"file://{to}.store", rank=rank, world_size=world_size)
     train(Path(to), overlapped=steps == "overlapped")

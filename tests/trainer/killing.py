@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -20,7 +21,8 @@ _PATIENCE_SECONDS = 30
 
 def main(assignment_path: str, every: str, moment: str, step: str) -> None:
     """Train as told, but save after every `every` steps, and die at a moment: `learning` a batch once what was to be
-    saved before is sealed; `writing` or `sealing` the waypoint of a step; `never`."""
+    saved before is sealed; `writing` or `sealing` the waypoint of a step. `full`: the first finds no room on rank
+    0's disk. `never`."""
     assignment = read_assignment(Path(assignment_path))
     save_every(int(every), first=_step_of_newest(assignment))
     if moment == "learning":
@@ -29,6 +31,8 @@ def main(assignment_path: str, every: str, moment: str, step: str) -> None:
         die_in("hashed_part", int(step))
     elif moment == "sealing" and torchrun_rank()[0] == 0:
         die_in("check_token", int(step))
+    elif moment == "full":
+        run_full()
     worker.main(assignment_path)
 
 
@@ -61,6 +65,16 @@ def die_learning(assignment: Assignment, at: int, *, newest: int) -> None:
             die()
 
     loop.beat = deadly_beat
+
+
+def run_full() -> None:
+    """The disk, when rank 0 seals."""
+
+    def full(*arguments: object, **named: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if torchrun_rank()[0] == 0:
+        saver.seal = full
 
 
 def die_in(function: str, step: int) -> None:

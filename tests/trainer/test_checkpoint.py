@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -55,7 +56,8 @@ def assignment_from(trained: TrainedDay, home: Settings) -> Assignment:
     )
 
 
-def test_weights_and_optimizer_state_survive_two_one_two_ranks(
+@pytest.mark.slow
+def test_weights_and_optimizer_state_survive_any_ranks_and_plans(
     home: Settings, pair: tuple[TrainedDay, TrainedDay], tmp_path: Path, one_rank: None
 ) -> None:
     at_two = pair[1]
@@ -64,18 +66,17 @@ def test_weights_and_optimizer_state_survive_two_one_two_ranks(
     assert any("exp_avg_sq" in name for name in original), "Adam's state"
 
     resave(assignment_from(at_two, home), tmp_path / "one")
-    at_one = TrainedDay(**{**vars(at_two), "path": tmp_path / "one"})
-    job = tmp_path / "job"
-    job.mkdir()
-    write_assignment(assignment_from(at_one, home), job / "assignment.json")
-    run_ranks(
-        "tests.trainer.resave:main",
-        [str(job / "assignment.json"), str(tmp_path / "two")],
-        ranks=2,
-        directory=job,
-    )
+    again = tmp_path / "one"
+    for name, ranks, placement in (("two", 2, "planned"), ("four", 4, "row_wise")):
+        job = tmp_path / f"job-{name}"
+        job.mkdir()
+        write_assignment(assignment_from(replace(at_two, path=again), home), job / "assignment.json")
+        again = tmp_path / name
+        arguments = [str(job / "assignment.json"), str(again), placement]
+        run_ranks("tests.trainer.resave:main", arguments, ranks=ranks, directory=job)
+    resave(assignment_from(replace(at_two, path=again), home), tmp_path / "one-again")
 
-    for again in (tmp_path / "one", tmp_path / "two"):
+    for again in (tmp_path / name for name in ("one", "two", "four", "one-again")):
         copy = tensors(again, tmp_path / f"{again.name}.pt")
         assert copy.keys() == original.keys()
         different = [name for name in original if not torch.equal(copy[name], original[name])]

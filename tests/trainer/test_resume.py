@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from tests.trainer.test_checkpoint import tensors
 from trainer import job, waypoints
 from trainer.job import train
 from trainer.launch import run_ranks
-from trainer.trained import TrainedDay, read_trained
+from trainer.trained import TrainedDay, read_trained, trained_days
 
 
 def steps_saved(settings: Settings) -> list[int]:
@@ -73,3 +74,45 @@ def test_a_day_killed_four_times_ends_as_if_undisturbed(
     assert trained.metrics["click"]["examples"] == 4000
     assert_same(trained, pair[0], tmp_path)
     assert list((settings.checkpoints / "tiny").glob(".*")) == []
+
+
+@pytest.mark.slow
+def test_a_damaged_waypoint_is_skipped_and_other_ranks_begin_anew(
+    pair: tuple[TrainedDay, TrainedDay],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    settings = Settings(home=tmp_path, ranks=2, _env_file=None)
+    commit_day(Lake(settings.lake), DAY, num_rows=4000)
+    Killer(settings, monkeypatch, every=6).kill("learning", 14)
+    assert steps_saved(settings) == [6, 12]
+    (folder,) = (settings.checkpoints / "tiny").glob(".within-*")
+    shutil.copytree(folder, tmp_path / "copy")
+    newest = folder / "step=000000012"
+    shard = max(newest.rglob("*.distcp"), key=lambda path: path.stat().st_size)
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+
+    trained = train(planted_recipe(), DAY, settings=settings)
+    assert f"skipped the damaged waypoint {newest}" in caplog.text
+    assert "resumed at step=6 of 32" in caplog.text
+    assert trained.resumed == 1
+    assert_same(trained, pair[0], tmp_path)
+
+    shutil.rmtree(trained.path)
+    shutil.copytree(tmp_path / "copy", folder)
+    alone = train(planted_recipe(), DAY, settings=settings.model_copy(update={"ranks": 1}))
+    assert "saved at 2 ranks: this job has 1" in caplog.text
+    assert (alone.resumed, alone.ranks, alone.metrics["click"]["examples"]) == (0, 1, 4000)
+
+
+@pytest.mark.slow
+def test_a_failed_save_ends_the_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(home=tmp_path, ranks=2, _env_file=None)
+    commit_day(Lake(settings.lake), DAY, num_rows=20_000)
+    with pytest.raises(RuntimeError, match=r"SaveFailedError: .* failed.*OSError: .*No space left"):
+        Killer(settings, monkeypatch, every=6).train("full", 6)
+    assert trained_days(settings, "tiny") == []
