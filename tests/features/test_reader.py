@@ -154,3 +154,37 @@ def test_stopping_early_stops_the_thread(tmp_path: Path) -> None:
     next(batches)
     batches.close()
     assert not readers()
+
+
+@pytest.mark.parametrize(("rank", "world_size", "num_rows"), [(0, 1, 1000), (1, 2, 999), (2, 3, 2)])
+def test_a_day_goes_on_from_any_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int, world_size: int, num_rows: int
+) -> None:
+    monkeypatch.setattr(reader, "WINDOW_ROWS", 96)
+    lake = Lake(str(tmp_path))
+    day = DayReader(lake, commit(lake, num_rows), ENCODER, batch_size=32, rank=rank, world_size=world_size)
+    whole = list(day)
+    assert len(whole) == day.num_batches
+    for position in range(day.num_batches + 1):
+        rest = list(day.read_from(position))
+        assert len(rest) == day.num_batches - position
+        for found, expected in zip(rest, whole[position:], strict=True):
+            assert torch.equal(found.user_dense, expected.user_dense)
+            assert torch.equal(found.weights, expected.weights)
+            assert torch.equal(found.num_examples, expected.num_examples)
+
+
+def test_what_was_read_before_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "WINDOW_ROWS", 96)
+    lake = Lake(str(tmp_path))
+    day = DayReader(lake, commit(lake, 960), ENCODER, batch_size=32)
+    windows: list[tuple[int, int]] = []
+    read = reader._Windows.read
+
+    def counted(self: reader._Windows, start: int, stop: int) -> pa.Table:
+        windows.append((start, stop))
+        return read(self, start, stop)
+
+    monkeypatch.setattr(reader._Windows, "read", counted)
+    assert len(list(day.read_from(28))) == 2
+    assert windows == [(864, 960)]
