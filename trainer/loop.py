@@ -58,7 +58,7 @@ def learn(
     if resume_from is not None:
         batch = next(batches)
         beat(Phase.LOADING)
-        restore(resume_from[0], sharded, scoring.metrics_state(), batch=batch)
+        restore(resume_from[0], sharded, scoring.metrics_state(), step=first, batch=batch)
         batches = chain([batch], batches)
     pipeline = build_pipeline(sharded, scoring.forward)
     sharded.module.train()

@@ -18,6 +18,10 @@ from trainer.waypoints import Waypoint
 
 log = logging.getLogger(__name__)
 
+_STEPS_TO_LAYOUT = 2
+"""DistributedDataParallel counts gradients in the first step (its graph is static), sees their order in the second,
+and lays its buckets out by that before the third."""
+
 
 def find_waypoint(assignment: Assignment) -> tuple[Path, Waypoint] | None:
     """The newest waypoint of the day whose bytes are what was written. A collective.
@@ -76,14 +80,15 @@ def state_of(sharded: ShardedModel, metrics: dict[str, torch.Tensor]) -> dict[st
     return {**sharded.state_dict(), "day": {f"rank={dist.get_rank()}": own}}
 
 
-def restore(path: Path, sharded: ShardedModel, metrics: dict[str, torch.Tensor], *, batch: Batch) -> None:
-    """Take the whole state of a waypoint; `metrics` are filled in place. A collective.
+def restore(path: Path, sharded: ShardedModel, metrics: dict[str, torch.Tensor], *, step: int, batch: Batch) -> None:
+    """Take the whole state of a waypoint, of that step; `metrics` are filled in place. A collective.
 
-    batch: any batch. It is learnt first, and forgotten by what is loaded: only then does the data-parallel wrapper
-    lay out the gradients as it does from a pass's second step on, and their sums over three or more ranks depend
-    on that layout in the last bit.
+    batch: any batch. It is learnt first, and forgotten by what is loaded: the data-parallel wrapper lays out the
+    gradients anew after a pass's second step, and their sums over three or more ranks depend on that layout in the
+    last bit.
     """
-    rehearse(sharded, batch)
+    for _ in range(min(step, _STEPS_TO_LAYOUT)):
+        rehearse(sharded, batch)
     sharded.load(path)
     state = {"day": state_of(sharded, metrics)["day"]}
     load_state(path, state)
