@@ -116,3 +116,13 @@ def test_a_failed_save_ends_the_pass(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(RuntimeError, match=r"SaveFailedError: .* failed.*OSError: .*No space left"):
         Killer(settings, monkeypatch, every=6).train("full", 6)
     assert trained_days(settings, "tiny") == []
+
+
+@pytest.mark.slow
+def test_sums_over_three_ranks_go_on_in_the_same_order(tmp_path: Path) -> None:
+    steps = ["1", "2", "5"]
+    run_ranks("tests.trainer.resumed_ranks:main", [str(tmp_path / "to"), *steps], ranks=3, directory=tmp_path)
+    whole = tensors(tmp_path / "to" / "whole", tmp_path / "whole.pt")
+    for step in steps:
+        resumed = tensors(tmp_path / "to" / step, tmp_path / f"{step}.pt")
+        assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == [], step
