@@ -16,6 +16,7 @@ import os
 import statistics
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,8 +61,15 @@ def write_file(path: Path, num_bytes: int) -> float:
     return time.perf_counter() - started
 
 
+def forget(path: Path) -> None:
+    """Drop a file that is on the disk from the page cache."""
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def read_file(path: Path) -> float:
-    """Seconds to read a file, in the state of the cache in which the load finds its own: as just written."""
+    """Seconds to read a file from the disk."""
+    forget(path)
     started = time.perf_counter()
     with path.open("rb", buffering=0) as file:
         while file.read(_BLOCK):
@@ -125,6 +133,9 @@ class Bench:
         self.saver.finish()
         path = waypoints.waypoint_path(self.assignment.destination, self._saved)
         num_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        for file in path.rglob("*"):
+            if file.is_file():
+                forget(file)
         load = timed(lambda: (verify(path), self.sharded.load(path)))
         flat = self.home / "flat"
         write, read = write_file(flat, num_bytes), read_file(flat)
@@ -168,6 +179,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a smaller model, two turns")
     options = parser.parse_args()
     logging.disable(logging.INFO)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch(rec)?\.")
     rows, runs = (500_000, 2) if options.quick else (options.rows, options.runs)
     with tempfile.TemporaryDirectory() as home:
         result = measure(rows=rows, runs=runs, home=Path(home))
