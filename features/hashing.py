@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+HASHING = "splitmix64 mod rows"
+"""Names the function: rows that another one chose belong to other ids."""
 _CHUNK = 16_384
 """Ids hashed at a time: ten passes over them stay within a core's second cache."""
 

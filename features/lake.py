@@ -140,6 +140,7 @@ class Lake:
             self.uri(table),
             rows,
             mode="overwrite",
+            schema_mode="merge" if self._gains_or_lacks_columns(table, rows.schema) else None,
             predicate=f"{DS} = '{ds}'",
             commit_properties=CommitProperties(
                 custom_metadata={"usermodel.ds": ds.isoformat(), "usermodel.fingerprint": key}
@@ -149,6 +150,12 @@ class Lake:
             ),
             writer_properties=writer or WriterProperties(compression="LZ4", max_row_group_size=_rows_per_group(rows)),
         )
+
+    def _gains_or_lacks_columns(self, table: str, schema: pa.Schema) -> bool:
+        """Whether the day's columns are not the table's: a feature came or went. Earlier days read null in a new
+        column, this day in one that it lacks; a column of another type is still refused."""
+        found = self.open(table)
+        return found is not None and {field.name for field in found.schema().fields} != set(schema.names)
 
     def _create(self, table: str, schema: pa.Schema) -> None:
         """Make the table without rows, so that every writer commits by predicate: of two that would make it

@@ -37,6 +37,8 @@ class Assignment:
     """Save so often within the day; 0: never."""
     profile_steps: int = 0
     """Above 0: profile so many steps of the day, and publish nothing."""
+    gap_days: int = 0
+    """Days between the parent's and this one."""
 
 
 _ASSIGNMENTS = TypeAdapter(Assignment)

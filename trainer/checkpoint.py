@@ -18,6 +18,7 @@ from features.fingerprint import file_sha256
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+    from torch.distributed.checkpoint.planner import LoadPlanner
 
 MANIFEST = "manifest.json"
 STATE = "state"
@@ -41,16 +42,21 @@ def save_state(directory: Path, state: Mapping[str, Any], *, group: ProcessGroup
     _checked(lambda: save(dict(state), checkpoint_id=directory / STATE, process_group=group), f"saving to {directory}")
 
 
-def load_state(directory: Path, state: dict[str, Any], *, no_dist: bool = False) -> None:
+def load_state(
+    directory: Path, state: dict[str, Any], *, no_dist: bool = False, planner: LoadPlanner | None = None
+) -> None:
     """Fill the tensors of `state` in place, at any number of ranks; `verify` the directory first.
 
-    A collective unless `no_dist`.
+    A collective unless `no_dist`. planner: reads what it names instead.
     """
     from torch.distributed.checkpoint.state_dict_loader import load
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
-        _checked(lambda: load(state, checkpoint_id=directory / STATE, no_dist=no_dist), f"loading {directory}")
+        _checked(
+            lambda: load(state, checkpoint_id=directory / STATE, planner=planner, no_dist=no_dist),
+            f"loading {directory}",
+        )
 
 
 def _checked(action: Callable[[], object], what: str) -> None:

@@ -65,6 +65,7 @@ def train(recipe: Recipe, ds: date, *, settings: Settings, after_gap: bool = Fal
             parent=parent,
             fingerprint=key,
             revision=previous.revision + 1 if previous else 0,
+            gap_days=gap_days(ds, parent),
             destination=destination.absolute(),
             lock=lock.absolute(),
             token=token,
@@ -135,10 +136,17 @@ def find_parent(settings: Settings, model: str, ds: date, *, after_gap: bool) ->
     return newest
 
 
+def gap_days(ds: date, parent: TrainedDay | None) -> int:
+    """Days between the parent's and `ds`."""
+    return 0 if parent is None else (ds - parent.ds).days - 1
+
+
 def _origin(ds: date, parent: TrainedDay | None) -> str:
     if parent is None:
         return "cold start: no earlier day is trained"
-    return f"warm start from {parent.ds} fingerprint={parent.fingerprint[:8]}"
+    missed = gap_days(ds, parent)
+    after = f" after a gap of {missed} days" if missed else ""
+    return f"warm start from {parent.ds} fingerprint={parent.fingerprint[:8]}{after}"
 
 
 def _run(assignment: Assignment, *, settings: Settings) -> Path:

@@ -41,16 +41,18 @@ def learn(
     *,
     tasks: Sequence[str],
     cold_start: bool,
+    new_tasks: Sequence[str] = (),
     profiler: StepProfiler | None = None,
     saver: WaypointSaver | None = None,
     resume_from: tuple[Path, int] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Learn the day; the metrics are of predictions made before each batch was learnt (section 6.1.2).
 
-    profiler: of the first steps, after which the pass ends. saver: of the pass, now and then. resume_from: a
-    waypoint and its step, where the pass goes on to the bit; the model's state is taken from it. A collective.
-    NonFiniteLossError on every rank, before any of them changes a weight; SaveFailedError, as soon, for a save that
-    failed in the background.
+    new_tasks: those that the parent did not have; like all of a cold start, they begin from the positive rates of the
+    first batch. profiler: of the first steps, after which the pass ends. saver: of the pass, now and then.
+    resume_from: a waypoint and its step, where the pass goes on to the bit; the model's state is taken from it. A
+    collective. NonFiniteLossError on every rank, before any of them changes a weight; SaveFailedError, as soon, for a
+    save that failed in the background.
     """
     first = 0 if resume_from is None else resume_from[1]
     scoring = Scoring(sharded, reader, tasks=tasks, first=first, saver=saver)
@@ -67,8 +69,9 @@ def learn(
         if resume_from is not None and step == first:
             beat(Phase.LEARNING, step)
         _, _, labels, weights = pipeline.progress(batches)
-        if cold_start and step == 0:
-            sharded.core.set_prior(_positive_rates(labels, weights))
+        if step == 0 and (cold_start or new_tasks):
+            of = [tasks.index(task) for task in (tasks if cold_start else new_tasks)]
+            sharded.core.set_prior(_positive_rates(labels, weights), of=of)
         scoring.report_when_due()
         scoring.save_when_due()
         if profiler is not None:

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from features.lake import Partition
 from infra.settings import Settings
+from trainer.carryover.summary import CarriedOver
 from trainer.checkpoint import DamagedCheckpointError, is_complete, load_state, verify
 from trainer.recipe import Recipe
 
@@ -48,6 +49,10 @@ class TrainedDay:
     path: Path
     resumed: int = 0
     """How often its training was killed and went on from a checkpoint within the day."""
+    gap_days: int = 0
+    """Days between the parent's and this one, which nothing was learnt from (`--after-gap`)."""
+    carried_over: CarriedOver | None = None
+    """What the warm start took over; None after a cold start."""
 
 
 _DOCUMENTS = TypeAdapter(TrainedDay)

@@ -24,7 +24,13 @@ from features.reader import DayReader
 from infra.settings import torchrun_rank
 from trainer import failure, heartbeat, sharding
 from trainer.assignment import Assignment, read_assignment
+from trainer.carryover.compare import Comparison, compare
+from trainer.carryover.document import DOCUMENT as MODEL
+from trainer.carryover.document import ModelDocument, read_model
+from trainer.carryover.load import carry_over
+from trainer.carryover.summary import CarriedOver, as_table, summarise
 from trainer.checkpoint import hashed_part, partial_path, save_state, seal, verify
+from trainer.config import TrainingConfig
 from trainer.device import backend, rank_device, set_up
 from trainer.heartbeat import Phase, Post, beat
 from trainer.locks import check_token
@@ -134,9 +140,12 @@ def work(assignment: Assignment, *, device: torch.device, local_world_size: int,
         parent_plan=read_plan(origin) if origin is not None else None,
         device=device,
     )
-    if found is None and assignment.parent is not None:
+    carried = None
+    if found is not None and assignment.parent is not None:
+        carried = compared(assignment.parent, assignment.config)
+    elif assignment.parent is not None:
         beat(Phase.LOADING)
-        warm_start(sharded, assignment.parent)
+        carried = warm_start(sharded, assignment.parent, config=assignment.config)
     log.info(
         "learning model=%s ds=%s examples=%d batches=%d ranks=%d device=%s",
         assignment.config.name,
@@ -159,22 +168,58 @@ def work(assignment: Assignment, *, device: torch.device, local_world_size: int,
         reader,
         tasks=tasks,
         cold_start=assignment.parent is None,
+        new_tasks=() if carried is None else carried.new_tasks,
         saver=WaypointSaver(assignment, plan=sharded.plan, resumed=resumed, began=started)
         if assignment.checkpoint_seconds
         else None,
         resume_from=(found[0], found[1].step) if found is not None else None,
     )
     beat(Phase.SAVING)
-    publish(assignment, sharded, num_examples=reader.num_rows, values=values, started=started, resumed=resumed)
+    publish(
+        assignment,
+        sharded,
+        num_examples=reader.num_rows,
+        values=values,
+        started=started,
+        resumed=resumed,
+        carried_over=None if carried is None else summarise(carried),
+    )
 
 
-def warm_start(sharded: sharding.ShardedModel, parent: TrainedDay) -> None:
-    """Take weights and optimizer state of the parent, at any number of ranks, once its bytes are verified."""
+def compared(parent: TrainedDay, config: TrainingConfig) -> Comparison:
+    """What `config`'s model shares with the parent's; all of it where the parent does not say what it holds."""
+    today = ModelDocument(config=config)
+    return compare(read_model(parent.path) or today, today)
+
+
+def warm_start(sharded: sharding.ShardedModel, parent: TrainedDay, *, config: TrainingConfig) -> Comparison:
+    """Take over what `config`'s model shares with the parent's, weights and optimizer state, at any number of ranks,
+    once its bytes are verified; the rest keeps its initial weights. A collective.
+
+    RuntimeError for a parent without `model.json` that holds another model.
+    """
     verify(parent.path, part=dist.get_rank(), parts=dist.get_world_size())
     dist.barrier()
-    sharded.load(parent.path)
+    today = ModelDocument(config=config)
+    before = read_model(parent.path)
+    comparison = compare(before or today, today)
+    if comparison.is_unchanged:
+        try:
+            sharded.load(parent.path)
+        except RuntimeError as error:
+            if before is not None:
+                raise
+            raise RuntimeError(
+                f"{parent.path} holds another model than the recipe's and does not say which (it was written before "
+                f"there was a {MODEL}): {error}. Train with the recipe of {parent.ds} once more, then change it"
+            ) from error
+    else:
+        carry_over(sharded, parent.path, comparison)
     if dist.get_rank() == 0:
         log.info("warm start from ds=%s fingerprint=%s", parent.ds, parent.fingerprint[:8])
+        for line in as_table(summarise(comparison)):
+            log.info("warm start: %s", line)
+    return comparison
 
 
 def profile(assignment: Assignment, sharded: sharding.ShardedModel, reader: DayReader, *, directory: Path) -> None:
@@ -204,6 +249,7 @@ def publish(
     values: dict[str, dict[str, float]],
     started: float,
     resumed: int,
+    carried_over: CarriedOver | None,
 ) -> None:
     """Save on every rank, seal on rank 0, unless a later attempt has taken the lock."""
     partial = partial_path(assignment.destination, token=assignment.token)
@@ -228,11 +274,18 @@ def publish(
             revision=assignment.revision,
             path=assignment.destination,
             resumed=resumed,
+            gap_days=assignment.gap_days,
+            carried_over=carried_over,
         )
+        documents = {
+            DOCUMENT: to_json(trained),
+            document.DOCUMENT: sharded.plan.to_json(),
+            MODEL: ModelDocument(config=assignment.config).to_json(),
+        }
         seal(
             partial,
             assignment.destination,
-            documents={DOCUMENT: to_json(trained), document.DOCUMENT: sharded.plan.to_json()},
+            documents=documents,
             hashed={name: entry for part in hashed for name, entry in part.items()},
             may_publish=lambda: check_token(assignment.lock, token=assignment.token),
         )

@@ -125,7 +125,7 @@ def test_a_damaged_parent_is_never_trained_on(copied: TrainedDay, one_rank: None
     shard.write_bytes(content)
     sharded = sharding.build(TrainingConfig.of(planted_recipe()), local_world_size=1)
     with pytest.raises(DamagedCheckpointError, match=shard.name):
-        warm_start(sharded, copied)
+        warm_start(sharded, copied, config=TrainingConfig.of(planted_recipe()))
 
 
 @pytest.mark.parametrize(

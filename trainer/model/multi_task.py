@@ -39,9 +39,10 @@ class MultiTaskModel(nn.Module):
         return loss, (loss.detach(), logits.detach(), batch.labels, batch.weights)
 
     @torch.no_grad()
-    def set_prior(self, rates: torch.Tensor) -> None:
-        """Begin from the log-odds of the tasks' positive rates [T] instead of from 1/2."""
-        self.last_layer().bias.copy_(torch.logit(rates.clamp(1e-4, 1 - 1e-4)))
+    def set_prior(self, rates: torch.Tensor, *, of: Sequence[int] | None = None) -> None:
+        """Begin from the log-odds of the tasks' positive rates [T] instead of from 1/2; `of` these tasks, or all."""
+        tasks = list(range(len(rates)) if of is None else of)
+        self.last_layer().bias[tasks] = torch.logit(rates.clamp(1e-4, 1 - 1e-4))[tasks]
 
     def last_layer(self) -> nn.Linear:
         """The layer that gives the logits."""
