@@ -120,7 +120,7 @@ def _table_pieces(name: str, tensor: Any, change: TensorChange) -> Iterator[Piec
     """This rank's rows, or one state per row: row r is the parent's row r mod its rows."""
     old_rows = change.old_shape[0]
     if isinstance(tensor, ShardedTensor):
-        shape = tuple(tensor.size())
+        shape = tuple(tensor.metadata().size)
         parts = [(tuple(shard.metadata.shard_offsets), shard.tensor) for shard in tensor.local_shards()]
     else:
         shape = tuple(tensor.shape)
