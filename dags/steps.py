@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from datetime import date
 
     from infra.settings import Settings
+    from snapshots.lineage import Lineage
     from trainer.recipe import Recipe
 
 
@@ -50,6 +51,16 @@ def profile(recipe: str, ds: str, *, steps: int) -> Any:
     from trainer.job import profile
 
     return plain(profile(config, day, settings=settings, steps=steps))
+
+
+def lineage(recipe: str) -> Lineage:
+    """The chain of the model's trained days, with what became stale, late or missing."""
+    from infra.settings import get_settings
+    from snapshots.lineage import lineage
+    from trainer.recipes import get_recipe
+
+    config = get_recipe(recipe)
+    return lineage(config.name, f"examples/{config.source.name}", settings=get_settings())
 
 
 def publish(recipe: str, ds: str) -> Any:

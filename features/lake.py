@@ -8,7 +8,7 @@ by the table's own log, atomically with the data.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -75,6 +75,13 @@ class Lake:
                 f"{table} has no partition ds={ds} under {self.root}; run the step that writes it for {ds} first"
             )
         return partition
+
+    def find_all(self, table: str, days: Iterable[date]) -> dict[date, Partition]:
+        """The partitions of those of `days` that are in the table now."""
+        if (delta := self.open(table)) is None:
+            return {}
+        found = {ds: _partition_of(delta, table, ds) for ds in days}
+        return {ds: partition for ds, partition in found.items() if partition is not None}
 
     def days(self, table: str) -> list[date]:
         """The days committed to the table, oldest first (a day without rows has left no file and is not listed)."""

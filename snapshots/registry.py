@@ -117,6 +117,10 @@ class Registry:
         """The version of that number."""
         return _version(self.client.get_model_version(model, str(number)))
 
+    def versions(self, model: str) -> list[Version]:
+        """Every version, oldest first."""
+        return sorted(self._search(model, {}), key=lambda version: version.number)
+
     def aliases(self, model: str) -> dict[str, int]:
         """The version number behind each alias that is set."""
         found = self.client.search_registered_models(f"name = '{model}'")

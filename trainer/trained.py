@@ -78,14 +78,16 @@ def read_trained(path: Path) -> TrainedDay | None:
         return None
 
 
+def revisions(settings: Settings, model: str) -> list[TrainedDay]:
+    """Every training of every day that is kept, oldest day first, a day's oldest revision first."""
+    paths = sorted((settings.checkpoints / model).glob("ds=*"))
+    found = [trained for path in paths if path.is_dir() and (trained := read_trained(path)) is not None]
+    return sorted(found, key=lambda trained: (trained.ds, trained.revision))
+
+
 def trained_days(settings: Settings, model: str) -> list[TrainedDay]:
     """The newest revision of every trained day of the model, oldest day first."""
-    newest: dict[date, TrainedDay] = {}
-    for path in sorted((settings.checkpoints / model).glob("ds=*")):
-        trained = read_trained(path) if path.is_dir() else None
-        if trained is not None and (trained.ds not in newest or newest[trained.ds].revision < trained.revision):
-            newest[trained.ds] = trained
-    return [newest[ds] for ds in sorted(newest)]
+    return list({trained.ds: trained for trained in revisions(settings, model)}.values())
 
 
 def newest_before(settings: Settings, model: str, ds: date) -> TrainedDay | None:

@@ -9,6 +9,7 @@ import typer
 
 from dags import steps
 from infra.commands.explain import print_explanation
+from infra.commands.lineage import print_lineage
 from infra.commands.options import Day, RecipeName, show
 from infra.commands.plan import Output, cluster_of, how_many_tables, make_plan
 from infra.commands.profile import print_profile
@@ -33,6 +34,19 @@ def train(
         print_profile(steps.profile(recipe, ds, steps=profile_steps))
     else:
         show(steps.train(recipe, ds, after_gap=after_gap))
+
+
+@group.command()
+def lineage(
+    recipe: RecipeName,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Show the chain of trained days: parents, revisions, gaps, versions, and what is stale, late or missing."""
+    found = steps.lineage(recipe)
+    if as_json:
+        show(found.summary())
+    else:
+        print_lineage(found)
 
 
 @group.command()

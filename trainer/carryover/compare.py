@@ -78,9 +78,7 @@ def _tables(parent: ModelDocument, today: ModelDocument) -> Iterator[TensorChang
     for name in [*now, *(name for name in before if name not in now)]:
         old, new = before.get(name), now.get(name)
         outcome, why = _table_outcome(old, new, hashing=(parent.hashing, today.hashing))
-        yield TensorChange(
-            name=name, outcome=outcome, why=why, old_shape=old or (), new_shape=new or (), is_table=True
-        )
+        yield TensorChange(name=name, outcome=outcome, why=why, old_shape=old or (), new_shape=new or (), is_table=True)
 
 
 def _table_outcome(
@@ -136,17 +134,22 @@ def _dense(before: TrainingConfig, now: TrainingConfig) -> Iterator[TensorChange
 
 
 def _dense_change(name: str, old: tuple[Axis, ...], new: tuple[Axis, ...]) -> TensorChange:
-    shapes = {"old_shape": tuple(map(size, old)), "new_shape": tuple(map(size, new))}
+    outcome, why, spans = _dense_outcome(old, new)
+    old_shape, new_shape = tuple(map(size, old)), tuple(map(size, new))
+    return TensorChange(name=name, outcome=outcome, why=why, old_shape=old_shape, new_shape=new_shape, spans=spans)
+
+
+def _dense_outcome(old: tuple[Axis, ...], new: tuple[Axis, ...]) -> tuple[Outcome, str, tuple[tuple[Span, ...], ...]]:
     if old == new:
-        return TensorChange(name=name, outcome="carried", **shapes)
+        return "carried", "", ()
     if len(old) != len(new):
-        return TensorChange(name=name, outcome="fresh", why=f"{len(old)} axes -> {len(new)}", **shapes)
+        return "fresh", f"{len(old)} axes -> {len(new)}", ()
     spans = tuple(matching(a, b) for a, b in zip(old, new, strict=True))
     for a, b, found in zip(old, new, spans, strict=True):
         if not found:
-            return TensorChange(name=name, outcome="fresh", why=f"{_shown(a)} -> {_shown(b)}", **shapes)
+            return "fresh", f"{_shown(a)} -> {_shown(b)}", ()
     why = "; ".join(_difference(a, b) for a, b in zip(old, new, strict=True) if a != b)
-    return TensorChange(name=name, outcome="carried in part", why=why, spans=spans, **shapes)
+    return "carried in part", why, spans
 
 
 def matching(old: Axis, new: Axis) -> tuple[Span, ...]:

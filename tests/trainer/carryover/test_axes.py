@@ -73,5 +73,3 @@ def axis(text: str) -> tuple[Block, ...]:
 )
 def test_matching(old: str, new: str, spans: tuple[object, ...]) -> None:
     assert matching(axis(old), axis(new)) == spans
-
-

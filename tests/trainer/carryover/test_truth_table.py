@@ -136,9 +136,7 @@ CASES = {
         config=recipe_of(replace(SCHEMA, dense=(SCHEMA.dense[0], DenseFeature(name="speed"), *SCHEMA.dense[1:]))),
         changed={PROJECT: pick(1, 0, None, 1)},
     ),
-    "removed-dense": Case(
-        config=recipe_of(replace(SCHEMA, dense=SCHEMA.dense[1:])), changed={PROJECT: pick(1, 1)}
-    ),
+    "removed-dense": Case(config=recipe_of(replace(SCHEMA, dense=SCHEMA.dense[1:])), changed={PROJECT: pick(1, 1)}),
     "another-transform": Case(
         config=recipe_of(replace(SCHEMA, dense=(replace(SCHEMA.dense[0], transform="identity"), *SCHEMA.dense[1:]))),
         changed={PROJECT: pick(1, None, 1)},
@@ -151,7 +149,8 @@ CASES = {
     ),
     "new-task": Case(
         config=recipe_of(
-            replace(SCHEMA, tasks=("like", *SCHEMA.tasks)), tasks=(Task(name="buy"), Task(name="like"), Task(name="click"))
+            replace(SCHEMA, tasks=("like", *SCHEMA.tasks)),
+            tasks=(Task(name="buy"), Task(name="like"), Task(name="click")),
         ),
         changed={"mix_tower.output.weight": pick(0, 1, None, 0), "mix_tower.output.bias": pick(0, 1, None, 0)},
     ),
@@ -167,10 +166,8 @@ CASES = {
         config=recipe_of(optimizer=Optimizer(sparse="adagrad")),
         fresh_state=(f"user_tower.{BAGS}", f"mix_tower.{BAGS}"),
     ),
-    "another-dense-optimizer": Case(
-        config=recipe_of(optimizer=Optimizer(dense="adagrad")), fresh_state=("dense.",)
-    ),
-}  # fmt: skip
+    "another-dense-optimizer": Case(config=recipe_of(optimizer=Optimizer(dense="adagrad")), fresh_state=("dense.",)),
+}
 
 
 def check(case: Case, *, old: dict[str, torch.Tensor], initial: dict[str, torch.Tensor], now: Path) -> None:

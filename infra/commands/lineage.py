@@ -1,0 +1,72 @@
+"""`usermodel trainer lineage`: the chain of a model's days as a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from snapshots.lineage import Lineage, Link
+
+_DIGITS = 8
+
+
+def print_lineage(found: Lineage) -> None:
+    """The days as rows, then what changed between them and what to do."""
+    from rich.console import Console
+
+    console = Console(width=None if Console().is_terminal else 140, highlight=False)
+    console.print(_table(found))
+    for link in found.links:
+        for change in link.changes:
+            console.print(f"  {link.ds} r{link.revision} {change}", style="dim", soft_wrap=True, markup=False)
+    if found.registry is not None:
+        console.print(f"no versions: {found.registry}", style="yellow", soft_wrap=True, markup=False)
+    again = [link.ds for link in found.links if link.stale or link.late]
+    if again:
+        console.print(
+            f"to repair: usermodel trainer train --recipe {found.model} --ds {again[0]}"
+            + (f", then the days after it up to {max(again)}" if len(again) > 1 else ""),
+            style="yellow",
+            soft_wrap=True,
+        )
+
+
+def _table(found: Lineage) -> Table:
+    from rich.table import Table
+
+    table = Table(title=f"{found.model}: lineage", title_justify="left")
+    for name in ("day", "rev", "model", "parent", "examples", "ranks", "warm start", "version", "notes"):
+        table.add_column(name, justify="right" if name in ("rev", "ranks") else "left")
+    missing = {day.ds: day for day in found.missing}
+    rows = [(link.ds, link.revision, link) for link in found.links] + [(ds, -1, None) for ds in missing]
+    for ds, _, link in sorted(rows, key=lambda row: row[:2]):
+        if link is not None:
+            table.add_row(*_cells(link), style="dim" if link.superseded else None)
+            continue
+        note = "missing; its examples are built" if missing[ds].has_examples else "missing, and without examples"
+        table.add_row(str(ds), *[""] * 7, note, style="red")
+    return table
+
+
+def _cells(link: Link) -> list[str]:
+    parent = "-" if link.parent_ds is None else f"{link.parent_ds} {(link.parent_fingerprint or '')[:_DIGITS]}"
+    version = link.registered
+    notes = [
+        "superseded" if link.superseded else "",
+        f"after a gap of {link.gap_days} days" if link.gap_days else "",
+        f"STALE: {link.stale}" if link.stale else "",
+        f"LATE DATA: {link.late}" if link.late else "",
+    ]
+    return [
+        str(link.ds),
+        str(link.revision),
+        link.fingerprint[:_DIGITS],
+        parent,
+        f"{link.num_examples:,} @ {link.examples.version}",
+        str(link.ranks),
+        link.carried_over or ("cold start" if link.parent_ds is None else "not recorded"),
+        "-" if version is None else " ".join([str(version.number), version.decision, *version.aliases]),
+        "; ".join(note for note in notes if note),
+    ]
