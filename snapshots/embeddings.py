@@ -76,6 +76,10 @@ def writer_properties() -> WriterProperties:
 def require_layout(delta: DeltaTable, schema: pa.Schema) -> None:
     """ValueError where the table holds vectors of another K or D than `schema`: they cannot be pooled."""
     found = {field.name: field.metadata.get(DIM_KEY.decode()) for field in delta.schema().fields}
+    if more := sorted(name for name, dim in found.items() if dim is not None and name not in schema.names):
+        raise ValueError(
+            f"{delta.table_uri}: the table has {more}, which the recipe's tower does not give; rename the recipe"
+        )
     for field in schema:
         if field.metadata and found.get(field.name) != field.metadata[DIM_KEY].decode():
             raise ValueError(

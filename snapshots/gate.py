@@ -146,7 +146,7 @@ def shift_checks(rows: Iterable[ShiftRow]) -> Iterator[Check]:
             yield Check(
                 name=f"users comparable by {row.kind}",
                 value=float(row.num_users),
-                rule="a shift that cannot be measured is held",
+                rule="a shift that cannot be measured is held" + (f": {row.note}" if row.note else ""),
                 verdict="hold",
             )
         elif row.threshold is not None:

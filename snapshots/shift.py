@@ -22,7 +22,7 @@ from features.lake import Lake, Partition
 from features.schema import USER_ID
 from infra.settings import Settings
 from snapshots.embeddings import POOLINGS
-from snapshots.inference import ROWS_PER_BATCH, embedder_of, one_thread
+from snapshots.inference import ROWS_PER_BATCH, Embedder, embedder_of, one_thread
 from snapshots.movement import Movement, common_movement, movement
 from snapshots.registry import Registry, Version, partition_from, partition_tags
 from snapshots.runs import log_metrics
@@ -53,6 +53,7 @@ ROWS = pa.schema(
         ("num_users", pa.int64()),
         ("threshold", pa.float64()),
         ("verdict", pa.string()),
+        ("note", pa.string()),
     ]
 )
 
@@ -71,6 +72,8 @@ class ShiftRow:
     num_users: int
     threshold: float | None
     verdict: Verdict
+    note: str = ""
+    """Why it could not be measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +161,9 @@ def check_shift(recipe: Recipe, ds: date, *, settings: Settings) -> Shift:
 
 def read_rows(lake: Lake, partition: Partition) -> tuple[ShiftRow, ...]:
     """The partition's rows, as they were written."""
-    return tuple(ShiftRow(**row) for row in lake.read(partition, columns=ROWS.names).to_pylist())
+    written = set(lake.dataset(partition).schema.names)  # older days have no notes
+    rows = lake.read(partition, columns=[name for name in ROWS.names if name in written]).to_pylist()
+    return tuple(ShiftRow(**{**row, "note": row.get("note") or ""}) for row in rows)
 
 
 def same_inputs(recipe: Recipe, pair: Compared, lake: Lake) -> Iterator[ShiftRow]:
@@ -167,22 +172,53 @@ def same_inputs(recipe: Recipe, pair: Compared, lake: Lake) -> Iterator[ShiftRow
     if pair.parent is None:
         yield _predecessor(number, "same_inputs", found=False, num_users=0, verdict="info")
         return
-    before, after = embedder_of(pair.parent), embedder_of(pair.version)
-    columns = sorted({*before.columns, *after.columns})
-    missing = sorted(set(columns) - set(lake.dataset(pair.users).schema.names))
-    if missing:
-        log.warning("the parent reads features that the day lacks model=%s missing=%s", recipe.name, missing)
-        yield _predecessor(number, "same_inputs", found=False, num_users=0, verdict="hold")
-        return
-    with one_thread():
-        pairs = [(before.embed(rows), after.embed(rows)) for rows in _sample(lake, pair.users, columns)]
-    a, b = (np.concatenate(vectors) for vectors in zip(*pairs, strict=True))  # [N, K, D]
-    if a.shape != b.shape:
-        yield _predecessor(number, "same_inputs", found=False, num_users=0, verdict="hold")
+    after = embedder_of(pair.version)
+    try:
+        a, b = _embed_by_both(pair, pair.parent, after, lake)  # [N, K, D]
+    except _NotComparableError as error:
+        log.warning("shift not comparable model=%s ds=%s: %s", recipe.name, pair.version.ds, error)
+        yield _predecessor(number, "same_inputs", found=False, num_users=0, verdict="hold", note=str(error))
         return
     yield _predecessor(number, "same_inputs", found=True, num_users=len(a), verdict="ok")
     for k in range(a.shape[1]):
         yield from _rows(number, "same_inputs", movement(a[:, k], b[:, k]), embedding=k, pooling=NOT_POOLED, gate=None)
+
+
+class _NotComparableError(ValueError):
+    """The parent's snapshot and the day's do not take the same users to the same space."""
+
+
+def _embed_by_both(
+    pair: Compared, parent: Version, after: Embedder, lake: Lake
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The sample by the parent's snapshot and by the day's, [N, K, D] each.
+
+    _NotComparableError where the schema or the tower changed so much that the parent's cannot embed the day.
+    """
+    try:
+        before = embedder_of(parent)
+    except (OSError, ValueError) as error:
+        raise _NotComparableError(f"version {parent.number} of {parent.ds} cannot be used: {error}") from error
+    columns = sorted({*before.columns, *after.columns})
+    if missing := sorted(set(columns) - set(lake.dataset(pair.users).schema.names)):
+        raise _NotComparableError(f"version {parent.number} of {parent.ds} reads {missing}, which the day lacks")
+    vectors_before, vectors_after = [], []
+    with one_thread():
+        for rows in _sample(lake, pair.users, columns):
+            vectors_after.append(after.embed(rows))
+            try:
+                vectors_before.append(before.embed(rows))
+            except ValueError as error:
+                raise _NotComparableError(
+                    f"version {parent.number} of {parent.ds} cannot embed the day's users: {error}"
+                ) from error
+    a, b = np.concatenate(vectors_before), np.concatenate(vectors_after)
+    if a.shape != b.shape:
+        raise _NotComparableError(
+            f"version {parent.number} of {parent.ds} gives {a.shape[1]} embeddings of {a.shape[2]}, "
+            f"the day's {b.shape[1]} of {b.shape[2]}"
+        )
+    return a, b
 
 
 def consecutive_days(recipe: Recipe, pair: Compared, lake: Lake) -> Iterator[ShiftRow]:
@@ -242,7 +278,7 @@ def _judge(metric: str, value: float, gate: Gate | None) -> tuple[float | None, 
     return None, "info"
 
 
-def _predecessor(number: int, kind: Kind, *, found: bool, num_users: int, verdict: Verdict) -> ShiftRow:
+def _predecessor(number: int, kind: Kind, *, found: bool, num_users: int, verdict: Verdict, note: str = "") -> ShiftRow:
     return ShiftRow(
         version=number,
         kind=kind,
@@ -253,6 +289,7 @@ def _predecessor(number: int, kind: Kind, *, found: bool, num_users: int, verdic
         num_users=num_users,
         threshold=None,
         verdict=verdict,
+        note=note,
     )
 
 
