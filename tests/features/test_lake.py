@@ -80,6 +80,21 @@ def test_another_fingerprint_replaces_the_day_and_only_the_day(tmp_path: Path) -
     assert lake.days(TABLE) == [DAY, NEXT]
 
 
+def test_a_feature_may_come_and_go(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    first = lake.commit(TABLE, DAY, _rows(0), fingerprint=fingerprint("a"))
+    more = _rows(10).append_column("speed", pa.array([1.0, 2.0, 3.0]))
+    second = lake.commit(TABLE, NEXT, more, fingerprint=fingerprint("b"))
+    third = lake.commit(TABLE, NEXT + timedelta(1), more.drop_columns(["value"]), fingerprint=fingerprint("c"))
+    assert lake.read(first).to_pydict() == {"value": [0, 1, 2]}
+    assert lake.read(second).to_pydict() == {"value": [10, 11, 12], "speed": [1.0, 2.0, 3.0]}
+    assert lake.read(third).to_pydict() == {"value": [None] * 3, "speed": [1.0, 2.0, 3.0]}
+    assert lake.read(lake.get(TABLE, DAY))["speed"].to_pylist() == [None] * 3
+    assert lake.find_all(TABLE, [DAY, NEXT, DAY - timedelta(1)]).keys() == {DAY, NEXT}
+    with pytest.raises(Exception, match=r"(?i)cast"):
+        lake.commit(TABLE, DAY, pa.table({"value": [["a list"]]}), fingerprint=fingerprint("d"))
+
+
 def test_a_day_without_rows_is_committed(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
     partition = lake.commit(TABLE, DAY, _rows(0, 0), fingerprint=fingerprint("a"))
