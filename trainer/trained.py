@@ -136,6 +136,7 @@ def load_model(recipe: Recipe, trained: TrainedDay) -> SumModel:
 def _fill(module: nn.Module, recipe: Recipe, trained: TrainedDay, *, prefix: str, what: str) -> None:
     """Give `module` its weights, those whose names begin with `prefix` in the checkpoint, and end its training."""
     verify(trained.path)
+    _require_same_model(recipe, trained, prefix=prefix, what=what)
     state = {"model": {prefix + name: tensor for name, tensor in module.state_dict().items()}}
     try:
         load_state(trained.path, state, no_dist=True)
@@ -146,3 +147,20 @@ def _fill(module: nn.Module, recipe: Recipe, trained: TrainedDay, *, prefix: str
         ) from error
     module.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in state["model"].items()})
     module.eval()
+
+
+def _require_same_model(recipe: Recipe, trained: TrainedDay, *, prefix: str, what: str) -> None:
+    """Shapes alone would let a recipe with the same features in another order read the weights of one as another's."""
+    from trainer.carryover.compare import compare
+    from trainer.carryover.document import ModelDocument, read_model
+    from trainer.config import TrainingConfig
+
+    if (saved := read_model(trained.path)) is None:
+        return
+    tensors = compare(saved, ModelDocument(config=TrainingConfig.of(recipe))).tensors
+    changed = next((found for found in tensors if found.name.startswith(prefix) and found.outcome != "carried"), None)
+    if changed is not None:
+        raise DamagedCheckpointError(
+            f"{trained.path} does not hold the {what} of recipe {recipe.name}: {changed.name}: {changed.why}; "
+            "the recipe was changed since; train the day again"
+        )

@@ -19,11 +19,11 @@ from tests.trainer.planted import DAY, SCHEMA, PlantedSource, commit_day, plante
 from tests.trainer.test_checkpoint import assignment_from
 from trainer import sharding
 from trainer.carryover.document import DOCUMENT
-from trainer.checkpoint import MANIFEST, STATE
+from trainer.checkpoint import MANIFEST, STATE, DamagedCheckpointError
 from trainer.config import TrainingConfig
 from trainer.job import train
 from trainer.recipe import Recipe, Task
-from trainer.trained import TrainedDay, read_trained
+from trainer.trained import TrainedDay, load_user_tower, read_trained
 from trainer.worker import warm_start
 
 SECOND = DAY + timedelta(1)
@@ -126,3 +126,11 @@ def test_a_parent_without_a_document_that_does_not_fit_is_refused(
     sharded = sharding.build(config, local_world_size=1)
     with pytest.raises(RuntimeError, match=r"holds another model .* Train with the recipe of 2026-01-02 once more"):
         warm_start(sharded, parent, config=config)
+
+
+def test_the_same_shapes_in_another_order_are_another_tower(pair: tuple[TrainedDay, TrainedDay]) -> None:
+    schema = replace(SCHEMA, sparse=(*SCHEMA.sparse[2::-1], *SCHEMA.sparse[3:]))
+    with pytest.raises(DamagedCheckpointError, match=r"the user tower of recipe tiny: .*: reordered; the recipe was"):
+        load_user_tower(planted_recipe(source=PlantedSource(schema=schema)), pair[1])
+    items = replace(SCHEMA, sparse=(*SCHEMA.sparse[:3], *SCHEMA.sparse[:2:-1]))
+    load_user_tower(planted_recipe(source=PlantedSource(schema=items)), pair[1])
