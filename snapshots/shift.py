@@ -205,6 +205,9 @@ def _embed_by_both(
     vectors_before, vectors_after = [], []
     with one_thread():
         for rows in _sample(lake, pair.users, columns):
+            gone = [name for name in before.columns if name not in after.columns and rows.column(name).null_count]
+            if gone:  # a column stays in the table when its feature went; the parent would read nulls as nothing
+                raise _NotComparableError(f"version {parent.number} of {parent.ds} reads {gone}, which the day lacks")
             vectors_after.append(after.embed(rows))
             try:
                 vectors_before.append(before.embed(rows))
