@@ -19,8 +19,8 @@ from trainer.assignment import Assignment, write_assignment
 from trainer.checkpoint import MANIFEST, STATE, DamagedCheckpointError, is_complete, seal, verify
 from trainer.config import TrainingConfig
 from trainer.launch import run_ranks
+from trainer.origin import warm_start
 from trainer.trained import TrainedDay, load_user_tower, read_trained
-from trainer.worker import warm_start
 
 
 def tensors(directory: Path, scratch: Path) -> dict[str, torch.Tensor]:

@@ -10,7 +10,7 @@ from infra.settings import torchrun_rank
 from trainer import sharding
 from trainer.assignment import read_assignment
 from trainer.checkpoint import save_state
-from trainer.worker import warm_start
+from trainer.origin import warm_start
 
 
 def main(path: str, to: str) -> None:

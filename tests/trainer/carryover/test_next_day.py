@@ -22,9 +22,9 @@ from trainer.carryover.document import DOCUMENT
 from trainer.checkpoint import MANIFEST, STATE, DamagedCheckpointError
 from trainer.config import TrainingConfig
 from trainer.job import train
+from trainer.origin import warm_start
 from trainer.recipe import Recipe, Task
 from trainer.trained import TrainedDay, load_user_tower, read_trained
-from trainer.worker import warm_start
 
 SECOND = DAY + timedelta(1)
 ROWS = 4000

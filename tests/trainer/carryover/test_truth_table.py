@@ -22,10 +22,10 @@ from trainer.carryover.summary import summarise
 from trainer.checkpoint import save_state
 from trainer.config import TrainingConfig
 from trainer.launch import run_ranks
+from trainer.origin import warm_start
 from trainer.recipe import Optimizer, Task
 from trainer.towers import Mlp
 from trainer.trained import TrainedDay
-from trainer.worker import warm_start
 
 DIM = 16
 BAGS = "sparse.tables.embedding_bags"

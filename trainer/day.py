@@ -1,0 +1,116 @@
+"""One rank's part in a day: open it, take over what was learnt before, learn it, seal it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from features.batches import Encoder
+from features.lake import Lake
+from features.reader import DayReader
+from trainer import sharding
+from trainer.assignment import Assignment
+from trainer.carryover.summary import summarise
+from trainer.heartbeat import Phase, beat
+from trainer.loop import learn
+from trainer.origin import find_origin, take_over
+from trainer.planning.inherit import read_plan
+from trainer.profile import write_profile
+from trainer.profiling import StepProfiler
+from trainer.saver import WaypointSaver
+from trainer.sealing import seal_day
+
+log = logging.getLogger(__name__)
+
+
+def learn_day(assignment: Assignment, *, device: torch.device, local_world_size: int, directory: Path) -> None:
+    """Learn the day and seal the checkpoint, or profile the first steps of it. A collective of the default process
+    group. directory: the job's."""
+    started = time.monotonic()
+    config = assignment.config
+    beat(Phase.OPENING)
+    reader = open_reader(assignment)
+    origin = find_origin(assignment)
+    started -= origin.seconds
+    beat(Phase.BUILDING)
+    sharded = sharding.build(
+        config,
+        local_world_size=local_world_size,
+        parent_plan=read_plan(origin.path) if origin.path is not None else None,
+        device=device,
+    )
+    carried = take_over(origin, sharded, config=config)
+    log.info(
+        "learning model=%s ds=%s examples=%d batches=%d ranks=%d device=%s",
+        config.name,
+        assignment.ds,
+        reader.num_rows,
+        reader.num_batches,
+        dist.get_world_size(),
+        device,
+    )
+    if assignment.profile_steps:
+        profile(assignment, sharded, reader, directory=directory)
+        return
+    if origin.resume_from is not None:
+        path, step = origin.resume_from
+        log.info("resumed at step=%d of %d (%s), time number %d", step, reader.num_batches, path, origin.resumed)
+    saver = None
+    if assignment.checkpoint_seconds:
+        saver = WaypointSaver(assignment, plan=sharded.plan, resumed=origin.resumed, began=started)
+    values = learn(
+        sharded,
+        reader,
+        tasks=config.task_names,
+        cold_start=assignment.parent is None,
+        new_tasks=() if carried is None else carried.new_tasks,
+        saver=saver,
+        resume_from=origin.resume_from,
+    )
+    beat(Phase.SAVING)
+    seal_day(
+        assignment,
+        sharded,
+        num_examples=reader.num_rows,
+        values=values,
+        began=started,
+        resumed=origin.resumed,
+        carried_over=None if carried is None else summarise(carried),
+    )
+
+
+def open_reader(assignment: Assignment) -> DayReader:
+    """This rank's share of the day's examples."""
+    config = assignment.config
+    return DayReader(
+        Lake(assignment.lake),
+        assignment.examples,
+        Encoder(config.schema, tasks=config.task_names),
+        batch_size=config.batch_size,
+        rank=dist.get_rank(),
+        world_size=dist.get_world_size(),
+        seed=config.seed,
+    )
+
+
+def profile(assignment: Assignment, sharded: sharding.ShardedModel, reader: DayReader, *, directory: Path) -> None:
+    """Rank 0's profile, to the job's directory."""
+    rank, config = dist.get_rank(), assignment.config
+    with StepProfiler(assignment.profile_steps, device=sharded.device) as profiler:
+        cold_start = assignment.parent is None
+        learn(sharded, reader, tasks=config.task_names, cold_start=cold_start, profiler=profiler)
+    if rank == 0:
+        found = profiler.result(
+            directory,
+            model=config.name,
+            ds=str(assignment.ds),
+            ranks=dist.get_world_size(),
+            device=str(sharded.device),
+            batch_size=config.batch_size,
+        )
+        write_profile(found, directory)
+    dist.barrier()
