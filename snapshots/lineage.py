@@ -51,6 +51,8 @@ class Link:
     """The warm start in one line; None after a cold start."""
     changes: tuple[str, ...]
     """What of the model was not simply the parent's, and why."""
+    stored: str
+    """`full (why)`, or `increment of ds=…`."""
     superseded: bool
     """A later revision is the day's model."""
     stale: str | None
@@ -149,6 +151,7 @@ def _link(
         path=day.path,
         carried_over=None if carried is None else carried.sentence,
         changes=() if carried is None else tuple(change.sentence for change in carried.changes),
+        stored="full" if day.stored is None else day.stored.sentence,
         superseded=superseded,
         stale=None if superseded else stale.get(day.ds),
         late=None if superseded else _why_late(day, now),

@@ -67,6 +67,7 @@ def publish_tower(
                 "metrics": json.dumps(trained.metrics, sort_keys=True),
                 "embeddings_table": table_of(recipe.name),
                 "code_version": code_version(),
+                "checkpoint": "full" if trained.stored is None else trained.stored.sentence,
                 **partition_tags("examples", trained.examples),
             },
         )
@@ -74,9 +75,17 @@ def publish_tower(
         if version.decision == "pending":
             registry.set_alias(recipe.name, "candidate", version.number)
     values = {f"{metric}/{task}": value for task, of in trained.metrics.items() for metric, value in of.items()}
-    log_metrics(registry, recipe, version, values)
+    log_metrics(registry, recipe, version, values | _of_checkpoint(trained))
     log.info("published model=%s ds=%s version=%d path=%s", recipe.name, ds, version.number, version.path)
     return version
+
+
+def _of_checkpoint(trained: TrainedDay) -> dict[str, float | None]:
+    """What the day's checkpoint took, and why."""
+    if (stored := trained.stored) is None:
+        return {}
+    touched: dict[str, float | None] = {f"touched/{table}": share for table, share in stored.touched.items()}
+    return touched | {"checkpoint/bytes": stored.num_bytes, "checkpoint/full_bytes": stored.full_bytes}
 
 
 def code_version() -> str:

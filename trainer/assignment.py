@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
@@ -10,7 +10,8 @@ from pydantic import TypeAdapter
 
 from features.lake import Partition
 from trainer.config import TrainingConfig
-from trainer.recipe import DeviceName
+from trainer.increments.form import BaseDay
+from trainer.recipe import Checkpoints, DeviceName
 from trainer.trained import TrainedDay
 
 
@@ -39,6 +40,9 @@ class Assignment:
     """Above 0: profile so many steps of the day, and publish nothing."""
     gap_days: int = 0
     """Days between the parent's and this one."""
+    base: BaseDay | None = None
+    """What the day's checkpoint may be an increment of."""
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
 
 
 _ASSIGNMENTS = TypeAdapter(Assignment)

@@ -1,6 +1,7 @@
 """Sealed checkpoints: a new directory each, a manifest with the SHA-256 of every file, one atomic rename.
 
-A directory is complete when it has its final name and a manifest; anything else is a leftover.
+A directory is complete when it has its final name and a manifest; anything else is a leftover. A manifest may name a
+base: another sealed directory beside this one, which this one adds to and is nothing without.
 Light to import: whoever only asks whether a day is trained does not wait for torch.
 """
 
@@ -11,6 +12,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +24,41 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 STATE = "state"
+ROWS = "rows"
 _PARTIAL = ".partial-"
 
 
 class DamagedCheckpointError(RuntimeError):
     """A checkpoint is not what was written; it is never loaded."""
+
+
+class BrokenChainError(DamagedCheckpointError):
+    """A checkpoint adds to another one, which is missing or is not what it was."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """The checkpoint that another one adds to."""
+
+    name: str
+    """Of its directory, in the same folder: both can be moved together."""
+    manifest_sha256: str
+    """Stands for every byte of it."""
+
+    def __post_init__(self) -> None:
+        if Path(self.name).name != self.name:
+            raise ValueError(f"base {self.name!r} is no name of a neighbouring directory")
+
+    @classmethod
+    def of(cls, directory: Path) -> Base:
+        """A sealed checkpoint, as the base of others."""
+        return cls(name=directory.name, manifest_sha256=file_sha256(directory / MANIFEST))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Manifest:
+    files: dict[str, dict[str, Any]]
+    base: Base | None
 
 
 def partial_path(final: Path, *, token: str) -> Path:
@@ -42,10 +74,11 @@ def save_state(directory: Path, state: Mapping[str, Any], *, group: ProcessGroup
     _checked(lambda: save(dict(state), checkpoint_id=directory / STATE, process_group=group), f"saving to {directory}")
 
 
-def load_state(
+def load_shards(
     directory: Path, state: dict[str, Any], *, no_dist: bool = False, planner: LoadPlanner | None = None
 ) -> None:
-    """Fill the tensors of `state` in place, at any number of ranks; `verify` the directory first.
+    """Fill the tensors of `state` in place from the directory's own shards, at any number of ranks.
+    `trainer.increments.load` is for checkpoints that may have a base.
 
     A collective unless `no_dist`. planner: reads what it names instead.
     """
@@ -71,7 +104,13 @@ def _checked(action: Callable[[], object], what: str) -> None:
 
 def hashed_part(partial: Path, *, rank: int) -> dict[str, dict[str, Any]]:
     """The manifest's entries of the files that `rank` wrote: each rank hashes its own, from its own cache."""
-    return {path.relative_to(partial).as_posix(): _entry(path) for path in (partial / STATE).glob(f"__{rank}_*")}
+    paths = [*(partial / STATE).glob(f"__{rank}_*"), *(partial / ROWS).glob(rows_file(rank))]
+    return {path.relative_to(partial).as_posix(): _entry(path) for path in paths}
+
+
+def rows_file(rank: int) -> str:
+    """The file in `ROWS` that `rank` writes."""
+    return f"rank={rank:05}.safetensors"
 
 
 def _entry(path: Path) -> dict[str, Any]:
@@ -84,12 +123,14 @@ def seal(
     *,
     documents: Mapping[str, str],
     hashed: Mapping[str, dict[str, Any]] | None = None,
+    base: Base | None = None,
     may_publish: Callable[[], None] = lambda: None,
 ) -> None:
     """Complete a checkpoint: add `documents` (name to text) and the manifest, make it durable, rename.
 
     Called by one rank, after every rank has saved. hashed: what `hashed_part` said on the ranks; other files are
-    hashed here. may_publish: called right before the rename; what it raises prevents it.
+    hashed here. base: what it adds to; BrokenChainError where that is no longer there. may_publish: called right
+    before the rename; what it raises prevents it.
     """
     for name, text in documents.items():
         (partial / name).write_text(text)
@@ -97,19 +138,24 @@ def seal(
     for path in sorted(path for path in partial.rglob("*") if path.is_file()):
         name = path.relative_to(partial).as_posix()
         files[name] = known[name] if name in known else _entry(path)
-    (partial / MANIFEST).write_text(json.dumps({"files": files}, indent=1, sort_keys=True))
+    manifest: dict[str, Any] = {"files": files}
+    if base is not None:
+        _check_base(final, base)
+        manifest["base"] = vars(base)
+    (partial / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True))
     for path in [*partial.rglob("*"), partial]:
-        _fsync(path)
+        fsync(path)
     if is_complete(final):
         raise FileExistsError(f"{final} is sealed; it is not written again")
     may_publish()
     if final.exists():
         shutil.rmtree(final)
     partial.rename(final)
-    _fsync(final.parent)
+    fsync(final.parent)
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -118,22 +164,69 @@ def _fsync(path: Path) -> None:
 
 
 def is_complete(directory: Path) -> bool:
-    """Whether the manifest is there and every file has the size it names. Cheap: `verify` reads the bytes."""
+    """Whether the manifest is there and every file has the size it names, of the base too. Cheap: `verify` reads the
+    bytes."""
     try:
-        files = _manifest(directory)
+        manifest = _manifest(directory)
+        if manifest.base is not None:
+            _check_base(directory, manifest.base)
     except (FileNotFoundError, NotADirectoryError, DamagedCheckpointError):
         return False
-    paths = {name: directory / name for name in files}
-    return all(path.is_file() and path.stat().st_size == files[name]["bytes"] for name, path in paths.items())
+    paths = {name: directory / name for name in manifest.files}
+    return all(path.is_file() and path.stat().st_size == manifest.files[name]["bytes"] for name, path in paths.items())
+
+
+def base_path(directory: Path) -> Path | None:
+    """The checkpoint that a sealed one adds to; None for one that stands alone."""
+    base = _manifest(directory).base
+    return None if base is None else directory.parent / base.name
+
+
+def why_broken(directory: Path) -> str | None:
+    """What is wrong with the base of a sealed checkpoint; None when nothing is, or when there is no manifest."""
+    try:
+        base = _manifest(directory).base
+        if base is not None:
+            _check_base(directory, base)
+    except BrokenChainError as error:
+        return str(error)
+    except (FileNotFoundError, NotADirectoryError, DamagedCheckpointError):
+        return None
+    return None
+
+
+def _check_base(directory: Path, base: Base) -> None:
+    path = directory.parent / base.name
+    if not is_complete(path):
+        raise _broken(directory, path, "which is missing or incomplete")
+    if (found := file_sha256(path / MANIFEST)) != base.manifest_sha256:
+        expected = f"{base.manifest_sha256[:12]}…"
+        raise _broken(directory, path, f"which is another one now ({MANIFEST} has {found[:12]}…, not {expected})")
+
+
+def _broken(directory: Path, base: Path, why: str) -> BrokenChainError:
+    return BrokenChainError(
+        f"{directory} is an increment of {base}, {why}; it is not used. Put back the directory that it was made from, "
+        "or delete what is there and train again from that day on"
+    )
 
 
 def verify(directory: Path, *, part: int = 0, parts: int = 1) -> None:
-    """Read every file and compare its SHA-256; DamagedCheckpointError names the file that differs.
+    """Read every file, of the base too, and compare its SHA-256; DamagedCheckpointError names the file that differs,
+    BrokenChainError the base that does.
 
     With `parts` ranks, each takes its share of the files.
     """
     remedy = "the checkpoint is not used; delete its directory and train that day again"
-    for name, expected in sorted(_manifest(directory).items())[part::parts]:
+    manifest = _manifest(directory)
+    if manifest.base is not None:
+        _check_base(directory, manifest.base)
+        base = directory.parent / manifest.base.name
+        try:
+            verify(base, part=part, parts=parts)
+        except DamagedCheckpointError as error:
+            raise _broken(directory, base, f"which is damaged ({error})") from error
+    for name, expected in sorted(manifest.files.items())[part::parts]:
         path = directory / name
         if not path.is_file():
             raise DamagedCheckpointError(f"{path} is missing, but {MANIFEST} names it; {remedy}")
@@ -146,7 +239,7 @@ def verify(directory: Path, *, part: int = 0, parts: int = 1) -> None:
 
 def read_document(directory: Path, name: str) -> str | None:
     """The text of one of the documents of `seal`, verified; None when the checkpoint has none of that name."""
-    expected = _manifest(directory).get(name)
+    expected = _manifest(directory).files.get(name)
     if expected is None:
         return None
     if (found := file_sha256(directory / name)) != expected["sha256"]:
@@ -157,11 +250,15 @@ def read_document(directory: Path, name: str) -> str | None:
     return (directory / name).read_text()
 
 
-def _manifest(directory: Path) -> dict[str, dict[str, Any]]:
+def _manifest(directory: Path) -> _Manifest:
     path = directory / MANIFEST
     try:
-        files = json.loads(path.read_text())["files"]
-        return {str(name): {"sha256": str(e["sha256"]), "bytes": int(e["bytes"])} for name, e in files.items()}
+        content = json.loads(path.read_text())
+        files, base = content["files"], content.get("base")
+        return _Manifest(
+            files={str(name): {"sha256": str(e["sha256"]), "bytes": int(e["bytes"])} for name, e in files.items()},
+            base=None if base is None else Base(name=str(base["name"]), manifest_sha256=str(base["manifest_sha256"])),
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedCheckpointError(f"{path} cannot be read ({error}); the checkpoint is not used") from error
 

@@ -14,8 +14,8 @@ from features.lake import Lake
 from features.reader import DayReader
 from trainer import sharding
 from trainer.assignment import Assignment
-from trainer.carryover.summary import summarise
 from trainer.heartbeat import Phase, beat
+from trainer.increments.touched import Touched
 from trainer.loop import learn
 from trainer.origin import find_origin, take_over
 from trainer.planning.inherit import read_plan
@@ -62,9 +62,11 @@ def learn_day(assignment: Assignment, *, device: torch.device, local_world_size:
     saver = None
     if assignment.checkpoint_seconds:
         saver = WaypointSaver(assignment, plan=sharded.plan, resumed=origin.resumed, began=started)
+    touched = Touched(config)
     values = learn(
         sharded,
         reader,
+        touched=touched,
         tasks=config.task_names,
         cold_start=assignment.parent is None,
         new_tasks=() if carried is None else carried.new_tasks,
@@ -79,7 +81,8 @@ def learn_day(assignment: Assignment, *, device: torch.device, local_world_size:
         values=values,
         began=started,
         resumed=origin.resumed,
-        carried_over=None if carried is None else summarise(carried),
+        carried=carried,
+        touched=touched,
     )
 
 

@@ -21,7 +21,7 @@ from trainer.launch import run_ranks
 from trainer.locks import exclusive
 from trainer.profile import Profile, read_profile
 from trainer.recipe import Recipe
-from trainer.trained import TrainedDay, checkpoint_path, find_trained, newest_before, read_trained
+from trainer.trained import TrainedDay, checkpoint_path, find_base, find_trained, newest_before, read_trained
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +66,8 @@ def train(recipe: Recipe, ds: date, *, settings: Settings, after_gap: bool = Fal
             fingerprint=key,
             revision=previous.revision + 1 if previous else 0,
             gap_days=gap_days(ds, parent),
+            base=None if parent is None else find_base(parent),
+            checkpoints=recipe.checkpoints,
             destination=destination.absolute(),
             lock=lock.absolute(),
             token=token,

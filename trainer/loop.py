@@ -17,6 +17,7 @@ from features.batches import Batch
 from features.reader import DayReader
 from trainer.device import autocast
 from trainer.heartbeat import Phase, beat
+from trainer.increments.touched import Touched
 from trainer.metrics import ProgressiveMetrics
 from trainer.model.multi_task import Outputs
 from trainer.pipeline import build_pipeline
@@ -42,6 +43,7 @@ def learn(
     tasks: Sequence[str],
     cold_start: bool,
     new_tasks: Sequence[str] = (),
+    touched: Touched | None = None,
     profiler: StepProfiler | None = None,
     saver: WaypointSaver | None = None,
     resume_from: tuple[Path, int] | None = None,
@@ -49,19 +51,21 @@ def learn(
     """Learn the day; the metrics are of predictions made before each batch was learnt (section 6.1.2).
 
     new_tasks: those that the parent did not have; like all of a cold start, they begin from the positive rates of the
-    first batch. profiler: of the first steps, after which the pass ends. saver: of the pass, now and then.
-    resume_from: a waypoint and its step, where the pass goes on to the bit; the model's state is taken from it. A
-    collective. NonFiniteLossError on every rank, before any of them changes a weight; SaveFailedError, as soon, for a
-    save that failed in the background.
+    first batch. touched: where the rows that are looked up are marked. profiler: of the first steps, after which the
+    pass ends. saver: of the pass, now and then. resume_from: a waypoint and its step, where the pass goes on to the
+    bit; the model's state is taken from it. A collective. NonFiniteLossError on every rank, before any of them changes a
+    weight; SaveFailedError, as soon, for a save that failed in the background.
     """
     first = 0 if resume_from is None else resume_from[1]
-    scoring = Scoring(sharded, reader, tasks=tasks, first=first, saver=saver)
+    scoring = Scoring(sharded, reader, tasks=tasks, first=first, saver=saver, touched=touched)
     batches = scoring.watched(reader)
     if resume_from is not None:
         batch = next(batches)
         beat(Phase.LOADING)
-        restore(resume_from[0], sharded, scoring.metrics_state(), step=first, batch=batch)
+        restore(resume_from[0], sharded, scoring.own_state(), step=first, batch=batch)
         batches = chain([batch], batches)
+    if touched is not None:
+        batches = touched.watch(batches)
     pipeline = build_pipeline(sharded, scoring.forward)
     sharded.module.train()
     num_steps = reader.num_batches if profiler is None else min(reader.num_batches, profiler.num_steps)
@@ -86,7 +90,7 @@ def learn(
 class Scoring:
     """Forward with all that is done before anything is learnt: every rank's loss is finite, the batch is scored.
 
-    first: the step at which this attempt begins. saver: asked after every step.
+    first: the step at which this attempt begins. saver: asked after every step. touched: belongs to what it saves.
     """
 
     def __init__(
@@ -97,12 +101,14 @@ class Scoring:
         tasks: Sequence[str],
         first: int = 0,
         saver: WaypointSaver | None = None,
+        touched: Touched | None = None,
     ) -> None:
         self._sharded = sharded
         self._metrics = ProgressiveMetrics(tasks, device=sharded.device)
         self._progress = _Progress(reader, tasks=tasks, first=first)
         self._agreement = _Agreement(sharded.device)
         self._saver = saver
+        self._touched = touched
         self._num_steps = reader.num_batches
         self._first = self._step = first
         self._agreed = _Agreed(loss=float("nan"), report=False, save=False)
@@ -150,16 +156,17 @@ class Scoring:
         elif self._step == self._first + 1:
             self._saver.warm_up(self._state())
 
-    def metrics_state(self) -> dict[str, torch.Tensor]:
-        """This rank's metrics so far; what is loaded into them counts."""
-        return self._metrics.state_dict()
+    def own_state(self) -> dict[str, torch.Tensor]:
+        """What this rank alone knows so far, its metrics and the rows it touched; what is loaded into them counts."""
+        marks = {} if self._touched is None else {"touched": self._touched.marks}
+        return {**self._metrics.state_dict(), **marks}
 
     def _wants_save(self) -> bool:
         is_last = self._step + 1 == self._num_steps  # the day's own checkpoint follows
         return self._saver is not None and dist.get_rank() == 0 and not is_last and self._saver.is_due()
 
     def _state(self) -> dict[str, Any]:
-        return state_of(self._sharded, self.metrics_state())
+        return state_of(self._sharded, self.own_state())
 
     def finish(self) -> dict[str, dict[str, float]]:
         """The metrics of the whole day."""

@@ -57,6 +57,23 @@ class Compute:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Checkpoints:
+    """How a day's state is stored: in full, or as an increment, the rows touched since it was last stored in full. What
+    is loaded is the same to the bit."""
+
+    full_every: int = 7
+    """In full when that is so many days ago; 1: every day."""
+    increment_max_share: float = 0.5
+    """In full when an increment would take more than this share of the bytes."""
+
+    def __post_init__(self) -> None:
+        if self.full_every < 1:
+            raise ValueError(f"checkpoints: full_every is {self.full_every} days; it is at least 1 (every day)")
+        if not 0 <= self.increment_max_share <= 1:
+            raise ValueError(f"checkpoints: increment_max_share is {self.increment_max_share}; it is in [0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Gate:
     """Thresholds of the daily gate: past `hold` a person decides, past `reject` the snapshot is refused."""
 
@@ -114,6 +131,7 @@ class Recipe:
     mix_tower: MixTower
     optimizer: Optimizer = field(default_factory=Optimizer)
     compute: Compute = field(default_factory=Compute)
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
     gate: Gate = field(default_factory=Gate)
     batch_size: int = 512
     """Examples per rank and step."""

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from features.batches import Batch
 from trainer import waypoints
 from trainer.assignment import Assignment
-from trainer.checkpoint import DamagedCheckpointError, load_state, verify
+from trainer.checkpoint import DamagedCheckpointError, load_shards, verify
 from trainer.sharding import ShardedModel
 from trainer.waypoints import Waypoint
 
@@ -49,9 +49,12 @@ def _newest(assignment: Assignment) -> tuple[Path, Waypoint] | None:
         except DamagedCheckpointError as error:
             _skip(path, str(error))
             continue
-        if waypoint.ranks == dist.get_world_size() and waypoint.fingerprint == assignment.fingerprint:
+        if waypoint.format != waypoints.FORMAT:
+            log.warning("removed %s, written by another version", path)
+        elif waypoint.ranks == dist.get_world_size() and waypoint.fingerprint == assignment.fingerprint:
             return path, waypoint
-        log.warning("removed %s, saved at %d ranks: this job has %d", path, waypoint.ranks, dist.get_world_size())
+        else:
+            log.warning("removed %s, saved at %d ranks: this job has %d", path, waypoint.ranks, dist.get_world_size())
         waypoints.discard(path)
     return None
 
@@ -72,16 +75,17 @@ def _skip(path: Path, damage: str) -> None:
     log.error("skipped the damaged waypoint %s (now %s): %s", path, waypoints.set_aside(path).name, damage)
 
 
-def state_of(sharded: ShardedModel, metrics: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """What a waypoint holds: the model and its optimizer, and of each rank its metrics and random state."""
-    own = {**metrics, "random": torch.get_rng_state()}
+def state_of(sharded: ShardedModel, own: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """What a waypoint holds: the model and its optimizer, and of each rank its `own` (metrics, touched rows) and its
+    random state."""
+    own = {**own, "random": torch.get_rng_state()}
     if sharded.device.type == "cuda":
         own["random_cuda"] = torch.cuda.get_rng_state(sharded.device)
     return {**sharded.state_dict(), "day": {f"rank={dist.get_rank()}": own}}
 
 
-def restore(path: Path, sharded: ShardedModel, metrics: dict[str, torch.Tensor], *, step: int, batch: Batch) -> None:
-    """Take the whole state of a waypoint, of that step; `metrics` are filled in place. A collective.
+def restore(path: Path, sharded: ShardedModel, own: dict[str, torch.Tensor], *, step: int, batch: Batch) -> None:
+    """Take the whole state of a waypoint, of that step; `own` is filled in place. A collective.
 
     batch: any batch. It is learnt first, and forgotten by what is loaded: the data-parallel wrapper lays out the
     gradients anew after a pass's second step, and their sums over three or more ranks depend on that layout in the
@@ -90,12 +94,12 @@ def restore(path: Path, sharded: ShardedModel, metrics: dict[str, torch.Tensor],
     for _ in range(min(step, _STEPS_TO_LAYOUT)):
         rehearse(sharded, batch)
     sharded.load(path)
-    state = {"day": state_of(sharded, metrics)["day"]}
-    load_state(path, state)
-    own = state["day"][f"rank={dist.get_rank()}"]
-    torch.set_rng_state(own["random"])
-    if "random_cuda" in own:
-        torch.cuda.set_rng_state(own["random_cuda"], sharded.device)
+    state = {"day": state_of(sharded, own)["day"]}
+    load_shards(path, state)
+    found = state["day"][f"rank={dist.get_rank()}"]
+    torch.set_rng_state(found["random"])
+    if "random_cuda" in found:
+        torch.cuda.set_rng_state(found["random_cuda"], sharded.device)
 
 
 def rehearse(sharded: ShardedModel, batch: Batch) -> None:

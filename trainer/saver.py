@@ -91,6 +91,7 @@ class WaypointSaver:
             ranks=dist.get_world_size(),
             resumed=self._resumed,
             seconds=round(began - self._began, 3),
+            format=waypoints.FORMAT,
         )
         self.stall_seconds.append(time.monotonic() - began)
         self._thread = threading.Thread(target=self._run, args=(waypoint, staged), name="saver", daemon=True)

@@ -17,8 +17,8 @@ from torchrec.distributed.types import QuantizedCommCodecs
 from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizerWrapper
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 
-from trainer.checkpoint import load_state
 from trainer.config import TrainingConfig
+from trainer.increments.load import load_state
 from trainer.model.build import build_model
 from trainer.model.initial import initialise_dense, initialise_tables
 from trainer.model.multi_task import MultiTaskModel

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -12,7 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 from features.lake import Partition
 from infra.settings import Settings
 from trainer.carryover.summary import CarriedOver
-from trainer.checkpoint import DamagedCheckpointError, is_complete, load_state, verify
+from trainer.checkpoint import Base, DamagedCheckpointError, base_path, is_complete, verify, why_broken
+from trainer.increments.form import BaseDay, Stored
 from trainer.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
     from trainer.model.sum_model import SumModel
     from trainer.model.user_tower import UserTower
+
+log = logging.getLogger(__name__)
 
 DOCUMENT = "trained.json"
 
@@ -53,6 +57,8 @@ class TrainedDay:
     """Days between the parent's and this one, which nothing was learnt from (`--after-gap`)."""
     carried_over: CarriedOver | None = None
     """What the warm start took over; None after a cold start."""
+    stored: Stored | None = None
+    """How the checkpoint was written; None for one from before there were increments."""
 
 
 _DOCUMENTS = TypeAdapter(TrainedDay)
@@ -69,13 +75,22 @@ def checkpoint_path(settings: Settings, model: str, ds: date, fingerprint: str) 
 
 
 def read_trained(path: Path) -> TrainedDay | None:
-    """The trained day in a checkpoint directory; None when it is not complete."""
+    """The trained day in a checkpoint directory; None when it is not complete, or its base is not."""
     if not is_complete(path):
+        if (why := why_broken(path)) is not None:
+            log.warning("not a trained day: %s", why)
         return None
     try:
         return _DOCUMENTS.validate_json((path / DOCUMENT).read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
+
+
+def find_base(trained: TrainedDay) -> BaseDay | None:
+    """What an increment of the next day would add to: the checkpoint itself when it is full, else its own base."""
+    path = base_path(trained.path) or trained.path
+    full = trained if path == trained.path else read_trained(path)
+    return None if full is None else BaseDay(ds=full.ds, base=Base.of(path))
 
 
 def revisions(settings: Settings, model: str) -> list[TrainedDay]:
@@ -135,6 +150,8 @@ def load_model(recipe: Recipe, trained: TrainedDay) -> SumModel:
 
 def _fill(module: nn.Module, recipe: Recipe, trained: TrainedDay, *, prefix: str, what: str) -> None:
     """Give `module` its weights, those whose names begin with `prefix` in the checkpoint, and end its training."""
+    from trainer.increments.load import load_state
+
     verify(trained.path)
     _require_same_model(recipe, trained, prefix=prefix, what=what)
     state = {"model": {prefix + name: tensor for name, tensor in module.state_dict().items()}}

@@ -19,6 +19,8 @@ from trainer.checkpoint import DamagedCheckpointError, is_complete, read_documen
 log = logging.getLogger(__name__)
 
 DOCUMENT = "waypoint.json"
+FORMAT = 2
+"""Of what a waypoint holds of each rank: one of another format is not gone on from."""
 KEPT = 2
 """The newest ones; the second is for the day on which the first turns out to be damaged."""
 _FOLDER = ".within-"
@@ -39,6 +41,7 @@ class Waypoint:
     """How often the day had been resumed when this was saved."""
     seconds: float
     """In the training loop, over all attempts."""
+    format: int = 1
 
 
 _DOCUMENTS = TypeAdapter(Waypoint)

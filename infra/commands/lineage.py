@@ -37,7 +37,7 @@ def _table(found: Lineage) -> Table:
     from rich.table import Table
 
     table = Table(title=f"{found.model}: lineage", title_justify="left")
-    for name in ("day", "rev", "model", "parent", "examples", "ranks", "warm start", "version", "notes"):
+    for name in ("day", "rev", "model", "parent", "examples", "ranks", "warm start", "stored", "version", "notes"):
         table.add_column(name, justify="right" if name in ("rev", "ranks") else "left")
     missing = {day.ds: day for day in found.missing}
     rows = [(link.ds, link.revision, link) for link in found.links] + [(ds, -1, None) for ds in missing]
@@ -46,7 +46,7 @@ def _table(found: Lineage) -> Table:
             table.add_row(*_cells(link), style="dim" if link.superseded else None)
             continue
         note = "missing; its examples are built" if missing[ds].has_examples else "missing, and without examples"
-        table.add_row(str(ds), *[""] * 7, note, style="red")
+        table.add_row(str(ds), *[""] * 8, note, style="red")
     return table
 
 
@@ -67,6 +67,7 @@ def _cells(link: Link) -> list[str]:
         f"{link.num_examples:,} @ {link.examples.version}",
         str(link.ranks),
         link.carried_over or ("cold start" if link.parent_ds is None else "not recorded"),
+        link.stored.partition(" (")[0],
         "-" if version is None else " ".join([str(version.number), version.decision, *version.aliases]),
         "; ".join(note for note in notes if note),
     ]

@@ -56,6 +56,11 @@ class Comparison:
         return same and self.carries_table_state and self.carries_dense_state
 
     @property
+    def tables_unchanged(self) -> bool:
+        """Whether every table, and its optimizer's state, is taken over as it is."""
+        return self.carries_table_state and all(c.outcome == "carried" for c in self.tensors if c.is_table)
+
+    @property
     def state_changes(self) -> tuple[str, ...]:
         """The optimizers whose state starts fresh."""
         parts = {"tables": self.carries_table_state, "dense": self.carries_dense_state}
@@ -100,19 +105,25 @@ def _table_outcome(
     return "repeated", f"{rows}: row r takes over row r mod {old[0]}"
 
 
-def table_shapes(config: TrainingConfig) -> dict[str, tuple[int, int]]:
-    """[rows, dim] of every table, by the name of its weights in the model."""
+def table_weights(config: TrainingConfig) -> dict[tuple[Side, str], str]:
+    """The name in the model of every table's weights, by side and table of the schema."""
     match config.model:
         case Sum():
-            dim, places = config.model.user_tower.dim, ("user_tower.sparse", "mix_tower.sparse")
+            places = ("user_tower.sparse", "mix_tower.sparse")
         case Dlrm():
-            dim, places = config.model.dim, ("user", "item")
+            places = ("user", "item")
     return {
-        f"{place}.tables.embedding_bags.{side}_{table.name}.weight": (table.num_rows, dim)
+        (side, table.name): f"{place}.tables.embedding_bags.{side}_{table.name}.weight"
         for side, place in zip(SIDES, places, strict=True)
         for table in config.schema.tables
         if table.name in _used(config, side)
     }
+
+
+def table_shapes(config: TrainingConfig) -> dict[str, tuple[int, int]]:
+    """[rows, dim] of every table, by the name of its weights in the model."""
+    dim = config.model.user_tower.dim if isinstance(config.model, Sum) else config.model.dim
+    return {name: (config.schema.table(table).num_rows, dim) for (_, table), name in table_weights(config).items()}
 
 
 def _used(config: TrainingConfig, side: Side) -> set[str]:

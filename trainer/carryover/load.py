@@ -3,63 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.distributed._shard.sharded_tensor.api import ShardedTensor
-from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
-from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex, TensorStorageMetadata
-from torch.distributed.checkpoint.planner import LoadPlan
-from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
 from trainer.carryover.compare import Comparison, TensorChange
-from trainer.checkpoint import load_state
+from trainer.increments.load import load_pieces
+from trainer.pieces import Piece
+from trainer.shards import local_parts, whole_shape
 
 if TYPE_CHECKING:
     from trainer.sharding import ShardedModel
-
-
-@dataclass(frozen=True, kw_only=True)
-class Piece:
-    """A rectangle of a saved tensor and the memory that it is read into, of the same shape."""
-
-    name: str
-    """In the checkpoint."""
-    offsets: tuple[int, ...]
-    target: torch.Tensor
-    saved_shape: tuple[int, ...]
-    """Of the whole tensor. RuntimeError where the checkpoint holds another."""
-
-
-class _PieceReader(DefaultLoadPlanner):
-    """Reads pieces whatever shards the checkpoint was written in. No rank reads more than its own pieces and, at a
-    time, one saved shard."""
-
-    def __init__(self, pieces: list[Piece]) -> None:
-        super().__init__()
-        self._pieces = pieces
-
-    def create_local_plan(self) -> LoadPlan:
-        """The reads of this rank. A piece is found again by its place in the list."""
-        assert self.metadata is not None
-        items = []
-        for i, piece in enumerate(self._pieces):
-            saved = self.metadata.state_dict_metadata.get(piece.name)
-            if not isinstance(saved, TensorStorageMetadata) or tuple(saved.size) != piece.saved_shape:
-                found = tuple(saved.size) if isinstance(saved, TensorStorageMetadata) else "none"
-                raise ValueError(f"{piece.name} is {piece.saved_shape} by model.json, the state holds {found}")
-            chunk = ChunkStorageMetadata(torch.Size(piece.offsets), piece.target.size())
-            for item in create_read_items_for_chunk_list(piece.name, saved, [chunk]):
-                index = MetadataIndex(piece.name, item.dest_index.offset, i)
-                items.append(type(item)(**{**vars(item), "dest_index": index}))
-        return LoadPlan(items)
-
-    def lookup_tensor(self, index: MetadataIndex) -> torch.Tensor:
-        """The piece's memory."""
-        assert index.index is not None
-        return self._pieces[index.index].target
 
 
 def carry_over(sharded: ShardedModel, directory: Path, comparison: Comparison) -> None:
@@ -91,7 +46,7 @@ def carry_over(sharded: ShardedModel, directory: Path, comparison: Comparison) -
                     offsets = (0,) * whole.dim()
                     pieces.append(Piece(name=name, offsets=offsets, target=whole, saved_shape=change.old_shape))
                     copies.append((whole, tensor, change))
-        load_state(directory, {}, planner=_PieceReader(pieces))
+        load_pieces(directory, pieces)
         for whole, tensor, change in copies:
             _copy_spans(whole, tensor, change)
     sharded.module.load_state_dict(state["model"])
@@ -108,24 +63,14 @@ def _tensors_of(state: Mapping[str, Any], change: TensorChange) -> Iterator[tupl
 
 def _reset(tensor: Any) -> None:
     """The state of step 0: zeros, for every optimizer that a recipe can name."""
-    for local in _local(tensor):
+    for _, local in local_parts(tensor):
         local.zero_()
-
-
-def _local(tensor: Any) -> list[torch.Tensor]:
-    return [s.tensor for s in tensor.local_shards()] if isinstance(tensor, ShardedTensor) else [tensor]
 
 
 def _table_pieces(name: str, tensor: Any, change: TensorChange) -> Iterator[Piece]:
     """This rank's rows, or one state per row: row r is the parent's row r mod its rows."""
     old_rows = change.old_shape[0]
-    if isinstance(tensor, ShardedTensor):
-        shape = tuple(tensor.metadata().size)
-        parts = [(tuple(shard.metadata.shard_offsets), shard.tensor) for shard in tensor.local_shards()]
-    else:
-        shape = tuple(tensor.shape)
-        parts = [((0,) * tensor.dim(), tensor)]
-    for offsets, local in parts:
+    for offsets, local in local_parts(tensor):
         begin = 0
         while begin < local.shape[0]:
             row = (offsets[0] + begin) % old_rows
@@ -134,7 +79,7 @@ def _table_pieces(name: str, tensor: Any, change: TensorChange) -> Iterator[Piec
                 name=name,
                 offsets=(row, *offsets[1:]),
                 target=local[begin : begin + count],
-                saved_shape=(old_rows, *shape[1:]),
+                saved_shape=(old_rows, *whole_shape(tensor)[1:]),
             )
             begin += count
 
