@@ -53,8 +53,8 @@ def learn(
     new_tasks: those that the parent did not have; like all of a cold start, they begin from the positive rates of the
     first batch. touched: where the rows that are looked up are marked. profiler: of the first steps, after which the
     pass ends. saver: of the pass, now and then. resume_from: a waypoint and its step, where the pass goes on to the
-    bit; the model's state is taken from it. A collective. NonFiniteLossError on every rank, before any of them changes a
-    weight; SaveFailedError, as soon, for a save that failed in the background.
+    bit; the model's state is taken from it. A collective. NonFiniteLossError on every rank, before any of them changes
+    a weight; SaveFailedError, as soon, for a save that failed in the background.
     """
     first = 0 if resume_from is None else resume_from[1]
     scoring = Scoring(sharded, reader, tasks=tasks, first=first, saver=saver, touched=touched)

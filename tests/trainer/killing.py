@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from infra.settings import torchrun_rank
-from trainer import loop, saver, waypoints, worker
+from trainer import loop, saver, sealing, waypoints, worker
 from trainer.assignment import Assignment, read_assignment
 from trainer.heartbeat import Phase, beat
 from trainer.saver import WaypointSaver
@@ -21,8 +21,8 @@ _PATIENCE_SECONDS = 30
 
 def main(assignment_path: str, every: str, moment: str, step: str) -> None:
     """Train as told, but save after every `every` steps, and die at a moment: `learning` a batch once what was to be
-    saved before is sealed; `writing` or `sealing` the waypoint of a step. `full`: the first finds no room on rank
-    0's disk. `never`."""
+    saved before is sealed; `writing` or `sealing` the waypoint of a step; `storing` or `publishing` the day. `full`:
+    the first finds no room on rank 0's disk. `never`."""
     assignment = read_assignment(Path(assignment_path))
     save_every(int(every), first=_step_of_newest(assignment))
     if moment == "learning":
@@ -31,6 +31,8 @@ def main(assignment_path: str, every: str, moment: str, step: str) -> None:
         die_in("hashed_part", int(step))
     elif moment == "sealing" and torchrun_rank()[0] == 0:
         die_in("check_token", int(step))
+    elif (moment == "storing" and torchrun_rank()[0] == 1) or (moment == "publishing" and torchrun_rank()[0] == 0):
+        setattr(sealing, "hashed_part" if moment == "storing" else "check_token", die)
     elif moment == "full":
         run_full()
     worker.main(assignment_path)
@@ -97,6 +99,6 @@ def die_in(function: str, step: int) -> None:
     setattr(saver, function, deadly)
 
 
-def die() -> NoReturn:
+def die(*arguments: object, **named: object) -> NoReturn:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("unreachable")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.trainer.test_checkpoint import tensors
 from trainer import job, waypoints
 from trainer.job import train
 from trainer.launch import run_ranks
+from trainer.recipe import Recipe
 from trainer.trained import TrainedDay, read_trained, trained_days
 
 
@@ -28,8 +30,17 @@ def steps_saved(settings: Settings) -> list[int]:
 class Killer:
     """`train` with ranks that save every `every` steps and die at a moment."""
 
-    def __init__(self, settings: Settings, monkeypatch: pytest.MonkeyPatch, *, every: int) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        monkeypatch: pytest.MonkeyPatch,
+        *,
+        every: int,
+        recipe: Recipe | None = None,
+        ds: date = DAY,
+    ) -> None:
         self._settings, self._monkeypatch, self._every = settings, monkeypatch, every
+        self._recipe, self._ds = recipe or planted_recipe(), ds
 
     def train(self, moment: str, step: int = 0) -> TrainedDay:
         def run(entry: str, arguments: list[str], *, ranks: int, directory: Path) -> None:
@@ -38,7 +49,7 @@ class Killer:
 
         with self._monkeypatch.context() as patched:
             patched.setattr(job, "run_ranks", run)
-            return train(planted_recipe(), DAY, settings=self._settings)
+            return train(self._recipe, self._ds, settings=self._settings)
 
     def kill(self, moment: str, step: int) -> None:
         with pytest.raises(RuntimeError, match="a rank was killed: Signal 9"):
