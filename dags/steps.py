@@ -53,6 +53,15 @@ def profile(recipe: str, ds: str, *, steps: int) -> Any:
     return plain(profile(config, day, settings=settings, steps=steps))
 
 
+def prune(recipe: str, *, keep_days: int) -> Any:
+    """Delete checkpoints of old days that nothing needs."""
+    from infra.settings import get_settings
+    from trainer.recipes import get_recipe
+    from trainer.retention import prune
+
+    return {"removed": [str(path) for path in prune(get_settings(), get_recipe(recipe).name, keep_days=keep_days)]}
+
+
 def lineage(recipe: str) -> Lineage:
     """The chain of the model's trained days, with what became stale, late or missing."""
     from infra.settings import get_settings

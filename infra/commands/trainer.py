@@ -50,6 +50,15 @@ def lineage(
 
 
 @group.command()
+def prune(
+    recipe: RecipeName,
+    keep_days: Annotated[int, typer.Option("--keep-days", min=1, help="The newest trained days, which stay.")] = 30,
+) -> None:
+    """Delete checkpoints of old days; what a kept one is an increment of stays."""
+    show(steps.prune(recipe, keep_days=keep_days))
+
+
+@group.command()
 def downstream(
     name: Annotated[str, typer.Option("--name", help="The downstream model, for example demo_ctr.")], ds: Day
 ) -> None:

@@ -9,9 +9,6 @@ part of it.
 
 from __future__ import annotations
 
-import argparse
-import json
-import logging
 import os
 import statistics
 import tempfile
@@ -27,6 +24,7 @@ import torch.distributed as dist
 from features.batches import Encoder
 from features.lake import Partition
 from features.schema import Schema, Table
+from tests.benchmarks.common.report import finish, machine, options_of, parser
 from tests.trainer.planted import DAY, SCHEMA, PlantedSource, planted_examples, planted_recipe
 from trainer import sharding, waypoints
 from trainer.assignment import Assignment
@@ -41,6 +39,7 @@ GOAL = 0.5
 STALL_GOAL = 0.05
 MB = 1e6
 _BLOCK = 8 * 2**20
+_QUICK_ROWS = 500_000
 
 
 def config_of(rows: int) -> TrainingConfig:
@@ -172,30 +171,25 @@ def measure(*, rows: int, runs: int, home: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print the rates, then the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=5, help="timed turns, after one warm-up")
-    parser.add_argument("--rows", type=int, default=6_000_000, help="of the large table, 68 bytes each")
-    parser.add_argument("--quick", action="store_true", help="a smaller model, two turns")
-    options = parser.parse_args()
-    logging.disable(logging.INFO)
+    """Print the result."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--rows", type=int, default=6_000_000, help="of the large table, 68 bytes each")
+    parsed = arguments.parse_args()
+    options = options_of(parsed)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch(rec)?\.")
-    rows, runs = (500_000, 2) if options.quick else (options.rows, options.runs)
-    with tempfile.TemporaryDirectory() as home:
-        result = measure(rows=rows, runs=runs, home=Path(home))
-    ratio = round(min(result["save_ratio"], result["load_ratio"]), 3)
-    print(
-        json.dumps(
-            {
-                "benchmark": "checkpoint",
-                "unit": "MB/s",
-                "runs": runs,
-                **result,
-                "stall_goal": STALL_GOAL,
-                "goal": GOAL,
-                "ratio": ratio,
-            }
-        )
+    options.home.mkdir(parents=True, exist_ok=True)
+    with machine() as seen, tempfile.TemporaryDirectory(dir=options.home) as home:
+        result = measure(rows=_QUICK_ROWS if options.quick else parsed.rows, runs=options.runs, home=Path(home))
+    ratio = min(result["save_ratio"], result["load_ratio"])
+    finish(
+        "checkpoint",
+        options=options,
+        unit="MB/s",
+        **result,
+        machine=seen,
+        stall_goal=STALL_GOAL,
+        goal=GOAL,
+        ratio=ratio,
     )
 
 

@@ -10,8 +10,6 @@ load and the way to the batch. `lost_steps`: learnt before the kill, and learnt 
 
 from __future__ import annotations
 
-import argparse
-import json
 import re
 import signal
 import statistics
@@ -25,12 +23,14 @@ from pathlib import Path
 
 from features.lake import Lake
 from infra.settings import REPOSITORY, Settings
+from tests.benchmarks.common.report import finish, machine, options_of, parser, show
 from tests.trainer.planted import DAY, commit_day
 from trainer import waypoints
 
 GOAL = 0.5
 CHECKPOINT_SECONDS = 1
 _POLL_SECONDS = 0.002
+_QUICK_ROWS = 100_000
 _LEARNING = 5
 """`Phase.LEARNING`, as a heartbeat says it."""
 
@@ -125,20 +125,22 @@ def measure(home: Path) -> dict[str, float]:
 
 def main() -> None:
     """Print a line per run, then the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=3, help="killed days")
-    parser.add_argument("--rows", type=int, default=400_000, help="examples of the day")
-    parser.add_argument("--quick", action="store_true", help="one run of a smaller day")
-    options = parser.parse_args()
-    rows, runs = (100_000, 1) if options.quick else (options.rows, options.runs)
+    arguments = parser(__doc__)
+    arguments.add_argument("--rows", type=int, default=400_000, help="examples of the day")
+    parsed = arguments.parse_args()
+    options = options_of(parsed)
+    options.home.mkdir(parents=True, exist_ok=True)
     results = []
-    for _ in range(runs):
-        with tempfile.TemporaryDirectory() as home:
-            commit_day(Lake(Settings(home=Path(home), _env_file=None).lake), DAY, num_rows=rows)
-            results.append(measure(Path(home)))
-        print(json.dumps({name: round(value, 3) for name, value in results[-1].items()}), flush=True)
+    with machine() as seen:
+        for _ in range(options.runs):
+            with tempfile.TemporaryDirectory(dir=options.home) as home:
+                rows = _QUICK_ROWS if options.quick else parsed.rows
+                commit_day(Lake(Settings(home=Path(home), _env_file=None).lake), DAY, num_rows=rows)
+                results.append(measure(Path(home)))
+            show({name: round(value, 3) for name, value in results[-1].items()})
     summary = {name: round(statistics.median(run[name] for run in results), 3) for name in results[0]}
-    print(json.dumps({"benchmark": "resume", "unit": "s", "runs": runs, "goal": GOAL, **summary}))
+    ratio = summary.pop("ratio")
+    finish("resume", options=options, unit="s", **summary, machine=seen, goal=GOAL, ratio=ratio)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -20,7 +22,8 @@ from snapshots.publish import publish_tower
 from snapshots.registry import Registry
 from tests.snapshots.world import DAYS, GOOD, TinySource, make_tower
 from trainer.carryover.summary import CarriedOver, Change
-from trainer.checkpoint import partial_path, seal
+from trainer.checkpoint import Base, partial_path, seal
+from trainer.increments.form import Stored
 from trainer.recipe import Recipe
 from trainer.trained import DOCUMENT, TrainedDay, checkpoint_path, find_trained, to_json, trained_days
 
@@ -209,3 +212,18 @@ def test_the_command_prints_a_table_and_json(settings: Settings, monkeypatch: py
     document = json.loads(as_json.stdout)
     assert [link["gap_days"] for link in document["links"]] == [0, 1, 2]
     assert document["missing"] == [{"ds": "2026-01-02", "has_examples": False}]
+
+
+def test_it_says_which_form_a_day_is_stored_in(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    first, second = chain(settings, *DAYS[:2])
+    stored = Stored(base_ds=first.ds, why_full="", num_bytes=10, full_bytes=100, touched={"user_topics": 0.1})
+    shutil.rmtree(second.path)
+    partial = partial_path(second.path, token="t")  # noqa: S106
+    partial.mkdir()
+    documents = {DOCUMENT: to_json(replace(second, stored=stored))}
+    seal(partial, second.path, documents=documents, base=Base.of(first.path))
+    assert [link.stored for link in of(settings).links] == ["full", f"increment of ds={first.ds}"]
+    shutil.rmtree(first.path)
+    with pytest.raises(ValueError, match="has no trained day"):
+        of(settings)
+    assert f"is an increment of {first.path}, which is missing" in caplog.text

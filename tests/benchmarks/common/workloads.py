@@ -58,7 +58,8 @@ def _settings(options: Options) -> Settings:
     return Settings(home=options.home, data_dir=options.data_dir, _env_file=None)
 
 
-def _build(source: Source, ds: date, settings: Settings) -> Partition:
+def build_day(source: Source, ds: date, settings: Settings) -> Partition:
+    """The day's examples, made unless they are there."""
     lake = Lake(settings.lake)
     return (
         lake.find(f"examples/{source.name}", ds)
@@ -73,7 +74,7 @@ def _synthetic(recipe: Recipe, options: Options, rows: int | None) -> Workload:
     if rows is not None:
         world = replace(world, name=f"{world.name}_{rows}", events_per_day=rows)
     settings = _settings(options)
-    return _of(replace(recipe, source=world), _build(world, recipe.schedule.start, settings), settings)
+    return _of(replace(recipe, source=world), build_day(world, recipe.schedule.start, settings), settings)
 
 
 def _globo(options: Options, num_rows: int) -> Workload:
@@ -87,7 +88,7 @@ def _globo(options: Options, num_rows: int) -> Workload:
     lake = Lake(settings.lake)
     part = lake.find(f"examples/{name}", start)
     if part is None:
-        _, second = (_build(recipe.source, day, settings) for day in (start, start + timedelta(1)))
+        _, second = (build_day(recipe.source, day, settings) for day in (start, start + timedelta(1)))
         whole = lake.read(second)
         spread = pa.array(range(0, whole.num_rows, max(whole.num_rows // num_rows, 1)))
         part = lake.commit(
