@@ -86,9 +86,9 @@ def test_days_add_to_the_last_full_one(chain: Chain) -> None:
         (found,) = (len(rows) for name, rows in rows.items() if name.endswith(f".{table}.weight"))
         assert share == pytest.approx(found / 6007, abs=1e-6)
         assert share >= second.stored.touched[table]
-    assert third.stored.num_bytes < 0.5 * third.stored.full_bytes
     assert first.stored is not None
-    assert first.stored.num_bytes >= first.stored.full_bytes
+    assert third.stored.num_bytes < 0.5 * first.stored.num_bytes
+    assert first.stored.num_bytes >= first.stored.full_bytes == third.stored.full_bytes
 
 
 @pytest.mark.slow
@@ -186,7 +186,7 @@ def test_a_day_killed_while_its_increment_is_written_holds_all_that_it_touched(
     killer.kill("publishing", 0)
     assert [path.name for path in (settings.checkpoints / "tiny").glob("ds=*") if path.is_dir()] == [chain[0].path.name]
     trained = train(large_recipe(), DAY + timedelta(1), settings=settings)
-    assert trained.resumed == 3
+    assert trained.resumed == 1  # since the newest waypoint, whatever happened after it
     assert trained.stored is not None
     assert chain[1].stored is not None
     assert trained.stored.touched == chain[1].stored.touched
