@@ -177,8 +177,11 @@ def is_complete(directory: Path) -> bool:
 
 
 def base_path(directory: Path) -> Path | None:
-    """The checkpoint that a sealed one adds to; None for one that stands alone."""
-    base = _manifest(directory).base
+    """The checkpoint that a sealed one adds to; None for one that stands alone, or is not sealed yet."""
+    try:
+        base = _manifest(directory).base
+    except FileNotFoundError:
+        return None
     return None if base is None else directory.parent / base.name
 
 

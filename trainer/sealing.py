@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_TABLES_SHOWN = 8
+
 
 def seal_day(
     assignment: Assignment,
@@ -138,5 +140,12 @@ def _seal(
         stored.sentence,
         stored.num_bytes,
         stored.full_bytes,
-        " ".join(f"{table}={share:.4f}" for table, share in stored.touched.items()),
+        _shown(stored.touched),
     )
+
+
+def _shown(touched: dict[str, float]) -> str:
+    """The most touched tables."""
+    most = sorted(touched.items(), key=lambda of: -of[1])
+    more = f" and {len(most) - _TABLES_SHOWN} more" if len(most) > _TABLES_SHOWN else ""
+    return " ".join(f"{table}={share:.4f}" for table, share in most[:_TABLES_SHOWN]) + more
