@@ -15,8 +15,8 @@ import torch
 
 from infra.settings import Settings
 from tests.trainer.increments.conftest import Chain
-from tests.trainer.increments.world import large_recipe, parts_of
-from tests.trainer.planted import DAY
+from tests.trainer.increments.world import LARGE, large_recipe, parts_of
+from tests.trainer.planted import DAY, PlantedSource, planted_recipe
 from tests.trainer.test_resume import Killer
 from trainer import sharding
 from trainer.checkpoint import (
@@ -33,6 +33,7 @@ from trainer.checkpoint import (
 from trainer.config import TrainingConfig
 from trainer.increments.rows import saved_rows
 from trainer.job import train
+from trainer.origin import warm_start
 from trainer.recipe import Checkpoints
 from trainer.trained import TrainedDay, find_base, load_user_tower, read_trained
 
@@ -192,3 +193,19 @@ def test_a_day_killed_while_its_increment_is_written_holds_all_that_it_touched(
     assert trained.stored.touched == chain[1].stored.touched
     assert rows_of(trained) == rows_of(chain[1])
     assert_same(trained.path, chain[1].path)
+
+
+def test_a_changed_recipe_takes_over_the_rows_of_an_increment(chain: Chain, one_rank: None) -> None:
+    tables = tuple(replace(table, num_rows=2 * table.num_rows) for table in LARGE.tables)
+    source = PlantedSource(schema=replace(LARGE, tables=tables))
+    grown = TrainingConfig.of(planted_recipe(source=source))
+    sharded = sharding.build(grown, local_world_size=1)
+    comparison = warm_start(sharded, chain[2], config=grown)
+    assert not comparison.tables_unchanged
+    before, after = loaded(chain[2].path), parts_of(sharded)
+    of_tables = [name for name in before if ".embedding_bags." in name]
+    assert len(of_tables) == 10
+    for name in of_tables:
+        assert torch.equal(after[name], torch.cat([before[name], before[name]])), name
+    dense = [name for name in before if name.startswith("model.") and name not in of_tables]
+    assert [name for name in dense if not torch.equal(after[name], before[name])] == []
