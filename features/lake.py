@@ -16,11 +16,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as pads
-import pyarrow.fs as pafs
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from pyarrow.fs import FileSelector
 
+from features.checksums import Checksums
 from features.schema import DS
+from features.storage import table_files
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,7 @@ GROUP_BYTES = 128 * 2**20
 """A row group holds at most about this much as Arrow columns: it is what a reader decodes at a time."""
 _FINGERPRINT_DIGITS = 15  # 60 bits: a Delta transaction version is a signed 64-bit integer
 _COMMIT_ATTEMPTS = 5
+_LOG = "_delta_log"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,22 +48,44 @@ class MissingPartitionError(ValueError):
     """The day is not in the table."""
 
 
+class DamagedTableError(RuntimeError):
+    """A table is not what was committed to it; it is neither read nor written."""
+
+
 class Lake:
     """The Delta tables under one root, a local path or an object-store URI."""
 
     def __init__(self, root: str | Path) -> None:
         self.root = str(root).rstrip("/")
+        self._verified: set[tuple[str, str]] = set()
 
     def uri(self, table: str) -> str:
         """Where `table` (for example `examples/globo`) lives."""
         return f"{self.root}/{table}"
 
     def open(self, table: str, *, version: int | None = None) -> DeltaTable | None:
-        """The Delta table, at `version` or the newest; None before its first commit."""
+        """The Delta table, at `version` or the newest; None before its first commit. DamagedTableError: see
+        `_require_whole_log`."""
         try:
-            return DeltaTable(self.uri(table), version=version)
+            delta = DeltaTable(self.uri(table), version=version)
         except TableNotFoundError:
             return None
+        except DeltaError:
+            self._require_whole_log(table)
+            raise
+        self._require_whole_log(table)
+        return delta
+
+    def _require_whole_log(self, table: str) -> None:
+        """DamagedTableError for a commit file without a byte, as a machine that lost power leaves it. delta-rs takes
+        it for a version that changed nothing: the day that it committed would be gone, unnoticed."""
+        files = table_files(self.uri(table)).get_file_info(FileSelector(_LOG))
+        empty = sorted(file.base_name for file in files if file.extension == "json" and not file.size)
+        if empty:
+            raise DamagedTableError(
+                f"{self.uri(table)}/{_LOG} has empty files {empty}: those commits are lost. Restore them from a copy, "
+                "or move the table away and build its days again"
+            )
 
     def find(self, table: str, ds: date) -> Partition | None:
         """The day's partition as it stands now, or None."""
@@ -107,7 +132,7 @@ class Lake:
         """
         key = fingerprint[:_FINGERPRINT_DIGITS]
         if found := self._committed(table, ds, key):
-            return found
+            return self._with_checksums(found)
         self._create(table, data.schema)
         rows = _with_ds(data, ds)
         for attempt in range(1, _COMMIT_ATTEMPTS + 1):
@@ -116,11 +141,11 @@ class Lake:
                 break
             except CommitFailedError:
                 if found := self._committed(table, ds, key):
-                    return found
+                    return self._with_checksums(found)
                 if attempt == _COMMIT_ATTEMPTS:
                     raise
                 log.warning("lake commit lost a race, trying again table=%s ds=%s attempt=%d", table, ds, attempt)
-        partition = self.get(table, ds)
+        partition = self._with_checksums(self.get(table, ds))
         log.info("lake committed table=%s ds=%s version=%d fingerprint=%s", table, ds, partition.version, key)
         return partition
 
@@ -178,10 +203,19 @@ class Lake:
             log.info("lake found table=%s made by another writer", table)
 
     def dataset(self, partition: Partition) -> pads.Dataset:
-        """The partition at its version, as an Arrow dataset (lazy: project and filter before reading)."""
-        uri = self.uri(partition.table)
-        return DeltaTable(uri, version=partition.version).to_pyarrow_dataset(
-            filesystem=_native_filesystem(uri), file_pruning_predicate=[(DS, "=", partition.ds.isoformat())]
+        """The partition at its version, as an Arrow dataset (lazy: project and filter before reading). Its files are
+        read whole, once per Lake, to compare their checksums: DamagedTableError names those that differ."""
+        delta = self._at(partition)
+        names = [name for name in self._names(delta, partition) if (partition.table, name) not in self._verified]
+        if damaged := Checksums(self.uri(partition.table)).damaged(names):
+            raise DamagedTableError(
+                f"{self.uri(partition.table)}: {damaged} are not what was written (SHA-256). Restore them from a copy, "
+                "or move the table away and build its days again"
+            )
+        self._verified |= {(partition.table, name) for name in names}
+        return delta.to_pyarrow_dataset(
+            filesystem=table_files(self.uri(partition.table)),
+            file_pruning_predicate=[(DS, "=", partition.ds.isoformat())],
         )
 
     def read(self, partition: Partition, *, columns: list[str] | None = None) -> pa.Table:
@@ -190,16 +224,26 @@ class Lake:
         wanted = columns if columns is not None else [name for name in dataset.schema.names if name != DS]
         return dataset.to_table(columns=wanted)
 
+    def _with_checksums(self, partition: Partition) -> Partition:
+        """After the commit: a run that is killed in between leaves it to the next."""
+        Checksums(self.uri(partition.table)).keep(self._names(self._at(partition), partition))
+        return partition
+
+    def _names(self, delta: DeltaTable, partition: Partition) -> list[str]:
+        """The partition's files, as paths within the table."""
+        found = delta.file_uris(file_pruning_predicate=[(DS, "=", partition.ds.isoformat())])
+        return sorted("/".join(uri.split("/")[-2:]) for uri in found)  # ds=…/part-….parquet
+
+    def _at(self, partition: Partition) -> DeltaTable:
+        """The table in the version that the partition was read in."""
+        if (delta := self.open(partition.table, version=partition.version)) is None:
+            raise MissingPartitionError(f"{self.uri(partition.table)} is gone; run the step that writes it first")
+        return delta
+
     def files(self, partition: Partition) -> list[str]:
         """URIs of the partition's Parquet files, sorted."""
-        delta = DeltaTable(self.uri(partition.table), version=partition.version)
+        delta = self._at(partition)
         return sorted(delta.file_uris(file_pruning_predicate=[(DS, "=", partition.ds.isoformat())]))
-
-
-def _native_filesystem(uri: str) -> pafs.FileSystem | None:
-    """Arrow's own for a local table; None: delta-rs's, which is written in Python. Arrow's threads let go of files
-    after the last row is delivered; one that needs the interpreter for that while it exits aborts the process."""
-    return None if "://" in uri else pafs.SubTreeFileSystem(str(Path(uri).absolute()), pafs.LocalFileSystem())
 
 
 def fragments_of(dataset: pads.Dataset) -> list[pads.Fragment]:

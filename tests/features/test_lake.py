@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
-import time
 from collections.abc import Iterator
 from datetime import date, timedelta
-from multiprocessing.synchronize import Barrier, Event
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +14,7 @@ import pyarrow.fs as pafs
 import pytest
 
 from features.fingerprint import fingerprint
-from features.lake import Lake, MissingPartitionError
+from features.lake import DamagedTableError, Lake, MissingPartitionError
 
 TABLE = "examples/test"
 DAY = date(2026, 1, 1)
@@ -156,29 +153,6 @@ def test_two_writers_of_two_days_both_land(tmp_path: Path, exists: bool, attempt
     assert _values(lake, NEXT) == list(range(5000, 6000))
 
 
-def _write_much(root: Path, begun: Event) -> None:
-    begun.set()
-    Lake(root).commit(TABLE, DAY, _rows(1_000, 3_000_000), fingerprint=fingerprint("killed"))
-
-
-@pytest.mark.parametrize("seconds", [0.0, 0.03, 0.06, 0.1, 0.2])
-def test_a_killed_writer_leaves_the_old_day_or_the_new_one(tmp_path: Path, seconds: float) -> None:
-    lake = Lake(tmp_path)
-    lake.commit(TABLE, DAY, _rows(0), fingerprint=fingerprint("old"))
-    begun = SPAWN.Event()
-    worker = SPAWN.Process(target=_write_much, args=(tmp_path, begun))
-    worker.start()
-    assert begun.wait(60)
-    time.sleep(seconds)
-    os.kill(worker.pid or -1, signal.SIGKILL)
-    worker.join(60)
-    found = lake.get(TABLE, DAY)
-    whole = {fingerprint("old")[:15]: 3, fingerprint("killed")[:15]: 3_000_000}
-    assert lake.read(found).num_rows == whole[found.fingerprint]
-    lake.commit(TABLE, DAY, _rows(50), fingerprint=fingerprint("rerun"))
-    assert _values(lake, DAY) == [50, 51, 52]
-
-
 def _broken() -> Iterator[pa.RecordBatch]:
     yield from _rows(0).to_batches()
     raise RuntimeError("the source broke")
@@ -194,3 +168,17 @@ def test_a_stream_that_breaks_commits_nothing(tmp_path: Path, exists: bool) -> N
     with pytest.raises(Exception, match="the source broke"):
         lake.commit(TABLE, DAY, reader, fingerprint=fingerprint("new"))
     assert lake.find(TABLE, DAY) == before
+
+
+def test_files_without_a_checksum_are_read_and_get_one_from_the_next_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Lake(tmp_path).commit(TABLE, DAY, _rows(0), fingerprint=fingerprint("a"))
+    (checksum,) = (tmp_path / TABLE / "_checksums").iterdir()
+    checksum.unlink()
+    assert _values(Lake(tmp_path), DAY) == [0, 1, 2]
+    assert "has no checksum" in caplog.text
+    Lake(tmp_path).commit(TABLE, DAY, _rows(0), fingerprint=fingerprint("a"))
+    checksum.write_text("0" * 64)
+    with pytest.raises(DamagedTableError, match=r"part-.*\.parquet'\] are not what was written"):
+        _values(Lake(tmp_path), DAY)
