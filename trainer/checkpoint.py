@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from features.fingerprint import file_sha256
+from trainer.index import UntrustedIndexError, require_plain
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -80,10 +81,15 @@ def load_shards(
     """Fill the tensors of `state` in place from the directory's own shards, at any number of ranks.
     `trainer.increments.load` is for checkpoints that may have a base.
 
-    A collective unless `no_dist`. planner: reads what it names instead.
+    A collective unless `no_dist`. planner: reads what it names instead. DamagedCheckpointError for an index that
+    would run what it names.
     """
     from torch.distributed.checkpoint.state_dict_loader import load
 
+    try:
+        require_plain(directory / STATE)
+    except UntrustedIndexError as error:
+        raise DamagedCheckpointError(str(error)) from error
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
         _checked(
