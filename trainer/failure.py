@@ -69,6 +69,10 @@ def cause(directory: Path) -> Failure | None:
 
 
 def _kind(error: Exception) -> Kind:
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+
+    if isinstance(error, SignalException):  # torchrun ends the ranks that are left when one has died
+        return "broken"
     if not isinstance(error, RuntimeError):
         return "own"
     from torch.distributed import DistError

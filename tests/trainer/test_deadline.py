@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 import torch
 from deltalake import write_deltalake
+from torch.distributed.elastic.multiprocessing.api import SignalException
 
 from features.fingerprint import fingerprint
 from features.lake import Lake
@@ -201,6 +202,7 @@ def test_the_cause_is_told_before_its_consequences(tmp_path: Path) -> None:
             id="gloo timeout",
         ),
         pytest.param(torch.distributed.DistNetworkError("Connection reset"), "broken", id="network"),
+        pytest.param(SignalException("Process 7 got signal: 15", signal.SIGTERM), "broken", id="ended by torchrun"),
         pytest.param(torch.distributed.DistStoreError("wait timeout after 5000ms"), "waited", id="store"),
     ],
 )
