@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import os
-import signal
-import time
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -156,43 +152,3 @@ def test_the_lookback_is_bounded_and_a_gap_is_said(tmp_path: Path, caplog: pytes
     assert f"user_features has no {DAYS[1]}" in caplog.text
     history: pa.ChunkedArray = _lake(tmp_path).read(built.examples)["history_clicks"]
     assert set(history.to_pylist()) == {0.0}, "two days back is beyond a lookback of one"
-
-
-def _build_in_process(home: Path, ds: date) -> None:
-    _build(home, source=replace(TINY, events_per_day=30_000), ds=ds)
-
-
-SPAWN = multiprocessing.get_context("spawn")
-
-
-@pytest.mark.slow
-def test_killed_at_any_time_a_rerun_completes_the_day(tmp_path: Path) -> None:
-    source = replace(TINY, events_per_day=30_000)
-    expected = _build(tmp_path / "undisturbed", source=source)
-    home = tmp_path / "killed"
-    for seconds in (1.2, 1.5, 1.8, 2.1):
-        worker = SPAWN.Process(target=_build_in_process, args=(home, DAY))
-        worker.start()
-        time.sleep(seconds)
-        os.kill(worker.pid or -1, signal.SIGKILL)
-        worker.join(60)
-        lake = _lake(home)
-        for kind, rows in (("examples", expected.num_examples), ("user_features", expected.num_users)):
-            found = lake.find(f"{kind}/tiny", DAY)
-            assert found is None or lake.dataset(found).count_rows() == rows
-    built = _build(home, source=source)
-    assert (built.num_examples, built.num_users) == (expected.num_examples, expected.num_users)
-    assert built.examples.fingerprint == expected.examples.fingerprint
-    left, right = (_lake(at).read(day.examples) for at, day in ((home, built), (tmp_path / "undisturbed", expected)))
-    assert left.equals(right)
-
-
-def test_two_builds_at_once_leave_one(tmp_path: Path) -> None:
-    workers = [SPAWN.Process(target=_build_in_process, args=(tmp_path, DAY)) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
-    assert [worker.exitcode for worker in workers] == [0, 0]
-    lake = _lake(tmp_path)
-    assert lake.read(lake.get("examples/tiny", DAY)).num_rows == 30_000

@@ -13,7 +13,7 @@ from infra.settings import Settings
 from snapshots.export import CONTRACT, WEIGHTS, export_day, load_snapshot, read_contract
 from snapshots.publish import publish
 from snapshots.registry import MissingVersionError, Registry
-from snapshots.seal import MANIFEST, DamagedError, SealedError, file_sha256
+from snapshots.seal import DamagedError, SealedError
 from tests.snapshots.world import DAYS, commit_users, make_tower, publish_day, trained_day
 from trainer import tracking
 from trainer.recipe import Recipe
@@ -91,15 +91,6 @@ def _add_a_file(folder: Path) -> None:
     (folder / "more.bin").write_bytes(b"x")
 
 
-def _put_a_pickle(folder: Path) -> None:
-    """A pickle in place of the tensors, with the manifest made to match."""
-    content = b"\x80\x04\x95\x1a\x00\x00\x00\x00\x00\x00\x00\x8c\x08builtins\x94\x8c\x05print\x94\x93\x94)R\x94."
-    _overwrite(folder / WEIGHTS, content)
-    manifest = json.loads((folder / MANIFEST).read_text())
-    manifest["files"][WEIGHTS] = {"sha256": file_sha256(folder / WEIGHTS), "bytes": len(content)}
-    _overwrite(folder / MANIFEST, json.dumps(manifest).encode())
-
-
 def _overwrite(path: Path, content: bytes) -> None:
     path.chmod(0o644)
     path.write_bytes(content)
@@ -110,7 +101,6 @@ DAMAGE = [
     pytest.param(_truncate, "SHA-256", id="truncated"),
     pytest.param(_remove, "missing", id="a file missing"),
     pytest.param(_add_a_file, "not sealed with it", id="a file added"),
-    pytest.param(_put_a_pickle, "no safetensors file", id="a pickle instead"),
 ]
 
 

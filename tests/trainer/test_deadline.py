@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import struct
 import sys
@@ -18,54 +17,21 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from features.fingerprint import fingerprint
 from features.lake import Lake
 from infra.settings import Settings
+from tests.faults.attempts import processes_of, wait_for
 from tests.trainer.hanging import HANGING_BATCH
 from tests.trainer.planted import DAY, commit_day, planted_examples, planted_recipe
-from tests.trainer.test_job import processes_of, ranks_of, start_training, wait_until
 from trainer.assignment import Assignment, write_assignment
 from trainer.config import TrainingConfig
 from trainer.failure import Failure, cause, of_error
 from trainer.heartbeat import Heartbeat, Phase, Post, explain_wait
 from trainer.job import train
 from trainer.launch import run_ranks
-from trainer.trained import trained_days
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and parent-death signals")
 
 
 def settings_of(home: Path, *, ranks: int = 2, deadline: float = 3) -> Settings:
     return Settings(home=home, ranks=ranks, deadline_seconds=deadline, _env_file=None)
-
-
-@pytest.mark.slow
-@needs_linux
-def test_a_stopped_rank_is_named_within_the_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    commit_day(Lake(settings_of(tmp_path).lake), DAY, num_rows=60_000)
-    monkeypatch.setenv("USERMODEL_DEADLINE_SECONDS", "3")
-    job = start_training(tmp_path)
-    os.kill(ranks_of(tmp_path)[1], signal.SIGSTOP)
-    stopped = time.monotonic()
-    _, errors = job.communicate(timeout=60)
-    assert time.monotonic() - stopped < 15
-    assert job.returncode != 0
-    last = errors.strip().splitlines()[-1]
-    assert "rank 0: " in last
-    assert "it waited for rank 1 (last seen " in last
-    assert "its process has not run for " in last
-    assert "USERMODEL_DEADLINE_SECONDS (now 3)" in last
-    assert wait_until(lambda: not processes_of(tmp_path), seconds=10)
-    assert trained_days(settings_of(tmp_path), "tiny") == []
-
-
-@pytest.mark.slow
-def test_an_error_of_one_rank_is_reported_at_once(tmp_path: Path) -> None:
-    settings = settings_of(tmp_path, deadline=60)
-    values = [0.5] * 20_000
-    values[700] = float("nan")
-    commit_day(Lake(settings.lake), DAY, num_rows=20_000, activity=pa.array(values, pa.float32()))
-    started = time.monotonic()
-    with pytest.raises(RuntimeError, match=r"rank [01]: ValueError: .* batch \d+: column activity has the value nan"):
-        train(planted_recipe(), DAY, settings=settings)
-    assert time.monotonic() - started < 30
 
 
 @pytest.mark.slow
@@ -123,7 +89,7 @@ def test_a_rank_whose_storage_hangs_is_named(tmp_path: Path, ranks: int, hanging
     assert f"rank {hanging}" in message
     assert f"reading batch {HANGING_BATCH}" in message
     assert "USERMODEL_DEADLINE_SECONDS (now 3)" in message
-    assert wait_until(lambda: not processes_of(tmp_path), seconds=10)
+    assert wait_for(lambda: not processes_of(tmp_path), seconds=10)
     assert not (tmp_path / "checkpoint").exists()
 
 
@@ -232,5 +198,5 @@ def test_the_deadline_is_of_the_pass_alone(tmp_path: Path, phase: Phase, expires
     expired: list[Phase] = []
     heartbeat = Heartbeat(post, expired=expired.append)
     heartbeat.beat(phase)
-    assert wait_until(lambda: bool(expired), seconds=0.6) == expires
+    assert wait_for(lambda: bool(expired), seconds=0.6) == expires
     heartbeat.stop()

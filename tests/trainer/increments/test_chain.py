@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from infra.settings import Settings
+from tests.faults.attempts import Fault, failure
 from tests.trainer.increments.conftest import Chain
 from tests.trainer.increments.world import LARGE, large_recipe, parts_of
 from tests.trainer.planted import DAY, PlantedSource, planted_recipe
-from tests.trainer.test_resume import Killer
 from trainer import sharding
 from trainer.checkpoint import (
     MANIFEST,
@@ -177,14 +177,12 @@ def test_rows_are_of_every_rank(chain: Chain) -> None:
 
 @pytest.mark.slow
 def test_a_day_killed_while_its_increment_is_written_holds_all_that_it_touched(
-    chain: Chain, large_home: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_rank: None
+    chain: Chain, large_home: Settings, tmp_path: Path, one_rank: None
 ) -> None:
     settings = large_home.model_copy(update={"home": tmp_path, "lake_uri": large_home.lake})
     shutil.copytree(chain[0].path, settings.checkpoints / "tiny" / chain[0].path.name)
-    killer = Killer(settings, monkeypatch, every=6, recipe=large_recipe(), ds=DAY + timedelta(1))
-    killer.kill("learning", 14)
-    killer.kill("storing", 0)
-    killer.kill("publishing", 0)
+    for fault in (Fault(moment="learning", step=14), Fault(moment="storing"), Fault(moment="publishing")):
+        assert "a rank was killed" in failure(settings, fault, recipe=large_recipe(), ds=DAY + timedelta(1))
     assert [path.name for path in (settings.checkpoints / "tiny").glob("ds=*") if path.is_dir()] == [chain[0].path.name]
     trained = train(large_recipe(), DAY + timedelta(1), settings=settings)
     assert trained.resumed == 1  # since the newest waypoint, whatever happened after it
