@@ -137,6 +137,15 @@ class Encoder:
 
         return map(cut, range(num_batches))
 
+    def largest(self, batch: Batch) -> tuple[str, float]:
+        """The dense column with the largest absolute value, and that value, transformed; ("", 0) without any."""
+        names = [feature.name for side in SIDES for feature in self._dense[side]]
+        values = torch.cat([batch.user_dense, batch.item_dense], dim=1)
+        if not values.numel():
+            return "", 0.0
+        place = int(values.abs().argmax())
+        return names[place % len(names)], float(values.flatten()[place])
+
     def _encode_sparse(self, rows: pa.RecordBatch | pa.Table, side: Side, order: Ids, length: int) -> _Jagged:
         features = self._sparse[side]
         lists = _id_lists(rows, side, features)

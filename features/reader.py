@@ -161,6 +161,10 @@ class DayReader:
             for padding in range(position, self.num_batches):
                 yield self._counted(self._encoder.encode(nothing, num_rows=self._batch_size), padding)
 
+    def largest(self, batch: Batch) -> tuple[str, float]:
+        """The dense column with the largest absolute value of the batch, and that value, transformed."""
+        return self._encoder.largest(batch)
+
     def _encode(self, window: pa.Table, order: Ids, position: int) -> Iterator[Batch]:
         """The window in this order, as the batches from `position` on."""
         try:

@@ -110,6 +110,7 @@ class Scoring:
         self._saver = saver
         self._touched = touched
         self._num_steps = reader.num_batches
+        self._largest = reader.largest
         self._first = self._step = first
         self._agreed = _Agreed(loss=float("nan"), report=False, save=False)
 
@@ -129,13 +130,16 @@ class Scoring:
             loss, outputs = self._sharded.module(batch)
         detached, logits, labels, weights = outputs
         with span("agree"):
-            self._agreed = self._agreement.reach(
-                detached,
-                step=self._step,
-                wants_report=self._progress.is_due(),
-                wants_save=self._wants_save(),
-                failure=self._saver.error if self._saver is not None else None,
-            )
+            try:
+                self._agreed = self._agreement.reach(
+                    detached,
+                    step=self._step,
+                    wants_report=self._progress.is_due(),
+                    wants_save=self._wants_save(),
+                    failure=self._saver.error if self._saver is not None else None,
+                )
+            except NonFiniteLossError as error:
+                raise NonFiniteLossError(f"{error}: {self._extremes(batch, detached)}") from None
         with span("score"):
             self._metrics.update(logits, labels, weights)
         self._progress.passed(self._step, loss=self._agreed.loss)
@@ -160,6 +164,13 @@ class Scoring:
         """What this rank alone knows so far, its metrics and the rows it touched; what is loaded into them counts."""
         marks = {} if self._touched is None else {"touched": self._touched.marks}
         return {**self._metrics.state_dict(), **marks}
+
+    def _extremes(self, batch: Batch, loss: torch.Tensor) -> str:
+        """The largest dense value of every rank whose loss is not finite. A collective, on the way out."""
+        own = None if bool(torch.isfinite(loss)) else "column {} has the value {:g}".format(*self._largest(batch))
+        everywhere: list[str | None] = [None] * dist.get_world_size()
+        dist.all_gather_object(everywhere, own)
+        return "; ".join(f"on rank {rank} {told}" for rank, told in enumerate(everywhere) if told is not None)
 
     def _wants_save(self) -> bool:
         is_last = self._step + 1 == self._num_steps  # the day's own checkpoint follows
