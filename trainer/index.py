@@ -56,12 +56,12 @@ def _is_dtype(name: str) -> bool:
 
 
 def require_plain(state: Path) -> None:
-    """UntrustedIndexError unless the index in the folder `state` is a plain one. Unpickled alone it is harmless."""
-    path = state / INDEX
-    content = path.read_bytes()
-    try:
-        _Index(io.BytesIO(content)).load()
-    except Exception as error:
-        raise UntrustedIndexError(
-            f"{path} is not the index of a checkpoint ({error}); the checkpoint is not loaded"
-        ) from error
+    """UntrustedIndexError unless every index in the folder `state` is a plain one: DCP looks for one of each rank,
+    too. Unpickled here they are harmless."""
+    for path in sorted(state.glob(f"*{INDEX}")):
+        try:
+            _Index(io.BytesIO(path.read_bytes())).load()
+        except Exception as error:
+            raise UntrustedIndexError(
+                f"{path} is not the index of a checkpoint ({error}); the checkpoint is not loaded"
+            ) from error

@@ -9,7 +9,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -48,11 +49,9 @@ def main(arguments: list[str]) -> int:
             print(f"{name:<{_WIDTH}} {promise_of(scenario)}")
         return 0
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
-    logging.basicConfig(
-        filename=folder / "log", level=logging.INFO, format="%(asctime)s %(name)s %(message)s", force=True
-    )
     chosen = {name: SCENARIOS[name] for name in options.names or SCENARIOS}
-    outcomes = play_all(chosen, options, folder)
+    with logging_to(folder / "log"):
+        outcomes = play_all(chosen, options, folder)
     total = Outcome(
         injected=sum(outcome.injected for outcome in outcomes),
         broken=tuple(line for outcome in outcomes for line in outcome.broken),
@@ -65,6 +64,22 @@ def main(arguments: list[str]) -> int:
         return 1
     shutil.rmtree(folder)
     return 0
+
+
+@contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """All lines of the block, in a file in place of the console."""
+    root, handler = logging.getLogger(), logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
+    kept, level = root.handlers[:], root.level
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.handlers[:] = kept
+        root.setLevel(level)
+        handler.close()
 
 
 def play_all(scenarios: Mapping[str, Scenario], options: argparse.Namespace, folder: Path) -> list[Outcome]:

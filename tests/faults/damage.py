@@ -23,7 +23,7 @@ from tests.faults.scenario import Outcome, Trial
 from tests.snapshots.world import DAYS, make_tower, tiny_recipe
 from tests.trainer.planted import DAY, SCHEMA, planted_recipe
 from trainer import waypoints
-from trainer.checkpoint import MANIFEST, DamagedCheckpointError, verify
+from trainer.checkpoint import MANIFEST, STATE, DamagedCheckpointError, verify
 from trainer.trained import TrainedDay, load_user_tower, read_trained
 
 Refuses = Callable[[], bool]
@@ -178,7 +178,8 @@ def pickled(trial: Trial) -> Outcome:
     overwrite(folder / WEIGHTS, poison, manifest=folder / SEAL)
     used: dict[str, Callable[[], object]] = {"a published snapshot": lambda: load_snapshot(folder)}
     _, trained = trial.world.trained(trial.folder / "home")
-    names = [path.relative_to(trained.path) for path in sorted(trained.path.rglob("*")) if path.parent != trained.path]
+    names = [path.relative_to(trained.path) for path in sorted((trained.path / STATE).iterdir())]
+    names.append(Path(STATE) / "__0.metadata")  # not there; DCP would read it first
     for name in names:
         copied = poisoned_copy(trained, name, poison, to=trial.folder / f"copy-{name.name}")
         used[f"{name} of a checkpoint"] = lambda copied=copied: load_user_tower(planted_recipe(), copied)
@@ -206,7 +207,7 @@ def poisoned_copy(trained: TrainedDay, name: Path, content: bytes, *, to: Path) 
 
 def overwrite(path: Path, content: bytes, *, manifest: Path, key: str | None = None) -> None:
     """And its entry of the manifest."""
-    for file in (path, manifest):
+    for file in (file for file in (path, manifest) if file.exists()):
         file.chmod(0o644)
     path.write_bytes(content)
     listed = json.loads(manifest.read_text())

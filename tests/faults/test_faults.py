@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from pathlib import Path
 
 import pytest
 
+from tests.faults import catalogue
+from tests.faults.__main__ import main
 from tests.faults.catalogue import SCENARIOS
-from tests.faults.scenario import Scenario, Trial, play
+from tests.faults.scenario import Outcome, Scenario, Trial, play, promise_of
 from tests.faults.world import World
 
 
@@ -23,3 +27,45 @@ def test_what_was_promised_holds(scenario: Scenario, world: World, tmp_path: Pat
     outcome = play(scenario, Trial(world=world, folder=tmp_path, seed=0, quick=True))
     assert outcome.broken == ()
     assert outcome.survived == outcome.injected > 0
+
+
+def _held(trial: Trial) -> Outcome:
+    """Everything holds."""
+    logging.getLogger().warning("not for the console")
+    return Outcome(injected=2, lost=f"seed {trial.seed}")
+
+
+def _broken(trial: Trial) -> Outcome:
+    """Nothing holds."""
+    raise AssertionError("the\nfolder")
+
+
+@pytest.mark.parametrize(
+    ("names", "status", "survived"), [(["held"], 0, [2, 2, 4]), ([], 1, [2, 0, 2, 0, 4])], ids=["held", "broken"]
+)
+def test_a_line_for_each_fault_and_a_status(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    names: list[str],
+    status: int,
+    survived: list[int],
+) -> None:
+    monkeypatch.setattr(catalogue, "SCENARIOS", {"held": _held, "broken": _broken})
+    assert main([*names, "--rounds", "2", "--json"]) == status
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["survived"] for line in told] == survived
+    assert [line["lost"] for line in told if line["fault"].startswith("held")] == ["seed 0", "seed 1"]
+    assert all(line["broken"] == ["AssertionError: the folder"] for line in told if line["fault"] == "broken #1")
+    assert main([*names]) == status
+    shown = capsys.readouterr().out
+    assert "not for the console" not in shown
+    assert shown.splitlines()[-1].split()[:3] == ["total", str(2 + (status == 1)), "2"]
+
+
+def test_every_fault_says_what_is_promised(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(SCENARIOS)
+    assert all(promise_of(scenario) in line for scenario, line in zip(SCENARIOS.values(), lines, strict=True))
+    with pytest.raises(SystemExit, match="2"):
+        main(["no-such-fault"])
