@@ -26,8 +26,8 @@ _LAST_OF = {"storing": "hashed_part", "publishing": "check_token"}
 def main(assignment_path: str, every: str, moment: str, step: str, rank: str, skew: str) -> None:
     """Train as told, but save after every `every` steps, and meet the fault on `rank`: killed while `learning` batch
     `step` once what was to be saved before is sealed, while `writing` or `sealing` the waypoint of a step, while
-    `storing` or `publishing` the day; `stopped` at a step; `waiting` there. `never`: nothing happens. skew: seconds that the
-    clock is off."""
+    `storing` or `publishing` the day; `stopped` at a step; `waiting` there. `never`: nothing happens. skew: seconds
+    that the clock is off."""
     assignment, directory = read_assignment(Path(assignment_path)), Path(assignment_path).parent
     if float(skew):
         shift(float(skew))
