@@ -86,16 +86,28 @@ def load_shards(
     """
     from torch.distributed.checkpoint.state_dict_loader import load
 
-    try:
-        require_plain(directory / STATE)
-    except UntrustedIndexError as error:
-        raise DamagedCheckpointError(str(error)) from error
+    _require_plain(directory)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
         _checked(
             lambda: load(state, checkpoint_id=directory / STATE, planner=planner, no_dist=no_dist),
             f"loading {directory}",
         )
+
+
+def saved_names(directory: Path) -> frozenset[str]:
+    """What the directory's own shards hold. DamagedCheckpointError: as `load_shards`."""
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+
+    _require_plain(directory)
+    return frozenset(FileSystemReader(directory / STATE).read_metadata().state_dict_metadata)
+
+
+def _require_plain(directory: Path) -> None:
+    try:
+        require_plain(directory / STATE)
+    except UntrustedIndexError as error:
+        raise DamagedCheckpointError(str(error)) from error
 
 
 def _checked(action: Callable[[], object], what: str) -> None:

@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 from torch.distributed._shard.sharded_tensor.api import ShardedTensor
-from torch.distributed.checkpoint.filesystem import FileSystemReader
 
-from trainer.checkpoint import STATE, base_path, load_shards
+from trainer.checkpoint import base_path, load_shards, saved_names
 from trainer.increments.rows import apply_rows
 from trainer.pieces import Piece, pieces_of, read_pieces
 
@@ -24,7 +23,7 @@ def load_state(directory: Path, state: dict[str, Any], *, no_dist: bool = False)
     if base_path(directory) is None:
         load_shards(directory, state, no_dist=no_dist)
         return
-    own = _saved_names(directory)
+    own = saved_names(directory)
     elsewhere = {name: tensor for name, tensor in tensors_of(state) if name not in own}
     rest = without(state, elsewhere)
     load_shards(directory, rest, no_dist=no_dist)
@@ -38,7 +37,7 @@ def load_pieces(directory: Path, pieces: Sequence[Piece], *, no_dist: bool = Fal
     if base is None:
         read_pieces(directory, pieces, no_dist=no_dist)
         return
-    own = _saved_names(directory)
+    own = saved_names(directory)
     read_pieces(directory, [piece for piece in pieces if piece.name in own], no_dist=no_dist)
     elsewhere = [piece for piece in pieces if piece.name not in own]
     read_pieces(base, elsewhere, no_dist=no_dist)
@@ -74,7 +73,3 @@ def _put_back(state: dict[str, Any], loaded: Mapping[str, Any]) -> None:
             _put_back(state[key], value)
         else:
             state[key] = value
-
-
-def _saved_names(directory: Path) -> frozenset[str]:
-    return frozenset(FileSystemReader(directory / STATE).read_metadata().state_dict_metadata)
