@@ -15,6 +15,7 @@ from __future__ import annotations
 import shutil
 import statistics
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date
@@ -248,6 +249,7 @@ def main() -> None:
     arguments.add_argument("--days", type=int, default=DAYS, help=f"of each world (default {DAYS})")
     parsed = arguments.parse_args()
     options = options_of(parsed)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch(rec)?\.")
     worlds = [world for world in WORLDS if world in parsed.worlds and has_data(world, options=options)]
     if options.quick:
         worlds = [world for world in worlds if world != "globo"]
