@@ -214,14 +214,14 @@ def bytes_of(path: Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
-def measure(world: str, *, options: Options, days: int) -> dict[str, Any]:
+def measure(world: str, recipe: Recipe, *, options: Options, days: int) -> dict[str, Any]:
     """The days of one world."""
     folder = options.home / "incremental" / world
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=0, world_size=1)
     settings = Settings(home=options.home, data_dir=options.data_dir, _env_file=None)
-    found = list(Bench(recipe_of(world, quick=options.quick), settings, folder=folder).days(days))
+    found = list(Bench(recipe, settings, folder=folder).days(days))
     dist.destroy_process_group()
     shutil.rmtree(folder)
     increments = [day for day in found if day.is_increment] or found
@@ -249,6 +249,7 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--worlds", nargs="+", default=list(WORLDS), choices=WORLDS, help="default: all at hand")
     arguments.add_argument("--days", type=int, default=DAYS, help=f"of each world (default {DAYS})")
+    arguments.add_argument("--max-share", type=float, help="an increment takes of the bytes; default: the recipe's")
     parsed = arguments.parse_args()
     options = options_of(parsed)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch(rec)?\.")
@@ -258,7 +259,10 @@ def main() -> None:
     results = []
     with machine() as seen:
         for world in worlds:
-            results.append(measure(world, options=options, days=2 if options.quick else parsed.days))
+            recipe = recipe_of(world, quick=options.quick)
+            if parsed.max_share is not None:
+                recipe = replace(recipe, checkpoints=replace(recipe.checkpoints, increment_max_share=parsed.max_share))
+            results.append(measure(world, recipe, options=options, days=2 if options.quick else parsed.days))
             show(results[-1])
     finish("incremental", options=options, results=results, machine=seen, goal=GOAL, ratio=results[-1]["ratio"])
 
