@@ -131,17 +131,19 @@ class Lake:
         of two writers of the same content one wins and the other finds its work done.
         """
         key = fingerprint[:_FINGERPRINT_DIGITS]
-        if found := self._committed(table, ds, key):
+        if found := self._committed(table, ds, key, delta=self.open(table)):
             return self._with_checksums(found)
         self._create(table, data.schema)
         rows = _with_ds(data, ds)
         for attempt in range(1, _COMMIT_ATTEMPTS + 1):
+            delta = self.open(table)
+            assert delta is not None
+            if found := self._committed(table, ds, key, delta=delta):
+                return self._with_checksums(found)
             try:
-                self._overwrite(table, ds, rows, key=key, metadata=metadata or {}, writer=writer)
+                self._overwrite(delta, table, ds, rows, key=key, metadata=metadata or {}, writer=writer)
                 break
             except CommitFailedError:
-                if found := self._committed(table, ds, key):
-                    return self._with_checksums(found)
                 if attempt == _COMMIT_ATTEMPTS:
                     raise
                 log.warning("lake commit lost a race, trying again table=%s ds=%s attempt=%d", table, ds, attempt)
@@ -149,9 +151,9 @@ class Lake:
         log.info("lake committed table=%s ds=%s version=%d fingerprint=%s", table, ds, partition.version, key)
         return partition
 
-    def _committed(self, table: str, ds: date, key: str) -> Partition | None:
+    def _committed(self, table: str, ds: date, key: str, *, delta: DeltaTable | None) -> Partition | None:
         """The day's partition if it is of this fingerprint."""
-        found = self.find(table, ds)
+        found = None if delta is None else _partition_of(delta, table, ds)
         if found is None or found.fingerprint != key:
             return None
         log.info("lake unchanged table=%s ds=%s version=%d fingerprint=%s", table, ds, found.version, key)
@@ -159,6 +161,7 @@ class Lake:
 
     def _overwrite(
         self,
+        delta: DeltaTable,
         table: str,
         ds: date,
         rows: pa.Table,
@@ -167,12 +170,13 @@ class Lake:
         metadata: Mapping[str, Any],
         writer: WriterProperties | None,
     ) -> None:
-        """One commit that replaces the day's rows and records the fingerprint. CommitFailedError: a race was lost."""
+        """One commit that replaces the day's rows and records the fingerprint. CommitFailedError: the day was written
+        since `delta` was opened; a newer one would overwrite the same content once more."""
         write_deltalake(
-            self.uri(table),
+            delta,
             rows,
             mode="overwrite",
-            schema_mode="merge" if self._gains_or_lacks_columns(table, rows.schema) else None,
+            schema_mode="merge" if _gains_or_lacks_columns(delta, rows.schema) else None,
             predicate=f"{DS} = '{ds}'",
             commit_properties=CommitProperties(
                 custom_metadata={"usermodel.ds": ds.isoformat(), "usermodel.fingerprint": key}
@@ -182,12 +186,6 @@ class Lake:
             ),
             writer_properties=writer or WriterProperties(compression="LZ4", max_row_group_size=_rows_per_group(rows)),
         )
-
-    def _gains_or_lacks_columns(self, table: str, schema: pa.Schema) -> bool:
-        """Whether the day's columns are not the table's: a feature came or went. Earlier days read null in a new
-        column, this day in one that it lacks; a column of another type is still refused."""
-        found = self.open(table)
-        return found is not None and {field.name for field in found.schema().fields} != set(schema.names)
 
     def _create(self, table: str, schema: pa.Schema) -> None:
         """Make the table without rows, so that every writer commits by predicate: of two that would make it
@@ -260,6 +258,12 @@ def _partition_of(delta: DeltaTable, table: str, ds: date) -> Partition | None:
     if committed is None:
         return None
     return Partition(table=table, ds=ds, version=delta.version(), fingerprint=f"{committed:0{_FINGERPRINT_DIGITS}x}")
+
+
+def _gains_or_lacks_columns(delta: DeltaTable, schema: pa.Schema) -> bool:
+    """Whether the day's columns are not the table's: a feature came or went. Earlier days read null in a new
+    column, this day in one that it lacks; a column of another type is still refused."""
+    return {field.name for field in delta.schema().fields} != set(schema.names)
 
 
 def _ds_schema(schema: pa.Schema) -> pa.Schema:
