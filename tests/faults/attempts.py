@@ -14,7 +14,7 @@ from datetime import date
 from pathlib import Path
 
 from features.examples import build_examples
-from infra.settings import REPOSITORY, Settings, child_environment
+from infra.settings import REPOSITORY, Settings
 from tests.faults import clock
 from tests.faults.scenario import error_of
 from tests.features.worlds import TINY
@@ -31,7 +31,8 @@ EVERY = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """What the ranks meet, and how often they save: see `tests.faults.ranks`."""
+    """What the ranks meet, and how often they save: see `tests.faults.ranks`. skew_seconds: their clock is off, and
+    in a process of its own the launcher's too."""
 
     moment: str = "never"
     step: int = 0
@@ -69,21 +70,13 @@ def settings_of(home: Path, *, ranks: int = 2, deadline_seconds: float = 120) ->
     )
 
 
-def start(
-    home: Path, fault: Fault, *, log: Path, build: bool = False, skew_seconds: float = 0
-) -> subprocess.Popen[bytes]:
-    """The same in a process of its own, its lines in `log`. build: the tiny world's day too. skew_seconds: its clock
-    and its ranks' is off."""
-    faked = bool(skew_seconds) and clock.library() is not None
-    if skew_seconds and not faked:
-        fault = Fault(**{**asdict(fault), "skew_seconds": skew_seconds})
+def start(home: Path, fault: Fault, *, log: Path, build: bool = False) -> subprocess.Popen[bytes]:
+    """The same in a process of its own, its lines in `log`. build: the tiny world's day too."""
     told = json.dumps({"home": str(home), "build": build, "fault": asdict(fault)})
-    environment = child_environment(**clock.environment(skew_seconds)) if faked else child_environment()
     with log.open("ab") as lines:
         return subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.attempts", told],
-            cwd=REPOSITORY, stdout=lines, stderr=lines, env=environment,
-        )  # fmt: skip
+            [sys.executable, "-m", "tests.faults.attempts", told], cwd=REPOSITORY, stdout=lines, stderr=lines
+        )
 
 
 def main(told: dict[str, object]) -> None:

@@ -6,7 +6,7 @@ import resource
 import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,8 +87,12 @@ def full_while_saving(trial: Trial) -> Outcome:
 
 def full_while_embedding(trial: Trial) -> Outcome:
     """No room for the embeddings: an error that says so, the table as it was, the retry writes them."""
-    draw, settings, recipe, broken = trial.draw(), _with_store(trial), tiny_recipe(), []
-    lake = Lake(settings.lake)
+    with chdir(trial.folder):  # MLflow's artifacts land in the working directory
+        return _full_while_embedding(trial, settings=_with_store(trial))
+
+
+def _full_while_embedding(trial: Trial, *, settings: Settings) -> Outcome:
+    draw, recipe, broken, lake = trial.draw(), tiny_recipe(), [], Lake(settings.lake)
     for day in DAYS[:2]:
         commit_users(lake, day, range(500))
         publish_day(recipe, day, make_tower(recipe), settings=settings)

@@ -20,6 +20,7 @@ from tests.faults.writing import (
     TABLE,
     build,
     build_in_process,
+    build_together,
     kill_after,
     rows,
     write_many,
@@ -101,7 +102,8 @@ def built_twice(trial: Trial) -> Outcome:
     rounds = trial.times(1, 5)
     for number in range(rounds):
         at = home / str(number)
-        workers = [SPAWN.Process(target=build_in_process, args=(at, SPAWN.Event())) for _ in range(2)]
+        barrier = SPAWN.Barrier(2)
+        workers = [SPAWN.Process(target=build_together, args=(at, barrier)) for _ in range(2)]
         for worker in workers:
             worker.start()
         for worker in workers:

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from multiprocessing.synchronize import Event
+from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,12 @@ def build(home: Path) -> BuiltDay:
 def build_in_process(home: Path, begun: Event) -> None:
     """What a process of its own does."""
     begun.set()
+    build(home)
+
+
+def build_together(home: Path, barrier: Barrier) -> None:
+    """What each of those does that begin at once."""
+    barrier.wait()
     build(home)
 
 
