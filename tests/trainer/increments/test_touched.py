@@ -34,7 +34,7 @@ def test_every_row_that_is_looked_up_is_marked_and_no_other(one_rank: None) -> N
     ):
         ids = column_of(examples, feature).values.to_numpy()
         rows = ids.astype(np.int64).copy()
-        hash_ids(rows, [rows.size], [LARGE.table(table).num_rows])
+        hash_ids(rows, LARGE.table(table).num_rows)
         (weights,) = (name for name in touched.tables if name.endswith(f".{side}_{table}.weight"))
         assert np.array_equal(touched.rows(weights, begin=0, end=6_007), np.unique(rows))
         assert touched.shares()[f"{side}_{table}"] == pytest.approx(np.unique(rows).size / 6_007, abs=1e-6)
