@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -13,8 +13,9 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from torchrec.streamable import Pipelineable
 
 from features.columns import IdLists, Ids, column_of
-from features.hashing import hash_ids
+from features.id_map import IdMap
 from features.packing import packed_lists, packed_matrix
+from features.rows import rows_of
 from features.schema import SIDES, DenseFeature, Schema, Side, SparseFeature, packed_columns
 
 Floats = npt.NDArray[np.float32]
@@ -58,6 +59,7 @@ class Encoder:
     tasks: the label columns, in the order of `labels`; none when there is nothing to learn from (inference).
     sides: a side left out is empty in every batch.
     features: restricts both sides to these names.
+    maps: of the managed tables that are looked up, by name.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Encoder:
         tasks: tuple[str, ...] = (),
         sides: tuple[Side, ...] = ("user", "item"),
         features: frozenset[str] | None = None,
+        maps: Mapping[str, IdMap] | None = None,
     ) -> None:
         known = {f.name for f in schema.sparse} | {f.name for f in schema.dense}
         unknown = sorted((features or frozenset()) - known) + [task for task in tasks if task not in schema.tasks]
@@ -75,7 +78,6 @@ class Encoder:
                 f"{unknown} are no features or tasks of the schema; it has {sorted(known)}, {schema.tasks}"
             )
         self._schema = schema
-        self._rows = {table.name: table.num_rows for table in schema.tables}
         self._tasks = tasks
 
         def kept(feature: SparseFeature | DenseFeature, side: Side) -> bool:
@@ -87,6 +89,8 @@ class Encoder:
         self._dense: dict[Side, tuple[DenseFeature, ...]] = {
             side: tuple(f for f in schema.dense if kept(f, side)) for side in SIDES
         }
+        used = {feature.table for side in SIDES for feature in self._sparse[side]}
+        self._to_rows = {table.name: rows_of(table, maps or {}) for table in schema.tables if table.name in used}
 
     @property
     def columns(self) -> list[str]:
@@ -100,6 +104,12 @@ class Encoder:
             else:
                 names += [f.name for f in sparse] + [f.name for f in dense]
         return [*names, *self._tasks]
+
+    @property
+    def optional(self) -> frozenset[str]:
+        """The columns that a day may lack."""
+        features: tuple[SparseFeature | DenseFeature, ...] = (*self._schema.sparse, *self._schema.dense)
+        return frozenset(feature.name for feature in features if feature.optional)
 
     def encode(self, rows: pa.RecordBatch | pa.Table, *, num_rows: int | None = None) -> Batch:
         """`rows` as one batch, padded to `num_rows` (default: not padded). Errors: as `batches`."""
@@ -158,7 +168,7 @@ class Encoder:
                 raise ValueError(
                     f"column {feature.name} has the id {taken.min()}; ids are not negative: quarantine such rows"
                 )
-            hash_ids(taken, self._rows[feature.table])
+            self._to_rows[feature.table](taken)
             offsets[index, : order.size + 1] = starts
             offsets[index, order.size + 1 :] = taken.size  # padding has empty lists
             ids.append(taken)

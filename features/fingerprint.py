@@ -5,19 +5,30 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+ADDED_LATER = {"usermodel.fingerprint": "only if not the default"}
+"""Metadata of a dataclass field that came after its class was in use: while it has its default, what was made before
+keeps its fingerprint."""
+
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {"type": type(value).__name__, **{f.name: getattr(value, f.name) for f in dataclasses.fields(value)}}
+        return {"type": type(value).__name__, **{f.name: getattr(value, f.name) for f in _counted(value)}}
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, timedelta):
         return value.total_seconds()
     raise TypeError(f"{type(value).__name__} has no fingerprint; use dataclasses, dates and plain JSON values")
+
+
+def _counted(value: Any) -> Iterator[dataclasses.Field[Any]]:
+    for field in dataclasses.fields(value):
+        if field.metadata != ADDED_LATER or getattr(value, field.name) != field.default:
+            yield field
 
 
 def canonical_json(value: Any) -> str:

@@ -20,12 +20,28 @@ def hash_ids(ids: npt.NDArray[np.int64], num_rows: int) -> None:
         _hash(chunk, np.uint64(num_rows), scratch[: chunk.size])
 
 
+def mixed(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+    """The splitmix64 finaliser alone: a bijection, so that equal hashes are equal ids."""
+    hashes = ids.astype(np.uint64)
+    _mix(hashes, np.empty_like(hashes))
+    return hashes
+
+
 def _hash(h: npt.NDArray[np.uint64], rows: np.uint64, scratch: npt.NDArray[np.uint64]) -> None:
+    _mix(h, scratch)
+    reduce_to_rows(h, rows, scratch)
+
+
+def _mix(h: npt.NDArray[np.uint64], scratch: npt.NDArray[np.uint64]) -> None:
     for shift, multiplier in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, None)):
         np.right_shift(h, np.uint64(shift), out=scratch)
         np.bitwise_xor(h, scratch, out=h)
         if multiplier is not None:
             np.multiply(h, np.uint64(multiplier), out=h)
+
+
+def reduce_to_rows(h: npt.NDArray[np.uint64], rows: np.uint64, scratch: npt.NDArray[np.uint64]) -> None:
+    """h mod rows, in place."""
     np.floor_divide(h, rows, out=scratch)  # numpy vectorises this, but not `remainder`
     np.multiply(scratch, rows, out=scratch)
     np.subtract(h, scratch, out=h)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from features.batches import Batch, Encoder
 from features.columns import Ids
 from features.fingerprint import fingerprint
 from features.lake import Lake, Partition, fragments_of
+
+log = logging.getLogger(__name__)
 
 WINDOW_ROWS = 65_536
 """Rows are shuffled within windows of about this many,"""
@@ -34,6 +37,12 @@ class _Piece:
 
     fragment: pads.Fragment
     num_rows: int
+    schema: pa.Schema
+    """The table's: a column that the file lacks reads as null."""
+
+    def read(self, columns: list[str]) -> pa.Table:
+        """These columns of all rows."""
+        return self.fragment.to_table(schema=self.schema, columns=columns, use_threads=False)
 
     def num_values(self, columns: list[str]) -> int:
         """Ids and numbers in these columns, as Parquet counts them (an empty list is one)."""
@@ -80,6 +89,7 @@ class DayReader:
         self._world_size = world_size
         self._key = int(fingerprint(seed, partition.ds)[:15], 16)
         pieces = _pieces(lake, partition)
+        require_columns(lake, partition, encoder)
         order = np.random.default_rng([self._key, 0]).permutation(len(pieces))
         self._pieces = [pieces[index] for index in order]
         self.num_rows = sum(piece.num_rows for piece in pieces)
@@ -216,15 +226,32 @@ class _Windows:
 
     def _load(self, index: int) -> pa.Table:
         if self._cached is None or self._cached[0] != index:
-            table = self._pieces[index].fragment.to_table(columns=self._columns, use_threads=False)
+            table = self._pieces[index].read(self._columns)
             self._cached = (index, table)
         return self._cached[1]
 
 
+def require_columns(lake: Lake, partition: Partition, encoder: Encoder) -> None:
+    """ValueError unless the day's files have every column that is not optional: the table may have columns that are
+    newer than the day, which read as null there, and would count as empty."""
+    fragments = list(lake.dataset(partition).get_fragments())
+    written = {name for fragment in fragments for name in fragment.physical_schema.names}
+    lacking = [name for name in encoder.columns if fragments and name not in written]
+    if unexpected := [name for name in lacking if name not in encoder.optional]:
+        raise ValueError(
+            f"{partition.table} ds={partition.ds} was built without the columns {unexpected}; they would count as "
+            "empty. Build the day again with a source that has them, begin with the first day that has them, or mark "
+            "the features optional in the schema"
+        )
+    if lacking:
+        log.warning("%s ds=%s lacks the optional columns %s: empty", partition.table, partition.ds, lacking)
+
+
 def _pieces(lake: Lake, partition: Partition) -> list[_Piece]:
     """Every row group of the partition, files in the order of their paths."""
+    dataset = lake.dataset(partition)
     return [
-        _Piece(fragment=group, num_rows=group.row_groups[0].num_rows)
-        for fragment in fragments_of(lake.dataset(partition))
+        _Piece(fragment=group, num_rows=group.row_groups[0].num_rows, schema=dataset.schema)
+        for fragment in fragments_of(dataset)
         for group in fragment.split_by_row_group()
     ]

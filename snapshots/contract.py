@@ -71,7 +71,7 @@ def user_schema(schema: Schema) -> Schema:
 
 def contract_of(recipe: Recipe, ds: date, *, training: str, versions: dict[str, str]) -> Contract:
     """The contract of the day's user tower. training: the fingerprint of what made its weights."""
-    schema = user_schema(recipe.source.schema)
+    schema = user_schema(recipe.schema)
     return Contract(
         model=recipe.name,
         ds=ds,

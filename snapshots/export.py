@@ -1,19 +1,21 @@
 """The user tower alone, as a sealed folder that loads without the trainer's checkpoint, recipe or pickles.
 
 - `user_tower.safetensors`: the weights, float32
+- `ids.<table>.parquet`: of each managed table, which id owns which row
 - `contract.json`: inputs in order, tables and hash sizes, K, D, the tower's config, versions
-- `manifest.json`: SHA-256 and size of both
+- `manifest.json`: SHA-256 and size of each
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from features.id_map import IdMap
 from infra.settings import Settings
 from snapshots.contract import Contract, contract_of
 from snapshots.seal import DamagedError, seal, verify
@@ -35,8 +37,11 @@ def snapshot_folder(settings: Settings, model: str, ds: date, *, fingerprint: st
     return settings.artifacts / model / f"ds={ds}-{fingerprint[:8]}"
 
 
-def export_snapshot(make_tower: Callable[[], nn.Module], contract: Contract, folder: Path) -> str:
-    """Seal the weights of `make_tower()` and the contract as `folder`; the SHA-256 of its manifest.
+def export_snapshot(
+    make_tower: Callable[[], nn.Module], contract: Contract, folder: Path, *, maps: Mapping[str, IdMap]
+) -> str:
+    """Seal the weights of `make_tower()`, the contract and the id maps of its managed tables as `folder`; the SHA-256
+    of its manifest.
 
     SealedError where `folder` was sealed with another fingerprint.
     """
@@ -45,6 +50,8 @@ def export_snapshot(make_tower: Callable[[], nn.Module], contract: Contract, fol
     def write(aside: Path) -> None:
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in make_tower().state_dict().items()}
         save_file(weights, aside / WEIGHTS)
+        for table in contract.schema.managed:
+            maps[table.name].owning.write(aside / _map_name(table.name))
         contract.write(aside / CONTRACT)
 
     manifest_sha256 = seal(folder, fingerprint=contract.fingerprint, write=write)
@@ -53,18 +60,36 @@ def export_snapshot(make_tower: Callable[[], nn.Module], contract: Contract, fol
 
 
 def export_day(
-    recipe: Recipe, ds: date, *, fingerprint: str, make_tower: Callable[[], nn.Module], settings: Settings
+    recipe: Recipe,
+    ds: date,
+    *,
+    fingerprint: str,
+    make_tower: Callable[[], nn.Module],
+    maps: Mapping[str, IdMap],
+    settings: Settings,
 ) -> tuple[Path, str]:
-    """Seal the day's user tower under `settings.artifacts`; its folder and its manifest's SHA-256."""
+    """Seal the day's user tower under `settings.artifacts`; its folder and its manifest's SHA-256.
+
+    maps: of the managed tables, by name; more than the user side's do no harm.
+    """
     versions = {name: version(name) for name in ("torch", "torchrec", "safetensors")}
     contract = contract_of(recipe, ds, training=fingerprint, versions=versions)
     folder = snapshot_folder(settings, recipe.name, ds, fingerprint=fingerprint)
-    return folder, export_snapshot(make_tower, contract, folder)
+    return folder, export_snapshot(make_tower, contract, folder, maps=maps)
 
 
 def read_contract(folder: Path) -> Contract:
     """The snapshot's contract."""
     return Contract.read(folder / CONTRACT)
+
+
+def read_snapshot_maps(folder: Path) -> dict[str, IdMap]:
+    """The id maps of a snapshot's managed tables; `load_snapshot` verifies their checksums."""
+    return {table.name: IdMap.read(folder / _map_name(table.name)) for table in read_contract(folder).schema.managed}
+
+
+def _map_name(table: str) -> str:
+    return f"ids.{table}.parquet"
 
 
 def load_snapshot(folder: Path, *, manifest_sha256: str | None = None) -> UserTower:

@@ -59,15 +59,21 @@ class Embedder:
 
     def __init__(self, folder: Path, *, manifest_sha256: str | None = None) -> None:
         from features.batches import Encoder
-        from snapshots.export import load_snapshot, read_contract
+        from snapshots.export import load_snapshot, read_contract, read_snapshot_maps
 
         self._tower = load_snapshot(folder, manifest_sha256=manifest_sha256)
-        self._encoder = Encoder(read_contract(folder).schema, sides=("user",))
+        self._encoder = Encoder(read_contract(folder).schema, sides=("user",), maps=read_snapshot_maps(folder))
 
     @property
     def columns(self) -> list[str]:
         """The feature columns that it reads."""
         return self._encoder.columns
+
+    def require_columns(self, lake: Lake, users: Partition) -> None:
+        """ValueError where the day's files lack a feature that it reads."""
+        from features.reader import require_columns
+
+        require_columns(lake, users, self._encoder)
 
     def embed(self, rows: pa.RecordBatch) -> NDArray[np.float32]:
         """[B, K, D], fp16-exact. ValueError names a user whose vector is not finite."""
@@ -146,6 +152,7 @@ def _write(
     if existing is not None:
         require_layout(existing, schema)
     embedder = embedder_of(version)
+    embedder.require_columns(lake, users)
     history = read_history(
         lake,
         previous,

@@ -17,6 +17,7 @@ from snapshots.export import CONTRACT, export_day
 from snapshots.lock import model_lock
 from snapshots.registry import Registry, Version, partition_tags
 from snapshots.runs import log_metrics, open_version_run
+from trainer.identities import read_maps
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,7 +50,12 @@ def publish_tower(
     _ = registry.client  # MLflow down is found out before anything is written
     with model_lock(settings, recipe.name):
         folder, manifest = export_day(
-            recipe, ds, fingerprint=trained.fingerprint, make_tower=make_tower, settings=settings
+            recipe,
+            ds,
+            fingerprint=trained.fingerprint,
+            make_tower=make_tower,
+            maps=read_maps(trained.path, recipe.schema),
+            settings=settings,
         )
         run_id = open_version_run(registry, recipe, ds, fingerprint=trained.fingerprint, inputs=[trained.examples])
         parent = _parent(registry, trained)
@@ -75,7 +81,8 @@ def publish_tower(
         if version.decision == "pending":
             registry.set_alias(recipe.name, "candidate", version.number)
     values = {f"{metric}/{task}": value for task, of in trained.metrics.items() for metric, value in of.items()}
-    log_metrics(registry, recipe, version, values | _of_checkpoint(trained))
+    tables = {name: value for use in trained.tables for name, value in use.metrics.items()}
+    log_metrics(registry, recipe, version, values | tables | _of_checkpoint(trained))
     log.info("published model=%s ds=%s version=%d path=%s", recipe.name, ds, version.number, version.path)
     return version
 

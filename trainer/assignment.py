@@ -38,6 +38,8 @@ class Assignment:
     """Save so often within the day; 0: never."""
     profile_steps: int = 0
     """Above 0: profile so many steps of the day, and publish nothing."""
+    ids: Path | None = None
+    """The sealed folder of `trainer.identities.decide`; None where no table is managed and nothing is told of them."""
     gap_days: int = 0
     """Days between the parent's and this one."""
     base: BaseDay | None = None

@@ -260,15 +260,20 @@ def verify(directory: Path, *, part: int = 0, parts: int = 1) -> None:
 
 def read_document(directory: Path, name: str) -> str | None:
     """The text of one of the documents of `seal`, verified; None when the checkpoint has none of that name."""
+    return verified_file(directory, name).read_text() if name in _manifest(directory).files else None
+
+
+def verified_file(directory: Path, name: str) -> Path:
+    """A file of a sealed directory whose bytes are what was written."""
     expected = _manifest(directory).files.get(name)
     if expected is None:
-        return None
+        raise DamagedCheckpointError(f"{directory} holds no {name}; train that day again")
     if (found := file_sha256(directory / name)) != expected["sha256"]:
         raise DamagedCheckpointError(
             f"{directory / name} has SHA-256 {found[:12]}…, {MANIFEST} says {expected['sha256'][:12]}…; "
             "the checkpoint is not used; delete its directory and train that day again"
         )
-    return (directory / name).read_text()
+    return directory / name
 
 
 def _manifest(directory: Path) -> _Manifest:

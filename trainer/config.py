@@ -49,7 +49,7 @@ class TrainingConfig:
         """The training part of `recipe`."""
         return cls(
             name=recipe.name,
-            schema=recipe.source.schema,
+            schema=recipe.schema,
             tasks=recipe.tasks,
             model=Sum(user_tower=recipe.user_tower, mix_tower=recipe.mix_tower),
             optimizer=recipe.optimizer,

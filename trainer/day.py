@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
 from features.batches import Encoder
+from features.id_map import IdMap
 from features.lake import Lake
 from features.reader import DayReader
 from trainer import sharding
 from trainer.assignment import Assignment
 from trainer.heartbeat import Phase, beat
+from trainer.identities import newcomers, read_maps, start_newcomers
 from trainer.increments.touched import Touched
 from trainer.loop import learn
 from trainer.origin import find_origin, take_over
@@ -33,7 +36,8 @@ def learn_day(assignment: Assignment, *, device: torch.device, local_world_size:
     started = time.monotonic()
     config = assignment.config
     beat(Phase.OPENING)
-    reader = open_reader(assignment)
+    maps = read_maps(assignment.ids, config.schema) if assignment.ids is not None else {}
+    reader = open_reader(assignment, maps)
     origin = find_origin(assignment)
     started -= origin.seconds
     beat(Phase.BUILDING)
@@ -44,6 +48,8 @@ def learn_day(assignment: Assignment, *, device: torch.device, local_world_size:
         device=device,
     )
     carried = take_over(origin, sharded, config=config)
+    if carried is not None and origin.waypoint is None:
+        start_newcomers(sharded, config, maps)
     log.info(
         "learning model=%s ds=%s examples=%d batches=%d ranks=%d device=%s",
         config.name,
@@ -63,6 +69,8 @@ def learn_day(assignment: Assignment, *, device: torch.device, local_world_size:
     if assignment.checkpoint_seconds:
         saver = WaypointSaver(assignment, plan=sharded.plan, resumed=origin.resumed, began=started)
     touched = Touched(config)
+    for weights, rows in newcomers(config, maps):
+        touched.add(weights, rows)
     values = learn(
         sharded,
         reader,
@@ -86,13 +94,13 @@ def learn_day(assignment: Assignment, *, device: torch.device, local_world_size:
     )
 
 
-def open_reader(assignment: Assignment) -> DayReader:
+def open_reader(assignment: Assignment, maps: Mapping[str, IdMap]) -> DayReader:
     """This rank's share of the day's examples."""
     config = assignment.config
     return DayReader(
         Lake(assignment.lake),
         assignment.examples,
-        Encoder(config.schema, tasks=config.task_names),
+        Encoder(config.schema, tasks=config.task_names, maps=maps),
         batch_size=config.batch_size,
         rank=dist.get_rank(),
         world_size=dist.get_world_size(),

@@ -17,6 +17,7 @@ from features.batches import Batch, Encoder
 from features.lake import Lake
 from features.schema import SIDES, Schema, Side
 from infra.settings import Settings
+from trainer.identities import read_maps
 from trainer.importance import Feature, Ranking, measure
 from trainer.model.sum_model import SumModel
 from trainer.recipe import Recipe
@@ -61,11 +62,11 @@ def explain(recipe: Recipe, ds: date, *, settings: Settings, rows: int, repeats:
     partition = lake.get(f"examples/{recipe.source.name}", ds)
     trained = _model_before(settings, recipe.name, ds)
     tasks = tuple(task.name for task in recipe.tasks)
-    encoder = Encoder(recipe.source.schema, tasks=tasks)
+    encoder = Encoder(recipe.schema, tasks=tasks, maps=read_maps(trained.path, recipe.schema))
     sample = sample_rows(lake, partition, columns=encoder.columns, num_rows=rows, seed=seed)
     batches = [encoder.encode(chunk) for chunk in chunks_of(sample)]
     log.info("explaining model=%s of ds=%s on ds=%s examples=%d", recipe.name, trained.ds, ds, sample.num_rows)
-    subject = UserModel(load_model(recipe, trained), recipe.source.schema, tasks=tasks, batches=batches)
+    subject = UserModel(load_model(recipe, trained), recipe.schema, tasks=tasks, batches=batches)
     rankings = measure(subject, repeats=repeats, seed=seed)
     return Explanation(
         model=recipe.name,

@@ -8,12 +8,13 @@ import time
 import uuid
 from datetime import date
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from features.days import day_before
 from features.fingerprint import fingerprint
 from features.lake import Lake, Partition
 from infra.settings import Settings
-from trainer import waypoints
+from trainer import identities, waypoints
 from trainer.assignment import Assignment, write_assignment
 from trainer.checkpoint import remove_partial
 from trainer.config import TrainingConfig
@@ -37,7 +38,8 @@ def train(recipe: Recipe, ds: date, *, settings: Settings, after_gap: bool = Fal
     not be trained again because the machine changed. An attempt that was killed is gone on with, at the same
     number of ranks.
 
-    ValueError: no examples of the day, or a gap before it without `after_gap`. LockedError: somebody else is
+    ValueError: no examples of the day, a gap before it without `after_gap`, or inputs that the day was trained from
+    before it was trained from others. LockedError: somebody else is
     training it. RuntimeError: the job failed; its message is the failing rank's.
     """
     examples = Lake(settings.lake).get(f"examples/{recipe.source.name}", ds)
@@ -49,14 +51,17 @@ def train(recipe: Recipe, ds: date, *, settings: Settings, after_gap: bool = Fal
     token = uuid.uuid4().hex[:12]
     with exclusive(lock, token=token):
         existing = read_trained(destination)
+        previous = find_trained(settings, recipe.name, ds)
         if existing is not None:
+            _require_newest(existing, previous)
             log.info("unchanged model=%s ds=%s fingerprint=%s", recipe.name, ds, key[:8])
             waypoints.clear(destination)
             return existing
         for leftover in remove_partial(destination.parent, final=destination):
             log.info("removed what an earlier attempt left: %s", leftover)
         waypoints.prepare(destination, siblings=f"ds={ds}-*")
-        previous = find_trained(settings, recipe.name, ds)
+        ids = waypoints.folder(destination).absolute() / identities.FOLDER
+        identities.decide(ids, config, examples, lake=Lake(settings.lake), parent=parent, token=token)
         assignment = Assignment(
             config=config,
             ds=ds,
@@ -74,6 +79,7 @@ def train(recipe: Recipe, ds: date, *, settings: Settings, after_gap: bool = Fal
             device=settings.device,
             deadline_seconds=settings.deadline_seconds,
             checkpoint_seconds=settings.checkpoint_seconds,
+            ids=ids,
         )
         log.info("training model=%s ds=%s fingerprint=%s %s", recipe.name, ds, key[:8], _origin(ds, parent))
         _run(assignment, settings=settings)
@@ -85,6 +91,14 @@ def train(recipe: Recipe, ds: date, *, settings: Settings, after_gap: bool = Fal
     return trained
 
 
+def _require_newest(existing: TrainedDay, newest: TrainedDay | None) -> None:
+    if newest is not None and newest.revision > existing.revision:
+        raise ValueError(
+            f"{existing.ds} was trained from these inputs as revision {existing.revision}, and from others since: its "
+            f"model is revision {newest.revision}, {newest.path}. Delete that directory to go back to this one"
+        )
+
+
 def profile(recipe: Recipe, ds: date, *, settings: Settings, steps: int) -> Profile:
     """Take `steps` steps of the day under a profiler, from the weights of the newest day before; publish nothing.
 
@@ -93,23 +107,28 @@ def profile(recipe: Recipe, ds: date, *, settings: Settings, steps: int) -> Prof
     if steps < 1:
         raise ValueError(f"{steps} steps; profile at least one")
     examples = Lake(settings.lake).get(f"examples/{recipe.source.name}", ds)
-    token = uuid.uuid4().hex[:12]
-    assignment = Assignment(
-        config=TrainingConfig.of(recipe),
-        ds=ds,
-        lake=settings.lake,
-        examples=examples,
-        parent=find_parent(settings, recipe.name, ds, after_gap=True),
-        fingerprint="",
-        revision=0,
-        destination=checkpoint_path(settings, recipe.name, ds, "profile").absolute(),
-        lock=settings.checkpoints / recipe.name / f"profile-{token}.lock",
-        token=token,
-        device=settings.device,
-        deadline_seconds=settings.deadline_seconds,
-        profile_steps=steps,
-    )
-    return read_profile(_run(assignment, settings=settings))
+    config, token = TrainingConfig.of(recipe), uuid.uuid4().hex[:12]
+    parent = find_parent(settings, recipe.name, ds, after_gap=True)
+    with TemporaryDirectory(prefix="profile-") as scratch:
+        ids = Path(scratch) / identities.FOLDER
+        identities.decide(ids, config, examples, lake=Lake(settings.lake), parent=parent, token=token)
+        assignment = Assignment(
+            config=config,
+            ds=ds,
+            lake=settings.lake,
+            examples=examples,
+            parent=parent,
+            fingerprint="",
+            revision=0,
+            destination=checkpoint_path(settings, recipe.name, ds, "profile").absolute(),
+            lock=settings.checkpoints / recipe.name / f"profile-{token}.lock",
+            token=token,
+            device=settings.device,
+            deadline_seconds=settings.deadline_seconds,
+            profile_steps=steps,
+            ids=ids,
+        )
+        return read_profile(_run(assignment, settings=settings))
 
 
 def day_fingerprint(config: TrainingConfig, examples: Partition, parent: TrainedDay | None) -> str:

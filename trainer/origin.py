@@ -12,7 +12,7 @@ import torch.distributed as dist
 from trainer.assignment import Assignment
 from trainer.carryover.compare import Comparison, compare
 from trainer.carryover.document import DOCUMENT as MODEL
-from trainer.carryover.document import ModelDocument, read_model
+from trainer.carryover.document import ModelDocument, assumed, read_model
 from trainer.carryover.load import carry_over
 from trainer.carryover.summary import as_table, summarise
 from trainer.checkpoint import verify
@@ -78,7 +78,7 @@ def take_over(origin: Origin, sharded: ShardedModel, *, config: TrainingConfig) 
 def compared(parent: TrainedDay, config: TrainingConfig) -> Comparison:
     """What `config`'s model shares with the parent's; all of it where the parent does not say what it holds."""
     today = ModelDocument(config=config)
-    return compare(read_model(parent.path) or today, today)
+    return compare(read_model(parent.path) or assumed(config), today)
 
 
 def warm_start(sharded: ShardedModel, parent: TrainedDay, *, config: TrainingConfig) -> Comparison:
@@ -91,7 +91,7 @@ def warm_start(sharded: ShardedModel, parent: TrainedDay, *, config: TrainingCon
     dist.barrier()
     today = ModelDocument(config=config)
     before = read_model(parent.path)
-    comparison = compare(before or today, today)
+    comparison = compare(before or assumed(config), today)
     if comparison.is_unchanged:
         try:
             sharded.load(parent.path)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Literal
 
+from features.schema import Schema, Table
 from features.source import Source
 from trainer.towers import MixTower, UserTower
 
@@ -129,6 +130,8 @@ class Recipe:
     schedule: Schedule
     user_tower: UserTower
     mix_tower: MixTower
+    tables: tuple[Table, ...] = ()
+    """In place of the source's tables of these names: other sizes, or managed ids."""
     optimizer: Optimizer = field(default_factory=Optimizer)
     compute: Compute = field(default_factory=Compute)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
@@ -153,6 +156,12 @@ class Recipe:
                 raise ValueError(f"recipe {self.name}: {name} is {getattr(self, name)}; it is at least 1")
         if not 0 <= self.reject_max_share <= 1:
             raise ValueError(f"recipe {self.name}: reject_max_share is {self.reject_max_share}; it is in [0, 1]")
+        _ = self.schema  # names its unknown tables
+
+    @property
+    def schema(self) -> Schema:
+        """The source's, with the tables of this model."""
+        return self.source.schema.with_tables(self.tables)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from trainer.carryover.document import DOCUMENT as MODEL
 from trainer.carryover.document import ModelDocument
 from trainer.carryover.summary import summarise
 from trainer.checkpoint import hashed_part, partial_path, save_state, seal
+from trainer.identities import put_into, read_uses
 from trainer.increments.form import Stored, why_full, why_unheld
 from trainer.increments.rows import saved_rows
 from trainer.increments.save import save_increment, sizes
@@ -51,6 +52,8 @@ def seal_day(
     hashed: list[dict[str, Any]] = [{} for _ in range(dist.get_world_size())]
     dist.all_gather_object(hashed, hashed_part(partial, rank=dist.get_rank()))
     if dist.get_rank() == 0:
+        if assignment.ids is not None:
+            put_into(partial, assignment.ids)
         trained = TrainedDay(
             model=assignment.config.name,
             ds=assignment.ds,
@@ -70,6 +73,7 @@ def seal_day(
             resumed=resumed,
             gap_days=assignment.gap_days,
             carried_over=None if carried is None else summarise(carried),
+            tables=read_uses(assignment.ids) if assignment.ids is not None else (),
             stored=replace(stored, num_bytes=_bytes_of(partial)),
         )
         _seal(assignment, trained, sharded, hashed={name: entry for part in hashed for name, entry in part.items()})

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter, ValidationError
 
 from features.lake import Partition
+from features.table_use import TableUse
 from infra.settings import Settings
 from trainer.carryover.summary import CarriedOver
 from trainer.checkpoint import Base, DamagedCheckpointError, base_path, is_complete, verify, why_broken
@@ -55,6 +56,8 @@ class TrainedDay:
     """How often its training was killed and went on from a checkpoint within the day."""
     gap_days: int = 0
     """Days between the parent's and this one, which nothing was learnt from (`--after-gap`)."""
+    tables: tuple[TableUse, ...] = ()
+    """How the day used each embedding table."""
     carried_over: CarriedOver | None = None
     """What the warm start took over; None after a cold start."""
     stored: Stored | None = None
@@ -127,7 +130,7 @@ def load_user_tower(recipe: Recipe, trained: TrainedDay) -> UserTower:
     from trainer.model.user_tower import UserTower
 
     tower = UserTower(
-        recipe.source.schema,
+        recipe.schema,
         recipe.user_tower,
         device=torch.device("cpu"),
     )

@@ -8,6 +8,7 @@ from datetime import date
 from rich.table import Table
 
 from features.lake import Lake
+from features.table_use import compact
 from infra.commands.options import console
 from infra.settings import Settings
 from snapshots.registry import Registry
@@ -25,6 +26,9 @@ def print_summary(recipe: Recipe, days: Sequence[date], *, settings: Settings) -
     """The table of days, one row each, and one of each consumer."""
     terminal = console(width=150)
     terminal.print(_user_model(recipe, days, settings=settings))
+    newest = [day for day in trained_days(settings, recipe.name) if day.ds in days][-1:]
+    for line in (line for day in newest for line in compact(day.tables)):
+        terminal.print(f"tables on {newest[0].ds}: {line}", highlight=False)
     for name, make in DOWNSTREAM_MODELS.items():
         table = _downstream(name, days, settings=settings)
         if make().upstream == recipe.name and table.row_count:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -188,3 +189,22 @@ def test_what_was_read_before_is_not_read_again(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(reader._Windows, "read", counted)
     assert len(list(day.read_from(28))) == 2
     assert windows == [(864, 960)]
+
+
+@pytest.mark.parametrize("optional", [False, True])
+def test_a_day_built_before_a_feature_was_is_not_learnt_from_in_silence(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, optional: bool
+) -> None:
+    lake = Lake(str(tmp_path))
+    old = commit(lake, 50)
+    newer = lake.read(old).append_column("speed", pa.array([1.0] * 50, pa.float32()))
+    lake.commit(old.table, DAY + timedelta(days=1), newer, fingerprint="b" * 20)
+    partition = lake.get(old.table, old.ds)  # the table has the column now; this day reads null
+    schema = replace(SCHEMA, dense=(*SCHEMA.dense, DenseFeature(name="speed", optional=optional)))
+    encoder = Encoder(schema, tasks=("click",))
+    if not optional:
+        with pytest.raises(ValueError, match=rf"{old.ds} was built without the columns \['speed'\].*mark the features"):
+            DayReader(lake, partition, encoder, batch_size=32)
+        return
+    assert all(not batch.user_dense[:, -1].any() for batch in DayReader(lake, partition, encoder, batch_size=32))
+    assert "lacks the optional columns ['speed']" in caplog.text

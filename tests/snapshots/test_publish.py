@@ -25,6 +25,7 @@ def _seal(recipe: Recipe, settings: Settings, *, fingerprint: str = "f" * 64, se
         DAYS[0],
         fingerprint=fingerprint,
         make_tower=lambda: make_tower(recipe, seed=seed),
+        maps={},
         settings=settings,
     )
     return folder
@@ -44,7 +45,7 @@ def test_the_contract_names_the_inputs_and_nothing_of_the_item_side(recipe: Reci
     folder = _seal(recipe, settings)
     contract = json.loads((folder / CONTRACT).read_text())
     assert [feature["name"] for feature in contract["schema"]["sparse"]] == ["liked", "seen"]
-    assert contract["schema"]["tables"] == [{"name": "topics", "num_rows": 50}]
+    assert contract["schema"]["tables"] == [{"name": "topics", "num_rows": 50, "ids": {"kind": "hashed"}}]
     assert contract["user_tower"]["num_embeddings"] == 2
     assert contract["user_tower"]["dim"] == 8
     assert set(contract["versions"]) == {"torch", "torchrec", "safetensors"}

@@ -44,6 +44,20 @@ def test_a_trained_day_is_not_trained_again(
     assert "unchanged model=tiny ds=2026-01-02" in caplog.text
 
 
+def test_a_day_goes_back_to_earlier_inputs_only_when_that_is_meant(
+    home: Settings, pair: tuple[TrainedDay, TrainedDay], tmp_path: Path
+) -> None:
+    settings = home.model_copy(update={"home": tmp_path, "lake_uri": home.lake})
+    kept = shutil.copytree(pair[0].path, settings.checkpoints / "tiny" / pair[0].path.name)
+    later = shutil.copytree(kept, kept.with_name(f"ds={DAY}-00000000"))
+    document = later / "trained.json"
+    document.write_text(document.read_text().replace('"revision": 0', '"revision": 1'))
+    with pytest.raises(ValueError, match=r"as revision 0, and from others since: its model is revision 1, .*-00000000"):
+        train(planted_recipe(), DAY, settings=settings)
+    shutil.rmtree(later)
+    assert train(planted_recipe(), DAY, settings=settings).fingerprint == pair[0].fingerprint
+
+
 def test_a_day_without_examples_is_refused(home: Settings) -> None:
     with pytest.raises(MissingPartitionError, match="examples/planted has no partition ds=2026-02-01"):
         train(planted_recipe(), DAY + timedelta(31), settings=home)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from features.schema import SIDES, Side
+from features.schema import SIDES, Managed, Side, Table
 from trainer.carryover.axes import Axis, Block, dense_axes, size
 from trainer.carryover.document import ModelDocument
 from trainer.config import Dlrm, Sum, TrainingConfig
@@ -80,29 +80,45 @@ def compare(parent: ModelDocument, today: ModelDocument) -> Comparison:
 
 def _tables(parent: ModelDocument, today: ModelDocument) -> Iterator[TensorChange]:
     before, now = table_shapes(parent.config), table_shapes(today.config)
+    old_tables, new_tables = tables_by_weights(parent.config), tables_by_weights(today.config)
     for name in [*now, *(name for name in before if name not in now)]:
         old, new = before.get(name), now.get(name)
-        outcome, why = _table_outcome(old, new, hashing=(parent.hashing, today.hashing))
+        outcome, why = _shape_outcome(old, new)
+        if not outcome:
+            hashing = (parent.hashing, today.hashing)
+            outcome, why = _rows_outcome(old_tables[name], new_tables[name], hashing=hashing)
         yield TensorChange(name=name, outcome=outcome, why=why, old_shape=old or (), new_shape=new or (), is_table=True)
 
 
-def _table_outcome(
-    old: tuple[int, int] | None, new: tuple[int, int] | None, *, hashing: tuple[str, str]
-) -> tuple[Outcome, str]:
+def _shape_outcome(old: tuple[int, int] | None, new: tuple[int, int] | None) -> tuple[Outcome | None, str]:
+    """None where the rows decide."""
     if new is None:
         return "dropped", "the table is gone"
     if old is None:
         return "fresh", "the table is new"
-    if hashing[0] != hashing[1]:
-        return "fresh", f"rows chosen by {hashing[0]!r} before, by {hashing[1]!r} now"
     if old[1] != new[1]:
         return "fresh", f"dimension {old[1]} -> {new[1]}"
-    if old[0] == new[0]:
+    return None, ""
+
+
+def _rows_outcome(old: Table, new: Table, *, hashing: tuple[str, str]) -> tuple[Outcome, str]:
+    if isinstance(old.ids, Managed) or isinstance(new.ids, Managed):
+        kept = new.keeps_rows_of(old)
+        return ("carried", "") if kept else ("fresh", f"rows chosen by {_choice(old)} before, by {_choice(new)} now")
+    if hashing[0] != hashing[1]:
+        return "fresh", f"rows chosen by {hashing[0]!r} before, by {hashing[1]!r} now"
+    if old.num_rows == new.num_rows:
         return "carried", ""
-    rows = f"rows {old[0]} -> {new[0]}"
-    if new[0] % old[0]:
+    rows = f"rows {old.num_rows} -> {new.num_rows}"
+    if new.num_rows % old.num_rows:
         return "fresh", f"{rows}, no multiple: the ids of a row are in other rows now"
-    return "repeated", f"{rows}: row r takes over row r mod {old[0]}"
+    return "repeated", f"{rows}: row r takes over row r mod {old.num_rows}"
+
+
+def _choice(table: Table) -> str:
+    if not isinstance(table.ids, Managed):
+        return f"hash ({table.num_rows} rows)"
+    return f"an id map ({table.num_rows} rows, {table.ids.overflow_rows} of them shared)"
 
 
 def table_weights(config: TrainingConfig) -> dict[tuple[Side, str], str]:
@@ -120,10 +136,15 @@ def table_weights(config: TrainingConfig) -> dict[tuple[Side, str], str]:
     }
 
 
+def tables_by_weights(config: TrainingConfig) -> dict[str, Table]:
+    """Every table, by the name of its weights in the model."""
+    return {name: config.schema.table(table) for (_, table), name in table_weights(config).items()}
+
+
 def table_shapes(config: TrainingConfig) -> dict[str, tuple[int, int]]:
     """[rows, dim] of every table, by the name of its weights in the model."""
     dim = config.model.user_tower.dim if isinstance(config.model, Sum) else config.model.dim
-    return {name: (config.schema.table(table).num_rows, dim) for (_, table), name in table_weights(config).items()}
+    return {name: (table.num_rows, dim) for name, table in tables_by_weights(config).items()}
 
 
 def _used(config: TrainingConfig, side: Side) -> set[str]:

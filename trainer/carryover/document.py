@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from features.hashing import HASHING
+from features.schema import HASHED
 from trainer.checkpoint import read_document
 from trainer.config import TrainingConfig
 
@@ -30,6 +31,12 @@ class ModelDocument:
 
 
 _DOCUMENTS: TypeAdapter[ModelDocument] = TypeAdapter(ModelDocument)
+
+
+def assumed(config: TrainingConfig) -> ModelDocument:
+    """What a checkpoint without a document holds if it holds today's model at all: all tables were hashed then."""
+    tables = tuple(replace(table, ids=HASHED) for table in config.schema.tables)
+    return ModelDocument(config=replace(config, schema=config.schema.with_tables(tables)))
 
 
 def read_model(checkpoint: Path) -> ModelDocument | None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.distributed._shard.sharded_tensor.api import ShardedTensor
@@ -43,11 +48,44 @@ def initialise_tables(model: nn.Module, *, seed: int) -> None:
 @torch.no_grad()
 def _fill(target: torch.Tensor, name: str, *, seed: int, row: int, column: int, num_rows: int, dim: int) -> None:
     """`target` is the part of a [num_rows, dim] table that begins at (row, column)."""
-    bound = num_rows**-0.5
     stop = row + target.shape[0]
     for block in range(row // _ROWS, -(-stop // _ROWS)):
-        first, last = block * _ROWS, min((block + 1) * _ROWS, num_rows)
-        generator = torch.Generator().manual_seed(int(fingerprint(seed, name, block)[:15], 16))
-        values = torch.empty(last - first, dim).uniform_(-bound, bound, generator=generator)
+        values = _drawn(name, block, seed=seed, num_rows=num_rows, dim=dim)
+        first, last = block * _ROWS, block * _ROWS + values.shape[0]
         low, high = max(row, first), min(stop, last)
         target[low - row : high - row] = values[low - first : high - first, column : column + target.shape[1]]
+
+
+def _drawn(name: str, block: int, *, seed: int, num_rows: int, dim: int) -> torch.Tensor:
+    """The initial weights of one block of rows, [<= _ROWS, dim]."""
+    bound, first = num_rows**-0.5, block * _ROWS
+    generator = torch.Generator().manual_seed(int(fingerprint(seed, name, block)[:15], 16))
+    return torch.empty(min(_ROWS, num_rows - first), dim).uniform_(-bound, bound, generator=generator)
+
+
+@torch.no_grad()
+def initialise_rows(name: str, table: Any, moments: Sequence[Any], *, rows: npt.NDArray[np.int64], seed: int) -> None:
+    """Give `rows` of a table their initial weights again, and zeros in its optimizer's state (`moments`).
+
+    Tables and states are sharded or not; a rank changes what it holds.
+    """
+    num_rows, dim = table.metadata().size if isinstance(table, ShardedTensor) else table.shape
+    wanted = torch.from_numpy(np.sort(rows))
+    for (row, column), target in _parts(table):
+        own = wanted[(wanted >= row) & (wanted < row + target.shape[0])]
+        for block in torch.unique(own // _ROWS).tolist():
+            of_block = own[own // _ROWS == block]
+            values = _drawn(name, block, seed=seed, num_rows=num_rows, dim=dim)[of_block - block * _ROWS]
+            target[(of_block - row).to(target.device)] = values[:, column : column + target.shape[1]].to(target.device)
+    for moment in moments:
+        for (row, *_), target in _parts(moment):
+            own = wanted[(wanted >= row) & (wanted < row + target.shape[0])] - row
+            target[own.to(target.device)] = 0
+
+
+def _parts(tensor: Any) -> Iterator[tuple[tuple[int, ...], torch.Tensor]]:
+    """This rank's rectangles, each with where it begins."""
+    if isinstance(tensor, ShardedTensor):
+        yield from ((tuple(shard.metadata.shard_offsets), shard.tensor) for shard in tensor.local_shards())
+    else:
+        yield (0,) * tensor.dim(), tensor
