@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,7 +84,8 @@ def read_trained(path: Path) -> TrainedDay | None:
             log.warning("not a trained day: %s", why)
         return None
     try:
-        return _DOCUMENTS.validate_json((path / DOCUMENT).read_bytes())
+        found = _DOCUMENTS.validate_json((path / DOCUMENT).read_bytes())
+        return replace(found, path=path.absolute())  # checkpoints can be moved
     except (FileNotFoundError, ValidationError):
         return None
 

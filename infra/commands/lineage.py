@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from infra.commands.options import console
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -14,18 +16,16 @@ _DIGITS = 8
 
 def print_lineage(found: Lineage) -> None:
     """The days as rows, then what changed between them and what to do."""
-    from rich.console import Console
-
-    console = Console(width=None if Console().is_terminal else 140, highlight=False)
-    console.print(_table(found))
+    terminal = console(width=140, highlight=False)
+    terminal.print(_table(found))
     for link in found.links:
         for change in link.changes:
-            console.print(f"  {link.ds} r{link.revision} {change}", style="dim", soft_wrap=True, markup=False)
+            terminal.print(f"  {link.ds} r{link.revision} {change}", style="dim", soft_wrap=True, markup=False)
     if found.registry is not None:
-        console.print(f"no versions: {found.registry}", style="yellow", soft_wrap=True, markup=False)
+        terminal.print(f"no versions: {found.registry}", style="yellow", soft_wrap=True, markup=False)
     again = [link.ds for link in found.links if link.stale or link.late]
     if again:
-        console.print(
+        terminal.print(
             f"to repair: usermodel trainer train --recipe {found.model} --ds {again[0]}"
             + (f", then the days after it up to {max(again)}" if len(again) > 1 else ""),
             style="yellow",

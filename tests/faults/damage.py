@@ -114,7 +114,12 @@ def sealed_snapshot(home: Path) -> tuple[Path, str]:
     """A tower, exported; its folder and its manifest's SHA-256."""
     recipe = tiny_recipe()
     return export_day(
-        recipe, DAYS[0], fingerprint="f" * 64, make_tower=lambda: make_tower(recipe), settings=settings_of(home)
+        recipe,
+        DAYS[0],
+        fingerprint="f" * 64,
+        make_tower=lambda: make_tower(recipe),
+        maps={},
+        settings=settings_of(home),
     )
 
 

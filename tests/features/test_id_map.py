@@ -165,14 +165,14 @@ def test_use_of_a_hashed_table() -> None:
 
 def test_use_of_a_managed_table() -> None:
     before = next_day(IdMap.empty(), counted({1: 9, 2: 9, 3: 1}), DAY, SMALL).map
-    counts = counted({1: 1, 8: 3, 9: 3, 7: 3})
+    counts = counted({1: 1, 6: 3, 7: 3, 8: 3, 9: 3})
     use = table_use(SMALL, counts, next_day(before, counts, DAY + timedelta(1), SMALL))
     assert use.managing is not None
     assert use.managing.staleness_days["p50"] == 0
-    assert (use.managing.admitted, use.managing.evicted, use.managing.waiting) == (1, 1, 3)
-    assert (use.managing.overflow_share, use.managing.newcomer_share) == pytest.approx((0.6, 0.3))
-    assert (use.occupancy, use.collision_share, use.collision_lookups) == pytest.approx((0.75, 0.5, 0.6))
-    assert "overflow 60.0% of lookups, +1 -1" in use.sentence
+    assert (use.managing.admitted, use.managing.evicted, use.managing.waiting) == (2, 2, 3)
+    assert (use.managing.overflow_share, use.managing.newcomer_share) == pytest.approx((6 / 13, 6 / 13))
+    assert (use.occupancy, use.collision_share, use.collision_lookups) == pytest.approx((0.75, 0.4, 6 / 13))
+    assert "overflow 46.2% of lookups, +2 -2" in use.sentence
 
 
 def test_a_line_per_managed_table_and_one_for_the_rest() -> None:
