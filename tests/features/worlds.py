@@ -81,7 +81,7 @@ def land(folder: Path, ds: date, lines: list[str] | list[Row], *, header: str = 
     folder.mkdir(parents=True, exist_ok=True)
     text = "".join(f"{line.line() if isinstance(line, Row) else line}\n" for line in lines)
     path = folder / f"clicks_{ds}.csv.gz"
-    path.write_bytes(gzip.compress(f"{header}\n{text}".encode("latin-1")))
+    path.write_bytes(gzip.compress(f"{header}\n{text}".encode("latin-1"), mtime=0))
     return path
 
 
