@@ -18,7 +18,6 @@ from features.storage import table_files
 log = logging.getLogger(__name__)
 
 FOLDER = "_checksums"
-_BLOCK = 1 << 20
 
 
 class Checksums:
@@ -59,8 +58,5 @@ class Checksums:
 
     def _sha256(self, name: str) -> str:
         """Of the file as it is now."""
-        digest = hashlib.sha256()
         with self._files.open_input_stream(name) as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
-        return digest.hexdigest()
+            return hashlib.file_digest(file, "sha256").hexdigest()

@@ -88,8 +88,9 @@ class DayReader:
         self._batch_size = batch_size
         self._world_size = world_size
         self._key = int(fingerprint(seed, partition.ds)[:15], 16)
-        pieces = _pieces(lake, partition)
-        require_columns(lake, partition, encoder)
+        dataset = lake.dataset(partition)
+        require_columns(dataset, partition, encoder)
+        pieces = _pieces(dataset)
         order = np.random.default_rng([self._key, 0]).permutation(len(pieces))
         self._pieces = [pieces[index] for index in order]
         self.num_rows = sum(piece.num_rows for piece in pieces)
@@ -231,10 +232,10 @@ class _Windows:
         return self._cached[1]
 
 
-def require_columns(lake: Lake, partition: Partition, encoder: Encoder) -> None:
+def require_columns(dataset: pads.Dataset, partition: Partition, encoder: Encoder) -> None:
     """ValueError unless the day's files have every column that is not optional: the table may have columns that are
     newer than the day, which read as null there, and would count as empty."""
-    fragments = list(lake.dataset(partition).get_fragments())
+    fragments = list(dataset.get_fragments())
     written = {name for fragment in fragments for name in fragment.physical_schema.names}
     lacking = [name for name in encoder.columns if fragments and name not in written]
     if unexpected := [name for name in lacking if name not in encoder.optional]:
@@ -247,9 +248,8 @@ def require_columns(lake: Lake, partition: Partition, encoder: Encoder) -> None:
         log.warning("%s ds=%s lacks the optional columns %s: empty", partition.table, partition.ds, lacking)
 
 
-def _pieces(lake: Lake, partition: Partition) -> list[_Piece]:
+def _pieces(dataset: pads.Dataset) -> list[_Piece]:
     """Every row group of the partition, files in the order of their paths."""
-    dataset = lake.dataset(partition)
     return [
         _Piece(fragment=group, num_rows=group.row_groups[0].num_rows, schema=dataset.schema)
         for fragment in fragments_of(dataset)

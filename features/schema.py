@@ -50,7 +50,8 @@ class Managed:
     evict_after_days: int = 30
     """An id unseen for more days than this loses its row."""
     half_life_days: float = 7.0
-    """When rows are short, those go first that occurred least, an occurrence counting half after so many days."""
+    """When rows are short, those unseen for longest go first, of them those that occurred least: an occurrence counts
+    half after so many days."""
     overflow_rows: int = 1
     kind: Literal["managed"] = "managed"
 

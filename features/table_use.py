@@ -120,12 +120,8 @@ def _managing(decided: Decided, counts: IdCounts) -> Managing:
         waiting=int(decided.map.ids.size - owners.ids.size),
         overflow_share=1 - _share(counts, np.isin(counts.ids, owners.ids)) if counts.ids.size else 0.0,
         newcomer_share=_share(counts, np.isin(counts.ids, newcomers)),
-        staleness_days=dict(_named(quantiles)),
+        staleness_days={f"p{q}": days for q, days in zip(_QUANTILES, quantiles.tolist(), strict=True)},
     )
-
-
-def _named(quantiles: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Iterator[tuple[str, float]]:
-    yield from zip((f"p{quantile}" for quantile in _QUANTILES), quantiles.tolist(), strict=True)
 
 
 def _share(counts: IdCounts, of: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> float:

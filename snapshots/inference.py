@@ -73,7 +73,7 @@ class Embedder:
         """ValueError where the day's files lack a feature that it reads."""
         from features.reader import require_columns
 
-        require_columns(lake, users, self._encoder)
+        require_columns(lake.dataset(users), users, self._encoder)
 
     def embed(self, rows: pa.RecordBatch) -> NDArray[np.float32]:
         """[B, K, D], fp16-exact. ValueError names a user whose vector is not finite."""

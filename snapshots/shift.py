@@ -161,8 +161,9 @@ def check_shift(recipe: Recipe, ds: date, *, settings: Settings) -> Shift:
 
 def read_rows(lake: Lake, partition: Partition) -> tuple[ShiftRow, ...]:
     """The partition's rows, as they were written."""
-    written = set(lake.dataset(partition).schema.names)  # older days have no notes
-    rows = lake.read(partition, columns=[name for name in ROWS.names if name in written]).to_pylist()
+    dataset = lake.dataset(partition)
+    written = set(dataset.schema.names)  # older days have no notes
+    rows = dataset.to_table(columns=[name for name in ROWS.names if name in written]).to_pylist()
     return tuple(ShiftRow(**{**row, "note": row.get("note") or ""}) for row in rows)
 
 

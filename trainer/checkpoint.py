@@ -238,7 +238,6 @@ def verify(directory: Path, *, part: int = 0, parts: int = 1) -> None:
 
     With `parts` ranks, each takes its share of the files.
     """
-    remedy = "the checkpoint is not used; delete its directory and train that day again"
     manifest = _manifest(directory)
     if manifest.base is not None:
         _check_base(directory, manifest.base)
@@ -248,14 +247,18 @@ def verify(directory: Path, *, part: int = 0, parts: int = 1) -> None:
         except DamagedCheckpointError as error:
             raise _broken(directory, base, f"which is damaged ({error})") from error
     for name, expected in sorted(manifest.files.items())[part::parts]:
-        path = directory / name
-        if not path.is_file():
-            raise DamagedCheckpointError(f"{path} is missing, but {MANIFEST} names it; {remedy}")
-        found = file_sha256(path)
-        if found != expected["sha256"]:
-            raise DamagedCheckpointError(
-                f"{path} has SHA-256 {found[:12]}…, {MANIFEST} says {expected['sha256'][:12]}…; {remedy}"
-            )
+        _verify_file(directory / name, expected)
+
+
+def _verify_file(path: Path, expected: Mapping[str, Any]) -> None:
+    remedy = "the checkpoint is not used; delete its directory and train that day again"
+    if not path.is_file():
+        raise DamagedCheckpointError(f"{path} is missing, but {MANIFEST} names it; {remedy}")
+    found = file_sha256(path)
+    if found != expected["sha256"]:
+        raise DamagedCheckpointError(
+            f"{path} has SHA-256 {found[:12]}…, {MANIFEST} says {expected['sha256'][:12]}…; {remedy}"
+        )
 
 
 def read_document(directory: Path, name: str) -> str | None:
@@ -268,11 +271,7 @@ def verified_file(directory: Path, name: str) -> Path:
     expected = _manifest(directory).files.get(name)
     if expected is None:
         raise DamagedCheckpointError(f"{directory} holds no {name}; train that day again")
-    if (found := file_sha256(directory / name)) != expected["sha256"]:
-        raise DamagedCheckpointError(
-            f"{directory / name} has SHA-256 {found[:12]}…, {MANIFEST} says {expected['sha256'][:12]}…; "
-            "the checkpoint is not used; delete its directory and train that day again"
-        )
+    _verify_file(directory / name, expected)
     return directory / name
 
 
@@ -287,6 +286,14 @@ def _manifest(directory: Path) -> _Manifest:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedCheckpointError(f"{path} cannot be read ({error}); the checkpoint is not used") from error
+
+
+def discard(path: Path) -> None:
+    """Delete a sealed directory; killed half-way, nothing is left that looks like one."""
+    gone = path.with_name(f"{_PARTIAL}removed-{path.name}")
+    shutil.rmtree(gone, ignore_errors=True)
+    path.rename(gone)
+    shutil.rmtree(gone)
 
 
 def remove_partial(parent: Path, *, final: Path) -> list[Path]:

@@ -22,7 +22,15 @@ from features.id_map import Decided, IdMap, next_day
 from features.lake import Lake, Partition
 from features.schema import Managed, Schema, Table
 from features.table_use import TableUse, compact, table_use
-from trainer.checkpoint import DamagedCheckpointError, is_complete, read_document, seal, verified_file, verify
+from trainer.checkpoint import (
+    DamagedCheckpointError,
+    is_complete,
+    partial_path,
+    read_document,
+    seal,
+    verified_file,
+    verify,
+)
 from trainer.config import TrainingConfig
 from trainer.trained import TrainedDay
 
@@ -58,7 +66,7 @@ def decide(
             shutil.rmtree(folder)
     started = time.monotonic()
     before = parent_maps(parent, config.schema)
-    partial = folder.with_name(f".partial-{folder.name}-{token}")
+    partial = partial_path(folder, token=token)
     (partial / FOLDER).mkdir(parents=True)
     uses = []
     for name, counts in count_ids(lake, examples, config.schema).items():

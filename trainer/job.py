@@ -39,8 +39,8 @@ def train(recipe: Recipe, ds: date, *, settings: Settings, after_gap: bool = Fal
     number of ranks.
 
     ValueError: no examples of the day, a gap before it without `after_gap`, or inputs that the day was trained from
-    before it was trained from others. LockedError: somebody else is
-    training it. RuntimeError: the job failed; its message is the failing rank's.
+    before it was trained from others. LockedError: somebody else is training it. RuntimeError: the job failed; its
+    message is the failing rank's.
     """
     examples = Lake(settings.lake).get(f"examples/{recipe.source.name}", ds)
     parent = find_parent(settings, recipe.name, ds, after_gap=after_gap)

@@ -89,14 +89,12 @@ def warm_start(sharded: ShardedModel, parent: TrainedDay, *, config: TrainingCon
     """
     verify(parent.path, part=dist.get_rank(), parts=dist.get_world_size())
     dist.barrier()
-    today = ModelDocument(config=config)
-    before = read_model(parent.path)
-    comparison = compare(before or assumed(config), today)
+    comparison = compared(parent, config)
     if comparison.is_unchanged:
         try:
             sharded.load(parent.path)
         except RuntimeError as error:
-            if before is not None:
+            if read_model(parent.path) is not None:
                 raise
             raise RuntimeError(
                 f"{parent.path} holds another model than the recipe's and does not say which (it was written before "

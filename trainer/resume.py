@@ -12,7 +12,7 @@ import torch.distributed as dist
 from features.batches import Batch
 from trainer import waypoints
 from trainer.assignment import Assignment
-from trainer.checkpoint import DamagedCheckpointError, load_shards, verify
+from trainer.checkpoint import DamagedCheckpointError, discard, load_shards, verify
 from trainer.sharding import ShardedModel
 from trainer.waypoints import Waypoint
 
@@ -55,7 +55,7 @@ def _newest(assignment: Assignment) -> tuple[Path, Waypoint] | None:
             return path, waypoint
         else:
             log.warning("removed %s, saved at %d ranks: this job has %d", path, waypoint.ranks, dist.get_world_size())
-        waypoints.discard(path)
+        discard(path)
     return None
 
 

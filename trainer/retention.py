@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from infra.settings import Settings
-from trainer.checkpoint import base_path
+from trainer.checkpoint import base_path, discard
 from trainer.trained import TrainedDay, revisions
-from trainer.waypoints import discard
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from trainer.checkpoint import DamagedCheckpointError, is_complete, read_document
+from trainer.checkpoint import DamagedCheckpointError, discard, is_complete, read_document
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,6 @@ FORMAT = 2
 KEPT = 2
 """The newest ones; the second is for the day on which the first turns out to be damaged."""
 _FOLDER = ".within-"
-_REMOVED = ".partial-removed-"
 _STEP = re.compile(r"step=\d{9}")
 
 
@@ -75,14 +74,6 @@ def read_waypoint(path: Path) -> Waypoint:
         return _DOCUMENTS.validate_json(text or "")
     except ValidationError as error:
         raise DamagedCheckpointError(f"{path / DOCUMENT} cannot be read ({error}); the waypoint is not used") from error
-
-
-def discard(path: Path) -> None:
-    """Delete a waypoint; killed half-way, nothing is left that looks like one."""
-    gone = path.with_name(f"{_REMOVED}{path.name}")
-    shutil.rmtree(gone, ignore_errors=True)
-    path.rename(gone)
-    shutil.rmtree(gone)
 
 
 def set_aside(path: Path) -> Path:

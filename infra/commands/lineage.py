@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.table import Table
+
 from infra.commands.options import console
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from snapshots.lineage import Lineage, Link
 
 _DIGITS = 8
@@ -34,8 +34,6 @@ def print_lineage(found: Lineage) -> None:
 
 
 def _table(found: Lineage) -> Table:
-    from rich.table import Table
-
     table = Table(title=f"{found.model}: lineage", title_justify="left")
     for name in ("day", "rev", "model", "parent", "examples", "ranks", "warm start", "stored", "version", "notes"):
         table.add_column(name, justify="right" if name in ("rev", "ranks") else "left")

@@ -29,10 +29,15 @@ class Change:
     """The first few names."""
 
     @property
-    def sentence(self) -> str:
-        """`fresh: rows 64 -> 100 …: user_tower…weight and 3 more`."""
+    def reason(self) -> str:
+        """`rows 64 -> 100 …: user_tower…weight and 3 more`."""
         more = self.num_tensors - len(self.tensors)
-        return f"{self.outcome}: {self.why}: {', '.join(self.tensors)}" + (f" and {more} more" if more else "")
+        return f"{self.why}: {', '.join(self.tensors)}" + (f" and {more} more" if more else "")
+
+    @property
+    def sentence(self) -> str:
+        """The reason, with the outcome before it."""
+        return f"{self.outcome}: {self.reason}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +93,4 @@ def as_table(carried: CarriedOver) -> Iterator[str]:
         found = [change for change in carried.changes if change.outcome == outcome]
         if found:
             yield f"{outcome} ({head}):"
-        for change in found:
-            more = change.num_tensors - len(change.tensors)
-            yield f"  {change.why}: {', '.join(change.tensors)}" + (f" and {more} more" if more else "")
+        yield from (f"  {change.reason}" for change in found)

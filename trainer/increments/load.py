@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def tensors_of(state: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
             yield f"{prefix}{key}", value
 
 
-def without(state: Mapping[str, Any], names: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def without(state: Mapping[str, Any], names: Container[str], prefix: str = "") -> dict[str, Any]:
     """A copy of the dicts, not of what they hold, without the tensors `names`, and without dicts that are empty then:
     DCP takes an empty one for a value."""
     kept: dict[str, Any] = {}

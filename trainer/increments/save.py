@@ -21,7 +21,7 @@ _ROW_NUMBER_BYTES = 4
 def save_increment(directory: Path, state: Mapping[str, Any], touched: Touched) -> None:
     """Write this rank's part. A collective: each rank calls it with the same directory, and `touched` merged."""
     tables = list(table_tensors(state, touched.tables))
-    save_state(directory, without(state, {table.name: table for table in tables}))
+    save_state(directory, without(state, {table.name for table in tables}))
     save_rows(directory, tables, touched, rank=dist.get_rank())
 
 
@@ -41,7 +41,7 @@ def sizes(state: Mapping[str, Any], touched: Touched, *, device: torch.device) -
     tables = list(table_tensors(state, touched.tables))
     dense = 0
     if dist.get_rank() == 0:  # every rank has the whole of it
-        rest = without(state, {table.name: table for table in tables})
+        rest = without(state, {table.name for table in tables})
         dense = sum(part.nbytes for _, tensor in tensors_of(rest) for _, part in local_parts(tensor))
     increment = full = dense
     for _, weights, tensor in tables:

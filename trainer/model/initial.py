@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
 from features.fingerprint import fingerprint
+from trainer.shards import local_parts, whole_shape
 
 _ROWS = 65_536
 
@@ -36,13 +36,9 @@ def initialise_tables(model: nn.Module, *, seed: int) -> None:
     for name, tensor in model.state_dict().items():
         if ".embedding_bags." not in name:
             continue
-        if isinstance(tensor, ShardedTensor):
-            num_rows, dim = tensor.metadata().size
-            for shard in tensor.local_shards():
-                row, column = shard.metadata.shard_offsets
-                _fill(shard.tensor, name, seed=seed, row=row, column=column, num_rows=num_rows, dim=dim)
-        else:
-            _fill(tensor, name, seed=seed, row=0, column=0, num_rows=tensor.shape[0], dim=tensor.shape[1])
+        num_rows, dim = whole_shape(tensor)
+        for (row, column), part in local_parts(tensor):
+            _fill(part, name, seed=seed, row=row, column=column, num_rows=num_rows, dim=dim)
 
 
 @torch.no_grad()
@@ -69,23 +65,15 @@ def initialise_rows(name: str, table: Any, moments: Sequence[Any], *, rows: npt.
 
     Tables and states are sharded or not; a rank changes what it holds.
     """
-    num_rows, dim = table.metadata().size if isinstance(table, ShardedTensor) else table.shape
+    num_rows, dim = whole_shape(table)
     wanted = torch.from_numpy(np.sort(rows))
-    for (row, column), target in _parts(table):
+    for (row, column), target in local_parts(table):
         own = wanted[(wanted >= row) & (wanted < row + target.shape[0])]
         for block in torch.unique(own // _ROWS).tolist():
             of_block = own[own // _ROWS == block]
             values = _drawn(name, block, seed=seed, num_rows=num_rows, dim=dim)[of_block - block * _ROWS]
             target[(of_block - row).to(target.device)] = values[:, column : column + target.shape[1]].to(target.device)
     for moment in moments:
-        for (row, *_), target in _parts(moment):
+        for (row, *_), target in local_parts(moment):
             own = wanted[(wanted >= row) & (wanted < row + target.shape[0])] - row
             target[own.to(target.device)] = 0
-
-
-def _parts(tensor: Any) -> Iterator[tuple[tuple[int, ...], torch.Tensor]]:
-    """This rank's rectangles, each with where it begins."""
-    if isinstance(tensor, ShardedTensor):
-        yield from ((tuple(shard.metadata.shard_offsets), shard.tensor) for shard in tensor.local_shards())
-    else:
-        yield (0,) * tensor.dim(), tensor
