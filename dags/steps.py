@@ -91,7 +91,7 @@ def infer(recipe: str, ds: str) -> Any:
 def check_shift(recipe: str, ds: str) -> Any:
     """How far users moved, by model alone and as consumers see it."""
     config, day, settings = _resolve(recipe, ds)
-    from snapshots.shift import check_shift
+    from snapshots.shift.measure import check_shift
 
     return plain(check_shift(config, day, settings=settings))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from features.lake import Lake
 from infra.settings import Settings
 from snapshots.registry import Registry, Version, partition_from
-from snapshots.shift import ShiftRow, read_rows
+from snapshots.shift.rows import NOT_POOLED, PREDECESSOR, ShiftRow, read_rows
 from snapshots.summary import Summarised, plain
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def day_checks(recipe: Recipe, version: Version, *, registry: Registry, lake: La
         before=None if parent is None else parent.metrics,
         cold_start=not version.tags.get("parent_ds"),
     )
-    yield from shift_checks(read_rows(lake, shift))
+    yield from shift_checks(recipe.gate, read_rows(lake, shift))
     num_embedded, num_users = (lake.dataset(part).count_rows() for part in (version.embeddings, users))
     yield coverage_check(recipe.gate, num_embedded=num_embedded, num_users=num_users)
 
@@ -139,23 +139,25 @@ def training_checks(gate: Gate, metrics: Metrics, *, before: Metrics | None, col
         )
 
 
-def shift_checks(rows: Iterable[ShiftRow]) -> Iterator[Check]:
-    """The rows of the shift table that carry a threshold or could not be measured."""
+def shift_checks(gate: Gate, rows: Iterable[ShiftRow]) -> Iterator[Check]:
+    """How far the pooled embeddings moved since the last promoted day, and what could not be measured."""
+    limits = {"cosine_mean": ("less", gate.cosine_min), "norm_change_mean": ("more", gate.norm_change_max)}
     for row in rows:
-        if row.metric == "predecessor" and row.verdict == "hold":
+        if row.metric == PREDECESSOR and row.note:
             yield Check(
                 name=f"users comparable by {row.kind}",
                 value=float(row.num_users),
-                rule="a shift that cannot be measured is held" + (f": {row.note}" if row.note else ""),
+                rule=f"a shift that cannot be measured is held: {row.note}",
                 verdict="hold",
             )
-        elif row.threshold is not None:
-            side = "less" if row.metric.startswith("cosine") else "more"
+        elif row.kind == "consecutive_days" and row.pooling != NOT_POOLED and row.metric in limits:
+            side, limit = limits[row.metric]
+            fine = row.value >= limit if side == "less" else row.value <= limit
             yield Check(
                 name=f"{row.metric} of embedding {row.embedding}, pooling {row.pooling}, {row.kind}",
                 value=row.value,
-                rule=f"{side} than {row.threshold:g} is held",
-                verdict="promote" if row.verdict == "ok" else "hold",
+                rule=f"{side} than {limit:g} is held",
+                verdict="promote" if fine else "hold",
             )
 
 

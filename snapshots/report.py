@@ -13,7 +13,9 @@ from infra.settings import Settings
 from snapshots.gate import Decision, gate
 from snapshots.registry import Registry, Version, partition_from
 from snapshots.runs import log_files
-from snapshots.shift import ShiftRow, compared, day_movements, read_rows
+from snapshots.shift.consecutive_days import day_movements
+from snapshots.shift.pair import compared
+from snapshots.shift.rows import ShiftRow, read_rows
 
 if TYPE_CHECKING:
     from trainer.recipe import Recipe
@@ -131,8 +133,8 @@ def _moved(findings: Findings) -> Iterator[str]:
         "Before: the mean of the promoted day before."
     )
     yield ""
-    yield "| compared | embedding | pooling | cosine | before | norm change | before | users | verdict |"
-    yield "|---|---|---|---|---|---|---|---|---|"
+    yield "| compared | embedding | pooling | cosine | before | norm change | before | users |"
+    yield "|---|---|---|---|---|---|---|---|"
     before = {_key(row): row.value for row in findings.rows_before}
     groups = {_key(row)[:3]: row for row in findings.rows if row.embedding is not None}
     rows = {_key(row): row for row in findings.rows}
@@ -141,9 +143,7 @@ def _moved(findings: Findings) -> Iterator[str]:
         for metric in ("cosine", "norm_change"):
             mean, low, high = (rows[*group, f"{metric}_{name}"].value for name in ("mean", "p05", "p95"))
             cells += [f"{mean:.3f} ({low:.3f} … {high:.3f})", before.get((*group, f"{metric}_mean"))]
-        judged = [row for key, row in rows.items() if key[:3] == group and row.threshold is not None]
-        verdicts = ", ".join(f"{row.metric}: {row.verdict} ({row.threshold:g})" for row in judged)
-        yield _row(KINDS[any_row.kind], any_row.embedding, any_row.pooling, *cells, any_row.num_users, verdicts)
+        yield _row(KINDS[any_row.kind], any_row.embedding, any_row.pooling, *cells, any_row.num_users)
 
 
 def _key(row: ShiftRow) -> tuple[str, int | None, str, str]:

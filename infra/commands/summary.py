@@ -12,7 +12,7 @@ from features.table_use import compact
 from infra.commands.options import console
 from infra.settings import Settings
 from snapshots.registry import Registry
-from snapshots.shift import ShiftRow, read_rows, table_of
+from snapshots.shift.rows import ShiftRow, read_rows, table_of
 from trainer.downstream.checkpoint import Checkpoints
 from trainer.downstream.day import DownstreamDay
 from trainer.recipe import Recipe

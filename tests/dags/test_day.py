@@ -17,7 +17,7 @@ import pytest
 from features.lake import Lake
 from infra.settings import LOOPBACK, Settings, child_environment, get_settings
 from snapshots.registry import Registry
-from snapshots.shift import read_rows
+from snapshots.shift.rows import read_rows
 from trainer.trained import find_trained
 
 DS = date(2026, 1, 1)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from snapshots.gate import coverage_check, shift_checks, training_checks
-from snapshots.shift import ShiftRow, _judge
+from snapshots.shift.rows import ShiftRow
 from trainer.recipe import Gate
 
 GATE = Gate(
@@ -52,26 +52,10 @@ def test_every_task_is_judged() -> None:
     assert [check.name for check in checks if check.verdict == "reject"] == ["ne b"]
 
 
-@pytest.mark.parametrize(
-    ("metric", "value", "gate", "expected"),
-    [
-        pytest.param("cosine_mean", 0.9, GATE, (0.9, "ok"), id="cosine at the limit"),
-        pytest.param("cosine_mean", 0.899, GATE, (0.9, "hold"), id="cosine too low"),
-        pytest.param("norm_change_mean", 0.2, GATE, (0.2, "ok"), id="norm change at the limit"),
-        pytest.param("norm_change_mean", 0.201, GATE, (0.2, "hold"), id="norm change too high"),
-        pytest.param("cosine_mean", float("nan"), GATE, (0.9, "hold"), id="NaN is not fine"),
-        pytest.param("cosine_p05", 0.1, GATE, (None, "info"), id="quantiles are shown"),
-        pytest.param("cosine_mean", 0.1, None, (None, "info"), id="what is not pooled is shown"),
-    ],
-)
-def test_shift_rules(metric: str, value: float, gate: Gate | None, expected: tuple[float | None, str]) -> None:
-    assert _judge(metric, value, gate) == expected
-
-
 def _row(**changes: object) -> ShiftRow:
     row = {
         "version": 2, "kind": "consecutive_days", "metric": "cosine_mean", "embedding": 1, "pooling": "3",
-        "value": 0.85, "num_users": 10, "threshold": 0.9, "verdict": "hold",
+        "value": 0.85, "num_users": 10,
     }  # fmt: skip
     return ShiftRow(**row | changes)
 
@@ -79,23 +63,19 @@ def _row(**changes: object) -> ShiftRow:
 @pytest.mark.parametrize(
     ("row", "verdicts"),
     [
-        pytest.param(_row(), ["hold"], id="moved too far"),
-        pytest.param(_row(value=0.95, verdict="ok"), ["promote"], id="moved a little"),
-        pytest.param(_row(threshold=None, verdict="info"), [], id="without a threshold"),
-        pytest.param(
-            _row(metric="predecessor", embedding=None, threshold=None, value=0.0, verdict="info"),
-            [],
-            id="first day",
-        ),
-        pytest.param(
-            _row(metric="predecessor", embedding=None, threshold=None, num_users=0),
-            ["hold"],
-            id="no user in common",
-        ),
+        pytest.param(_row(), ["hold"], id="turned too far"),
+        pytest.param(_row(value=0.9), ["promote"], id="cosine at the limit"),
+        pytest.param(_row(metric="norm_change_mean", value=0.2), ["promote"], id="norm change at the limit"),
+        pytest.param(_row(metric="norm_change_mean", value=0.201), ["hold"], id="norm changed too much"),
+        pytest.param(_row(value=float("nan")), ["hold"], id="NaN is not fine"),
+        pytest.param(_row(metric="cosine_p05", value=0.1), [], id="quantiles are shown"),
+        pytest.param(_row(pooling="none"), [], id="what is not pooled is shown"),
+        pytest.param(_row(metric="predecessor", embedding=None, value=0.0), [], id="first day"),
+        pytest.param(_row(metric="predecessor", embedding=None, note="nobody"), ["hold"], id="no user in common"),
     ],
 )
-def test_shift_rows_become_checks(row: ShiftRow, verdicts: list[str]) -> None:
-    assert [check.verdict for check in shift_checks([row])] == verdicts
+def test_shift_rules(row: ShiftRow, verdicts: list[str]) -> None:
+    assert [check.verdict for check in shift_checks(GATE, [row])] == verdicts
 
 
 @pytest.mark.parametrize(
@@ -112,7 +92,7 @@ def test_coverage_rule(num_embedded: int, num_users: int, verdict: str) -> None:
 
 
 def test_a_check_explains_itself() -> None:
-    (check,) = shift_checks([_row()])
+    (check,) = shift_checks(GATE, [_row()])
     assert check.sentence == (
         "cosine_mean of embedding 1, pooling 3, consecutive_days is 0.8500; less than 0.9 is held"
     )

@@ -15,7 +15,8 @@ from snapshots.promotion import hold, promote, reject, rollback
 from snapshots.registry import Registry, Version
 from snapshots.report import read_report, write_report
 from snapshots.seal import DamagedError
-from snapshots.shift import Shift, ShiftRow, check_shift
+from snapshots.shift.measure import Shift, check_shift
+from snapshots.shift.rows import ShiftRow
 from tests.snapshots.world import DAYS, commit_users, make_tower, newest, publish_day
 from trainer import tracking
 from trainer.recipe import Recipe
@@ -52,9 +53,9 @@ def _find(shift: Shift, **wanted: object) -> ShiftRow:
 def test_the_first_day_has_nothing_to_compare_with(recipe: Recipe, settings: Settings) -> None:
     _day(recipe, 0, settings, ne=1.4)
     shift = check_shift(recipe, DAYS[0], settings=settings)
-    assert [(row.kind, row.metric, row.value, row.verdict) for row in shift.rows] == [
-        ("same_inputs", "predecessor", 0.0, "info"),
-        ("consecutive_days", "predecessor", 0.0, "info"),
+    assert [(row.kind, row.metric, row.value, row.note) for row in shift.rows] == [
+        ("same_inputs", "predecessor", 0.0, ""),
+        ("consecutive_days", "predecessor", 0.0, ""),
     ]
     assert gate(recipe, DAYS[0], settings=settings).verdict == "promote", "a cold start is not judged by its NE"
     assert "Nothing to compare with" in read_report(recipe, DAYS[0], settings=settings)

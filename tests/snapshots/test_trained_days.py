@@ -18,7 +18,7 @@ from snapshots.inference import infer
 from snapshots.promotion import promote
 from snapshots.publish import publish
 from snapshots.registry import Registry
-from snapshots.shift import check_shift
+from snapshots.shift.measure import check_shift
 from tests.towers import tiny_mix_tower, tiny_user_tower
 from trainer.job import train
 from trainer.recipe import Recipe, Schedule, Task

@@ -1,0 +1,1 @@
+"""How far a day's embeddings moved: measured here, judged by the gate."""

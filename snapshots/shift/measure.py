@@ -1,0 +1,79 @@
+"""Embedding distribution shift (sections 5.2 and 6.5): how far the day's embeddings moved, and by what.
+
+same_inputs: one sample of the day's users through the parent's snapshot and the candidate's: the model alone.
+consecutive_days: users of both the last promoted day and this one, as consumers see them; computed vectors
+(pooling `none`) and averaged ones (pooling `3`), Table 3 of the paper.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from features.fingerprint import fingerprint
+from features.lake import Lake, Partition
+from infra.settings import Settings
+from snapshots.registry import Registry, partition_from, partition_tags
+from snapshots.runs import log_metrics
+from snapshots.shift.consecutive_days import consecutive_days
+from snapshots.shift.pair import compared
+from snapshots.shift.rows import ROWS, ShiftRow, read_rows, table_of
+from snapshots.shift.same_inputs import SAMPLE_USERS, same_inputs
+from snapshots.summary import Summarised
+
+if TYPE_CHECKING:
+    from trainer.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+_DEFINITION = 2  # of the metrics: part of the fingerprint
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shift(Summarised):
+    """The rows of `shift/<model>` for one day."""
+
+    model: str
+    ds: date
+    version: int
+    previous_ds: date | None
+    """The last promoted day before this one."""
+    partition: Partition
+    rows: tuple[ShiftRow, ...]
+
+
+def check_shift(recipe: Recipe, ds: date, *, settings: Settings) -> Shift:
+    """Measure the day's shift into `shift/<model>` and MLflow. ValueError when the day is not embedded."""
+    registry, lake = Registry(settings), Lake(settings.lake)
+    pair = compared(recipe, ds, registry=registry, lake=lake)
+    key = fingerprint(
+        _DEFINITION, SAMPLE_USERS, pair.version.number, pair.version.fingerprint,
+        pair.embeddings.fingerprint, pair.users.fingerprint,
+        pair.parent and pair.parent.fingerprint, pair.previous and pair.previous.fingerprint,
+    )  # fmt: skip
+    measured = partition_from(pair.version.tags, "shift", ds)
+    found = measured or lake.find(table_of(recipe.name), ds)
+    if found is None or not key.startswith(found.fingerprint):
+        rows = [*same_inputs(recipe, pair, lake), *consecutive_days(recipe, pair, lake)]
+        table = pa.Table.from_pylist([vars(row) for row in rows], schema=ROWS)
+        found = lake.commit(
+            table_of(recipe.name), ds, table, fingerprint=key, metadata={"version": pair.version.number}
+        )
+    shift = Shift(
+        model=recipe.name,
+        ds=ds,
+        version=pair.version.number,
+        previous_ds=pair.previous.ds if pair.previous else None,
+        partition=found,
+        rows=read_rows(lake, found),
+    )
+    registry.tag(pair.version, partition_tags("shift", found))
+    log_metrics(registry, recipe, pair.version, {row.name: row.value for row in shift.rows})
+    for row in shift.rows:
+        if row.metric.endswith("_mean") or row.note:
+            log.info("%s model=%s ds=%s value=%.4f %s", row.name, recipe.name, ds, row.value, row.note)
+    return shift

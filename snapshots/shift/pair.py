@@ -1,0 +1,42 @@
+"""What a version is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING
+
+from features.lake import Lake, Partition
+from snapshots.registry import Registry, Version
+
+if TYPE_CHECKING:
+    from trainer.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """What a version is compared with, all of it fixed once the versions before it are decided."""
+
+    version: Version
+    embeddings: Partition
+    users: Partition
+    parent: Version | None
+    previous: Partition | None
+
+
+def compared(recipe: Recipe, ds: date, *, registry: Registry, lake: Lake) -> Compared:
+    """The day's version and its predecessors. ValueError when the day is not embedded yet."""
+    version = registry.get(recipe.name, ds)
+    if version.embeddings is None:
+        raise ValueError(
+            f"{version.described()} has no embeddings; "
+            f"run `usermodel snapshots infer --recipe {recipe.name} --ds {ds}` first"
+        )
+    promoted = registry.promoted_embeddings(recipe.name, before=ds)
+    return Compared(
+        version=version,
+        embeddings=version.embeddings,
+        users=lake.get(f"user_features/{recipe.source.name}", ds),
+        parent=None if version.parent is None else registry.number(recipe.name, version.parent),
+        previous=promoted[0] if promoted else None,
+    )
