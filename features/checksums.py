@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from pyarrow.fs import FileType
 
-from features.storage import table_files
+from features.storage import make_durable, table_files
 
 log = logging.getLogger(__name__)
 
@@ -30,21 +30,29 @@ class Checksums:
     def keep(self, names: Iterable[str]) -> None:
         """Write those that are not there yet. names: paths within the table."""
         for name in names:
-            path = self._path(name)
-            if self._files.get_file_info(path).type is not FileType.NotFound:
-                continue
-            self._files.create_dir(FOLDER, recursive=True)
-            partial = f"{path}.{uuid4().hex[:12]}"
-            with self._files.open_output_stream(partial) as file:
-                file.write(self._sha256(name).encode())
-            self._files.move(partial, path)
+            if not self.has(name):
+                self.put(name, self._sha256(name))
+
+    def has(self, name: str) -> bool:
+        """Whether the file has one."""
+        return bool(self._files.get_file_info(self._path(name)).type is not FileType.NotFound)
+
+    def put(self, name: str, sha256: str) -> None:
+        """Keep `sha256` as that of the file."""
+        path = self._path(name)
+        self._files.create_dir(FOLDER, recursive=True)
+        partial = f"{path}.{uuid4().hex[:12]}"
+        with self._files.open_output_stream(partial) as file:
+            file.write(sha256.encode())
+        make_durable(self._files, partial)
+        self._files.move(partial, path)
 
     def damaged(self, names: Iterable[str]) -> list[str]:
         """The files that are not what was written; one without a checksum is warned of, and passes."""
         found = []
         for name in names:
             path = self._path(name)
-            if self._files.get_file_info(path).type is FileType.NotFound:
+            if not self.has(name):
                 log.warning("%s/%s has no checksum: run the step that writes it again to add it", self._uri, name)
                 continue
             with self._files.open_input_stream(path) as file:

@@ -8,7 +8,7 @@ by the table's own log, atomically with the data.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -21,14 +21,13 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from pyarrow.fs import FileSelector
 
 from features.checksums import Checksums
+from features.layout import ds_schema, gains_or_lacks_columns, require_same_metadata, rows_per_group, with_ds
 from features.schema import DS
 from features.storage import table_files
+from features.table_files import add_actions, replace_files
 
 log = logging.getLogger(__name__)
 
-ROWS_PER_GROUP = 65_536
-GROUP_BYTES = 128 * 2**20
-"""A row group holds at most about this much as Arrow columns: it is what a reader decodes at a time."""
 _FINGERPRINT_DIGITS = 15  # 60 bits: a Delta transaction version is a signed 64-bit integer
 _COMMIT_ATTEMPTS = 5
 _LOG = "_delta_log"
@@ -130,18 +129,69 @@ class Lake:
         `data` has no `ds` column. Readers see the old partition until the commit and the new one after it;
         of two writers of the same content one wins and the other finds its work done.
         """
+        rows: list[pa.Table] = []
+
+        def overwrite(delta: DeltaTable, properties: CommitProperties) -> None:
+            rows[:] = rows or [with_ds(data, ds)]  # a stream is read once, however often the race is lost
+            write_deltalake(
+                delta,
+                rows[0],
+                mode="overwrite",
+                schema_mode="merge" if gains_or_lacks_columns(delta, rows[0].schema) else None,
+                predicate=f"{DS} = '{ds}'",
+                commit_properties=properties,
+                writer_properties=writer
+                or WriterProperties(compression="LZ4", max_row_group_size=rows_per_group(rows[0])),
+            )
+
+        return self._commit(table, ds, data.schema, overwrite, fingerprint=fingerprint, metadata=metadata or {})
+
+    def commit_files(
+        self,
+        table: str,
+        ds: date,
+        names: Sequence[str],
+        *,
+        schema: pa.Schema,
+        fingerprint: str,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Partition:
+        """Make the finished `TableFile`s of these names the whole of the day, in one commit; otherwise as `commit`.
+
+        No name: a day without rows. Files that the day had before and are named again stay.
+        ValueError: a file is missing, has no checksum, or another schema.
+        """
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"{table} ds={ds}: {sorted(twice)} are named twice")
+
+        def replace(delta: DeltaTable, properties: CommitProperties) -> None:
+            replace_files(delta, ds, add_actions(self.uri(table), ds, names, schema=schema), properties, schema=schema)
+
+        return self._commit(table, ds, schema, replace, fingerprint=fingerprint, metadata=metadata or {})
+
+    def _commit(
+        self,
+        table: str,
+        ds: date,
+        schema: pa.Schema,
+        write: Callable[[DeltaTable, CommitProperties], None],
+        *,
+        fingerprint: str,
+        metadata: Mapping[str, Any],
+    ) -> Partition:
+        """The day as `write` commits it; CommitFailedError from it means that somebody else wrote the day meanwhile."""
         key = fingerprint[:_FINGERPRINT_DIGITS]
         if found := self._committed(table, ds, key, delta=self.open(table)):
             return self._with_checksums(found)
-        self._create(table, data.schema)
-        rows = _with_ds(data, ds)
+        self._create(table, schema)
+        properties = _properties(table, ds, key, metadata)
         for attempt in range(1, _COMMIT_ATTEMPTS + 1):
             delta = self.open(table)
             assert delta is not None
             if found := self._committed(table, ds, key, delta=delta):
                 return self._with_checksums(found)
             try:
-                self._overwrite(delta, table, ds, rows, key=key, metadata=metadata or {}, writer=writer)
+                write(delta, properties)
                 break
             except CommitFailedError:
                 if attempt == _COMMIT_ATTEMPTS:
@@ -159,42 +209,14 @@ class Lake:
         log.info("lake unchanged table=%s ds=%s version=%d fingerprint=%s", table, ds, found.version, key)
         return found
 
-    def _overwrite(
-        self,
-        delta: DeltaTable,
-        table: str,
-        ds: date,
-        rows: pa.Table,
-        *,
-        key: str,
-        metadata: Mapping[str, Any],
-        writer: WriterProperties | None,
-    ) -> None:
-        """One commit that replaces the day's rows and records the fingerprint. CommitFailedError: the day was written
-        since `delta` was opened; a newer one would overwrite the same content once more."""
-        write_deltalake(
-            delta,
-            rows,
-            mode="overwrite",
-            schema_mode="merge" if _gains_or_lacks_columns(delta, rows.schema) else None,
-            predicate=f"{DS} = '{ds}'",
-            commit_properties=CommitProperties(
-                custom_metadata={"usermodel.ds": ds.isoformat(), "usermodel.fingerprint": key}
-                | {f"usermodel.{name}": str(value) for name, value in metadata.items()},
-                app_transactions=[Transaction(_application(table, ds), int(key, 16))],
-                max_commit_retries=_COMMIT_ATTEMPTS,
-            ),
-            writer_properties=writer or WriterProperties(compression="LZ4", max_row_group_size=_rows_per_group(rows)),
-        )
-
     def _create(self, table: str, schema: pa.Schema) -> None:
         """Make the table without rows, so that every writer commits by predicate: of two that would make it
         with their rows, both would be kept."""
         if (found := self.open(table)) is not None:
-            _require_same_metadata(table, found, schema)
+            require_same_metadata(table, found, schema)
             return
         try:
-            DeltaTable.create(self.uri(table), schema=_ds_schema(schema), partition_by=[DS])
+            DeltaTable.create(self.uri(table), schema=ds_schema(schema), partition_by=[DS])
         except DeltaError:
             if self.open(table) is None:
                 raise
@@ -253,43 +275,18 @@ def _application(table: str, ds: date) -> str:
     return f"{table}/ds={ds}"
 
 
+def _properties(table: str, ds: date, key: str, metadata: Mapping[str, Any]) -> CommitProperties:
+    """What a commit of the day records: the fingerprint, so that of two writers one conflicts, and `metadata`."""
+    return CommitProperties(
+        custom_metadata={"usermodel.ds": ds.isoformat(), "usermodel.fingerprint": key}
+        | {f"usermodel.{name}": str(value) for name, value in metadata.items()},
+        app_transactions=[Transaction(_application(table, ds), int(key, 16))],
+        max_commit_retries=_COMMIT_ATTEMPTS,
+    )
+
+
 def _partition_of(delta: DeltaTable, table: str, ds: date) -> Partition | None:
     committed = delta.transaction_version(_application(table, ds))
     if committed is None:
         return None
     return Partition(table=table, ds=ds, version=delta.version(), fingerprint=f"{committed:0{_FINGERPRINT_DIGITS}x}")
-
-
-def _gains_or_lacks_columns(delta: DeltaTable, schema: pa.Schema) -> bool:
-    """Whether the day's columns are not the table's: a feature came or went. Earlier days read null in a new
-    column, this day in one that it lacks; a column of another type is still refused."""
-    return {field.name for field in delta.schema().fields} != set(schema.names)
-
-
-def _ds_schema(schema: pa.Schema) -> pa.Schema:
-    return schema.append(pa.field(DS, pa.string()))
-
-
-def _require_same_metadata(table: str, found: DeltaTable, schema: pa.Schema) -> None:
-    """A column's metadata says what it holds, for every day of the table; a commit would not change it."""
-    for field in found.schema().fields:
-        new = schema.field(field.name).metadata or {} if field.name in schema.names else {}
-        if field.name in schema.names and {k.decode(): v.decode() for k, v in new.items()} != field.metadata:
-            raise ValueError(
-                f"{table}: column {field.name} was made for other features ({field.metadata}) than this day's ({new}); "
-                "give the changed source a name of its own"
-            )
-
-
-def _rows_per_group(rows: pa.Table) -> int:
-    """A power of two, so that windows of whole batches end where groups end."""
-    fitting = GROUP_BYTES * rows.num_rows // max(rows.nbytes, 1)
-    return max(min(ROWS_PER_GROUP, 2 ** max(fitting.bit_length() - 1, 0)), 1) if rows.num_rows else ROWS_PER_GROUP
-
-
-def _with_ds(data: pa.Table | pa.RecordBatchReader, ds: date) -> pa.Table:
-    """The day with its `ds` column, as a single batch: delta-rs deals batches out to parallel writers, and only
-    a single one keeps its rows in order. So a day is held in memory once (about 1 GB per million examples)."""
-    table = data if isinstance(data, pa.Table) else data.read_all()
-    column = pa.repeat(pa.scalar(ds.isoformat()), table.num_rows)
-    return table.append_column(pa.field(DS, pa.string()), column).combine_chunks()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 from deltalake.fs import DeltaStorageHandler
 from pyarrow.fs import FileSystem, LocalFileSystem, PyFileSystem, SubTreeFileSystem
 
@@ -15,5 +18,42 @@ def table_files(uri: str) -> FileSystem:
     after the last row is delivered, and one that needs the interpreter for that while it exits aborts the process.
     """
     if "://" in uri:
-        return PyFileSystem(DeltaStorageHandler(uri))
+        return PyFileSystem(_Store(uri))
     return SubTreeFileSystem(str(Path(uri).absolute()), LocalFileSystem())
+
+
+def make_durable(files: FileSystem, path: str) -> None:
+    """Survive a power cut: a local file (or folder) is fsynced; an object store keeps what it has acknowledged."""
+    if not isinstance(files, SubTreeFileSystem):
+        return
+    descriptor = os.open(Path(files.base_path) / path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class _Store(DeltaStorageHandler):
+    """delta-rs's, whose files take bytes alone; Arrow hands its own buffers to them."""
+
+    def open_output_stream(self, path: str, metadata: dict[str, str] | None = None) -> pa.PythonFile:
+        return pa.PythonFile(_Bytes(self._handler.open_output_stream(path, metadata)), mode="w")
+
+
+class _Bytes:
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def write(self, data: Any) -> int:
+        self._file.write(bytes(data))
+        return len(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    @property
+    def closed(self) -> bool:
+        return bool(self._file.closed)
