@@ -32,7 +32,7 @@ def review(recipe: Recipe) -> DAG:
     @task(outlets=[embeddings])
     def promote(recipe: str, ds: str, *, outlet_events: Any = None) -> Any:
         promotion = steps.promote(recipe, ds, by="review", allow_older=True)
-        outlet_events[embeddings].add_partitions(promotion["ds"])
+        outlet_events[embeddings].add_partitions(promotion["partitions"])
         outlet_events[embeddings].extra = promotion
         return promotion
 

@@ -53,13 +53,26 @@ def profile(recipe: str, ds: str, *, steps: int) -> Any:
     return plain(profile(config, day, settings=settings, steps=steps))
 
 
-def prune(recipe: str, *, keep_days: int) -> Any:
-    """Delete checkpoints of old days that nothing needs."""
+def prune_checkpoints(recipe: str, *, keep_days: int | None = None) -> Any:
+    """Delete checkpoints of old days that nothing needs. None: as the recipe says."""
     from infra.settings import get_settings
     from trainer.recipes import get_recipe
     from trainer.retention import prune
 
-    return {"removed": [str(path) for path in prune(get_settings(), get_recipe(recipe).name, keep_days=keep_days)]}
+    config = get_recipe(recipe)
+    days = config.keep_days if keep_days is None else keep_days
+    return {"removed": [str(path) for path in prune(get_settings(), config.name, keep_days=days)]}
+
+
+def prune_snapshots(recipe: str, *, keep_days: int | None = None, dry_run: bool = False) -> Any:
+    """Delete snapshots and candidate embeddings of old days that nothing points to. None: as the recipe says."""
+    from infra.settings import get_settings
+    from snapshots.retention import prune
+    from trainer.recipes import get_recipe
+
+    config = get_recipe(recipe)
+    days = config.keep_days if keep_days is None else keep_days
+    return plain(prune(config, settings=get_settings(), keep_days=days, dry_run=dry_run))
 
 
 def lineage(recipe: str) -> Lineage:

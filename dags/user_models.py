@@ -38,7 +38,7 @@ def user_model(recipe: Recipe) -> DAG:
     @task(outlets=[embeddings])
     def promote(recipe: str, ds: str, *, outlet_events: Any = None) -> Any:
         promotion = steps.promote(recipe, ds, by="gate")
-        outlet_events[embeddings].add_partitions(promotion["ds"])
+        outlet_events[embeddings].add_partitions(promotion["partitions"])
         outlet_events[embeddings].extra = promotion
         return promotion
 

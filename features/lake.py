@@ -24,7 +24,7 @@ from features.checksums import Checksums
 from features.layout import ds_schema, gains_or_lacks_columns, require_same_metadata, rows_per_group, with_ds
 from features.schema import DS
 from features.storage import table_files
-from features.table_files import add_actions, replace_files
+from features.table_files import add_actions, file_schema, replace_files, share_file
 
 log = logging.getLogger(__name__)
 
@@ -168,6 +168,28 @@ class Lake:
             replace_files(delta, ds, add_actions(self.uri(table), ds, names, schema=schema), properties, schema=schema)
 
         return self._commit(table, ds, schema, replace, fingerprint=fingerprint, metadata=metadata or {})
+
+    def share(self, partition: Partition, table: str, *, metadata: Mapping[str, Any] | None = None) -> Partition:
+        """Make the partition's files, the same bytes, the whole of its day in another table, in one commit.
+
+        Local files are linked, not copied. The partition keeps its fingerprint. ValueError for one without files.
+        """
+        source, target, ds = self.uri(partition.table), self.uri(table), partition.ds
+        names = [name.rpartition("/")[2] for name in self._names(self._at(partition), partition)]
+        if not names:
+            raise ValueError(f"{source} ds={ds} has no rows at version {partition.version}; there is nothing to share")
+        for name in names:
+            share_file(source, target, ds, name)
+        schema = file_schema(target, ds, names[0])
+        return self.commit_files(table, ds, names, schema=schema, fingerprint=partition.fingerprint, metadata=metadata)
+
+    def clear(self, table: str, ds: date, *, fingerprint: str, metadata: Mapping[str, Any] | None = None) -> Partition:
+        """Make the day one without rows; its files stay for those who read an earlier version of the table."""
+        delta = self.open(table)
+        if delta is None:
+            raise MissingPartitionError(f"{table} is not in the lake under {self.root}; there is nothing to clear")
+        schema = pa.schema(field for field in pa.schema(delta.schema().to_arrow()) if field.name != DS)
+        return self.commit_files(table, ds, [], schema=schema, fingerprint=fingerprint, metadata=metadata)
 
     def _commit(
         self,

@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from datetime import date
+from pathlib import Path
 from time import time_ns
 from types import TracebackType
 from typing import Any
@@ -20,13 +22,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Schema
 from deltalake.transaction import AddAction, RemoveAction
-from pyarrow.fs import FileSystem, FileType
+from pyarrow.fs import FileSystem, FileType, SubTreeFileSystem
 
 from features.checksums import Checksums
 from features.schema import DS
 from features.storage import make_durable, table_files
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.parquet")
+
+_COPY_BYTES = 16 * 2**20
 
 
 class TableFile:
@@ -102,9 +106,32 @@ class _Hashed:
         return bool(self._file.closed)
 
 
+def share_file(source: str, target: str, ds: date, name: str) -> None:
+    """Give the table at `target` the file of the table at `source` and its checksum: a link where both are local, else
+    a copy. A file of that name stays."""
+    path, read, write = _path(ds, name), table_files(source), table_files(target)
+    if write.get_file_info(path).type is FileType.File:
+        return
+    write.create_dir(_folder(ds), recursive=True)
+    Checksums(target).put(path, Checksums(source).get(path))
+    if isinstance(read, SubTreeFileSystem) and isinstance(write, SubTreeFileSystem):
+        Path(write.base_path, path).hardlink_to(Path(read.base_path, path))
+    else:
+        partial = f"{path}.{uuid4().hex[:12]}.partial"
+        with read.open_input_stream(path) as file, write.open_output_stream(partial) as copy:
+            shutil.copyfileobj(file, copy, _COPY_BYTES)
+        write.move(partial, path)
+
+
 def is_written(uri: str, ds: date, name: str) -> bool:
     """Whether a `TableFile` of that name was finished."""
     return bool(table_files(uri).get_file_info(_path(ds, name)).type is FileType.File)
+
+
+def file_schema(uri: str, ds: date, name: str) -> pa.Schema:
+    """The columns of a file, without `ds`."""
+    with table_files(uri).open_input_file(_path(ds, name)) as file:
+        return pq.read_schema(file)
 
 
 def add_actions(uri: str, ds: date, names: Sequence[str], *, schema: pa.Schema) -> list[AddAction]:

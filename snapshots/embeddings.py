@@ -28,8 +28,13 @@ POOLINGS = ("embedding", "pooled")
 
 
 def table_of(model: str) -> str:
-    """The lake's table of the model's embeddings."""
+    """The consumers' table: the embeddings of promoted days."""
     return f"user_embeddings/{model}"
+
+
+def candidates_table_of(model: str) -> str:
+    """Where a day is embedded before anybody has judged it."""
+    return f"candidate_embeddings/{model}"
 
 
 def embeddings_schema(*, num_embeddings: int, dim: int, model: str) -> pa.Schema:

@@ -19,10 +19,10 @@ from features.lake import Lake, Partition
 from features.schema import EVENT_TIME, USER_ID
 from infra.settings import Settings
 from snapshots.embeddings import (
+    candidates_table_of,
     embeddings_schema,
     fp16_exact,
     require_layout,
-    table_of,
     to_lists,
     writer_properties,
 )
@@ -107,7 +107,7 @@ def infer(recipe: Recipe, ds: date, *, settings: Settings) -> Embedded:
     registry, lake = Registry(settings), Lake(settings.lake)
     version = registry.get(recipe.name, ds)
     users = lake.get(f"user_features/{recipe.source.name}", ds)
-    table, tower = table_of(recipe.name), recipe.user_tower
+    table, tower = candidates_table_of(recipe.name), recipe.user_tower
     if version.decision == "promoted" and version.embeddings is not None:
         return _embedded(version, version.embeddings, lake, unchanged=True, began=began)
     previous = [
@@ -146,7 +146,7 @@ def _write(
     recipe: Recipe, version: Version, lake: Lake, users: Partition, previous: list[Partition], *, key: str
 ) -> Partition:
     num_embeddings, dim = recipe.user_tower.num_embeddings, recipe.user_tower.dim
-    table = table_of(recipe.name)
+    table = candidates_table_of(recipe.name)
     schema = embeddings_schema(num_embeddings=num_embeddings, dim=dim, model=recipe.name)
     existing = lake.open(table)
     if existing is not None:

@@ -1,8 +1,8 @@
 """What becomes of a judged version: promote, hold, reject, roll back; each can be repeated.
 
-A day's embeddings are visible to pooling and consumers exactly while its version's decision is `promoted`.
-The alias `champion` moves before the decision is recorded, so a promotion that was killed is finished by
-running it again.
+A day's embeddings are visible to pooling and consumers exactly while its version's decision is `promoted`
+(`snapshots.visibility`). The decision is recorded last on the way up and first on the way down, so a promotion or a
+rollback that was killed is finished by running it again.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from features.lake import Lake, Partition
 from infra.settings import Settings
 from snapshots.gate import BY_GATE, gate
 from snapshots.lock import model_lock
-from snapshots.registry import Registry, Version
+from snapshots.registry import Registry, Version, partition_tags
 from snapshots.report import write_report
 from snapshots.runs import log_files
 from snapshots.seal import verify
 from snapshots.summary import Summarised
+from snapshots.visibility import show, withdraw
 
 if TYPE_CHECKING:
     from trainer.recipe import Recipe
@@ -37,7 +38,10 @@ class Promotion(Summarised):
     ds: date
     version: int
     embeddings: Partition
+    """Of the consumers' table."""
     by: str
+    partitions: tuple[date, ...]
+    """The days whose consumers are told: this one; after a rollback, also those that had learnt from what went."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +78,7 @@ def promote(
                 f"{version.described()} is older than the champion, {champion.described()}; "
                 "--allow-older makes its embeddings visible while the champion stays; or roll back first"
             )
+        version = registry.tag(version, partition_tags("visible", show(version, lake)))
         if champion is None:
             registry.set_alias(recipe.name, "champion", version.number)
         elif champion.ds <= ds and champion.number != version.number:
@@ -95,10 +100,9 @@ def reject(recipe: Recipe, ds: date, *, settings: Settings, by: str = BY_GATE, n
 def rollback(recipe: Recipe, *, settings: Settings, by: str, note: str = "") -> Promotion:
     """Make the champion before the champion again; the one that was is rejected, its embeddings invisible.
 
-    One step back each time; a rollback that was killed is finished by running it again.
-    ValueError when there is nothing to go back to.
+    One step back each time. ValueError when there is nothing to go back to.
     """
-    registry = Registry(settings)
+    registry, lake = Registry(settings), Lake(settings.lake)
     with model_lock(settings, recipe.name):
         champion = registry.alias(recipe.name, "champion")
         previous = registry.alias(recipe.name, "previous")
@@ -111,6 +115,7 @@ def rollback(recipe: Recipe, *, settings: Settings, by: str, note: str = "") -> 
         if champion.number != previous.number:
             text = f"rolled back to version {previous.number}" + (f": {note}" if note else "")
             registry.decide(champion, "rejected", by=by, note=text)
+            withdraw(champion, registry, lake)
             registry.set_alias(recipe.name, "champion", previous.number)
             log.error("ALERT rolled back %s to version %d by %s", champion.described(), previous.number, by)
         earlier = registry.promoted(recipe.name, before=previous.ds)
@@ -118,18 +123,27 @@ def rollback(recipe: Recipe, *, settings: Settings, by: str, note: str = "") -> 
             registry.set_alias(recipe.name, "previous", earlier[0].number)
         else:
             registry.drop_alias(recipe.name, "previous")
-        return _promotion(previous)
+        return _promotion(previous, learnt=_learnt_from_withdrawn(registry, recipe.name))
 
 
-def _promotion(version: Version) -> Promotion:
-    if version.embeddings is None:
+def _learnt_from_withdrawn(registry: Registry, model: str) -> tuple[date, ...]:
+    """The days of consumers that learnt from embeddings that were visible once and are no more."""
+    from trainer.downstream.checkpoint import days_that_joined
+
+    gone = [v.visible for v in registry.versions(model) if v.decision == "rejected" and v.visible is not None]
+    return days_that_joined(registry.settings, model, gone)
+
+
+def _promotion(version: Version, *, learnt: tuple[date, ...] = ()) -> Promotion:
+    if version.visible is None:
         raise RuntimeError(f"{version.described()} is promoted without embeddings; its tags were edited")
     return Promotion(
         model=version.model,
         ds=version.ds,
         version=version.number,
-        embeddings=version.embeddings,
+        embeddings=version.visible,
         by=version.tags["decided_by"],
+        partitions=(version.ds, *(ds for ds in learnt if ds != version.ds)),
     )
 
 

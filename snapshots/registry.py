@@ -59,8 +59,13 @@ class Version(Summarised):
 
     @property
     def embeddings(self) -> Partition | None:
-        """The partition of its embeddings, at the table version that holds them; None before `infer`."""
+        """The partition of its candidate embeddings, at the table version that holds them; None before `infer`."""
         return partition_from(self.tags, "embeddings", self.ds)
+
+    @property
+    def visible(self) -> Partition | None:
+        """The same vectors in the consumers' table; None for a version that was never promoted."""
+        return partition_from(self.tags, "visible", self.ds)
 
     def described(self) -> str:
         """For messages: which version of which day."""
@@ -153,8 +158,13 @@ class Registry:
 
     def promoted_embeddings(self, model: str, *, before: date) -> list[Partition]:
         """The embeddings that consumers may see: of every earlier promoted day, newest first."""
-        found = [version.embeddings for version in self.promoted(model, before=before)]
+        found = [version.visible for version in self.promoted(model, before=before)]
         return [partition for partition in found if partition is not None]
+
+    def promoted_on(self, model: str, ds: date, *, below: int) -> Version | None:
+        """The newest promoted version of the day whose number is below `below`."""
+        found = [v for v in self._search(model, {"decision": "promoted", "ds": ds.isoformat()}) if v.number < below]
+        return max(found, key=lambda version: version.number, default=None)
 
     def register(
         self,

@@ -143,6 +143,8 @@ class Recipe:
     """Section 5.2: the current and the most recent cached embeddings averaged."""
     reject_max_share: float = 0.05
     """More rejected log rows than this fails the day."""
+    keep_days: int = 30
+    """Checkpoints, snapshots and candidate embeddings of older days go, unless something points to them."""
 
     def __post_init__(self) -> None:
         known = self.source.schema.tasks
@@ -151,7 +153,7 @@ class Recipe:
                 raise ValueError(f"recipe {self.name}: task {task.name!r} is no label of {self.source.name}: {known}")
         if not self.tasks:
             raise ValueError(f"recipe {self.name} has no task; name at least one of {known}")
-        for name in ("batch_size", "pooling_versions"):
+        for name in ("batch_size", "pooling_versions", "keep_days"):
             if getattr(self, name) < 1:
                 raise ValueError(f"recipe {self.name}: {name} is {getattr(self, name)}; it is at least 1")
         if not 0 <= self.reject_max_share <= 1:

@@ -58,7 +58,7 @@ def promote(
     """Make the day's version the champion and its embeddings visible to consumers."""
     promotion = steps.promote(recipe, ds, by=by, allow_older=allow_older)
     show(promotion)
-    _tell_consumers(recipe, ds, promotion)
+    _tell_consumers(recipe, promotion)
 
 
 @group.command()
@@ -76,11 +76,25 @@ def reject(recipe: RecipeName, ds: Day, by: By = ME) -> None:
 @group.command()
 def rollback(recipe: RecipeName, by: By = ME) -> None:
     """Make the previous champion the champion again."""
-    show(steps.rollback(recipe, by=by))
+    restored = steps.rollback(recipe, by=by)
+    show(restored)
+    _tell_consumers(recipe, restored)
 
 
-def _tell_consumers(recipe: str, ds: str, promotion: dict[str, Any]) -> None:
-    """What the DAG's own task does: emit the partition event that the consumers' DAGs wait for."""
+@group.command()
+def prune(
+    recipe: RecipeName,
+    keep_days: Annotated[
+        int | None, typer.Option("--keep-days", help="The newest days of data, which stay; default: the recipe's.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go, and why the rest stays.")] = False,
+) -> None:
+    """Delete snapshots and candidate embeddings that nothing points to; what consumers see stays."""
+    show(steps.prune_snapshots(recipe, keep_days=keep_days, dry_run=dry_run))
+
+
+def _tell_consumers(recipe: str, promotion: dict[str, Any]) -> None:
+    """What the DAG's own task does: emit the partition events that the consumers' DAGs wait for."""
     from infra.airflow import Airflow
     from infra.orchestrator import airflow_token
     from infra.settings import get_settings
@@ -89,8 +103,9 @@ def _tell_consumers(recipe: str, ds: str, promotion: dict[str, Any]) -> None:
     try:
         token = airflow_token(settings)
     except httpx.HTTPError as error:
-        typer.echo(f"promoted, but Airflow at {settings.airflow} does not answer ({error}); run this again", err=True)
+        typer.echo(f"done, but Airflow at {settings.airflow} does not answer ({error}); run this again", err=True)
         raise typer.Exit(1) from error
     with Airflow(settings, token=token) as airflow:
-        airflow.announce(f"user_embeddings/{recipe}", ds, promotion)
-    typer.echo("consumers are told", err=True)
+        for ds in promotion["partitions"]:
+            airflow.announce(f"user_embeddings/{recipe}", ds, promotion)
+    typer.echo(f"consumers of {', '.join(promotion['partitions'])} are told", err=True)

@@ -52,10 +52,13 @@ def lineage(
 @group.command()
 def prune(
     recipe: RecipeName,
-    keep_days: Annotated[int, typer.Option("--keep-days", min=1, help="The newest trained days, which stay.")] = 30,
+    keep_days: Annotated[
+        int | None,
+        typer.Option("--keep-days", min=1, help="The newest trained days, which stay; default: the recipe's."),
+    ] = None,
 ) -> None:
     """Delete checkpoints of old days; what a kept one is an increment of stays."""
-    show(steps.prune(recipe, keep_days=keep_days))
+    show(steps.prune_checkpoints(recipe, keep_days=keep_days))
 
 
 @group.command()

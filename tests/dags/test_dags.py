@@ -14,7 +14,7 @@ from infra.settings import REPOSITORY, child_environment
 from trainer.recipes import DOWNSTREAM_MODELS, USER_MODELS
 
 HEAVY = ("torch", "torchrec", "pyarrow", "mlflow", "deltalake", "polars", "numpy", "matplotlib")
-DAG_FILES = "dags.user_models, dags.reviews, dags.downstreams"
+DAG_FILES = "dags.user_models, dags.reviews, dags.downstreams, dags.retention"
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def dagbag(airflow_home: Path) -> Any:
 
 def test_no_import_errors(dagbag: Any) -> None:
     assert dagbag.import_errors == {}
-    expected = {f"{kind}_{name}" for name in USER_MODELS for kind in ("user_model", "review")}
+    expected = {f"{kind}_{name}" for name in USER_MODELS for kind in ("user_model", "review", "retention")}
     expected |= {f"downstream_{name}" for name in DOWNSTREAM_MODELS}
     assert set(dagbag.dags) == expected
 

@@ -97,18 +97,18 @@ def _full_while_embedding(trial: Trial, *, settings: Settings) -> Outcome:
         commit_users(lake, day, range(500))
         publish_day(recipe, day, make_tower(recipe), settings=settings)
     infer(recipe, DAYS[0], settings=settings)
-    before = lake.open("user_embeddings/tiny")
+    before = lake.open("candidate_embeddings/tiny")
     assert before is not None
     times = trial.times(3, 10)
     for _ in range(times):
         limit = draw.randrange(500, 30_000)
         with full_disk(limit):
             message = error_of(lambda: infer(recipe, DAYS[1], settings=settings))
-        after = lake.open("user_embeddings/tiny")
+        after = lake.open("candidate_embeddings/tiny")
         if _REFUSED not in message or after is None or after.version() != before.version():
             broken.append(f"at {limit} bytes: {message}; the table is at {after and after.version()}")
     found = infer(recipe, DAYS[1], settings=settings)
-    assert (found.num_users, lake.days("user_embeddings/tiny")) == (500, DAYS[:2])
+    assert (found.num_users, lake.days("candidate_embeddings/tiny")) == (500, DAYS[:2])
     return Outcome(injected=times, broken=tuple(broken), lost="the attempts")
 
 

@@ -22,7 +22,7 @@ K, D = 2, 8
 
 
 def _computed(lake: Lake, ds: int) -> tuple[list[int], np.ndarray]:
-    rows = lake.read(lake.get("user_embeddings/tiny", DAYS[ds]))
+    rows = lake.read(lake.get("candidate_embeddings/tiny", DAYS[ds]))
     return rows["user_id"].to_pylist(), stack(rows, "embedding", num_embeddings=K, dim=D)
 
 
@@ -53,7 +53,7 @@ def test_every_active_user_is_embedded(recipe: Recipe, settings: Settings, lake:
     assert set(rows["version"].to_pylist()) == {1}
     assert rows["feature_time"].equals(features["event_time"])
     assert newest(settings, DAYS[0]).embeddings == embedded.partition
-    metadata = lake.open("user_embeddings/tiny").history(1)[0]
+    metadata = lake.open("candidate_embeddings/tiny").history(1)[0]
     assert metadata["usermodel.version"] == "1"
     assert metadata["usermodel.model_fingerprint"] == version.fingerprint
 
@@ -66,7 +66,7 @@ def test_pooled_are_the_last_three_promoted_days_and_nothing_held(
     _run(recipe, 2, range(0, 100), settings, promoted=False)
     _run(recipe, 3, range(0, 100), settings)
     vectors = [dict(zip(*_computed(lake, ds), strict=True)) for ds in range(4)]
-    rows = lake.read(lake.get("user_embeddings/tiny", DAYS[3]))
+    rows = lake.read(lake.get("candidate_embeddings/tiny", DAYS[3]))
     pooled = stack(rows, "pooled", num_embeddings=K, dim=D)
     for row, user in enumerate(rows["user_id"].to_pylist()):
         own = [vectors[ds][user] for ds in (3, 1, 0) if user in vectors[ds]]
@@ -76,10 +76,10 @@ def test_pooled_are_the_last_three_promoted_days_and_nothing_held(
 
 def test_running_it_twice_commits_once(recipe: Recipe, settings: Settings, lake: Lake) -> None:
     _run(recipe, 0, range(30), settings, promoted=False)
-    before = lake.open("user_embeddings/tiny").version()
+    before = lake.open("candidate_embeddings/tiny").version()
     again = infer(recipe, DAYS[0], settings=settings)
     assert again.unchanged
-    assert lake.open("user_embeddings/tiny").version() == before
+    assert lake.open("candidate_embeddings/tiny").version() == before
 
 
 def test_a_promoted_day_is_sealed(recipe: Recipe, settings: Settings, lake: Lake) -> None:
@@ -96,7 +96,7 @@ def test_an_explicit_new_version_leaves_the_promoted_bytes_readable(
     recipe: Recipe, settings: Settings, lake: Lake
 ) -> None:
     _run(recipe, 0, range(30), settings)
-    sealed = newest(settings, DAYS[0]).embeddings
+    sealed = newest(settings, DAYS[0]).visible
     before = lake.read(sealed)
     publish_day(recipe, DAYS[0], make_tower(recipe, seed=5), settings=settings, salt="again")
     assert infer(recipe, DAYS[0], settings=settings).version == 2
@@ -115,7 +115,7 @@ def test_a_vector_that_is_not_finite_stops_the_day(
     publish_day(recipe, DAYS[0], tower, settings=settings)
     with pytest.raises(ValueError, match=r"user 0 has a vector with NaN or inf \(30 such users"):
         infer(recipe, DAYS[0], settings=settings)
-    assert lake.find("user_embeddings/tiny", DAYS[0]) is None
+    assert lake.find("candidate_embeddings/tiny", DAYS[0]) is None
     assert newest(settings, DAYS[0]).embeddings is None
 
 
@@ -135,14 +135,14 @@ def test_another_dimension_needs_another_table(recipe: Recipe, settings: Setting
 def test_duckdb_and_polars_read_plain_numbers(recipe: Recipe, settings: Settings, lake: Lake) -> None:
     _run(recipe, 0, range(30), settings)
     ids, computed = _computed(lake, 0)
-    files = lake.files(lake.get("user_embeddings/tiny", DAYS[0]))
+    files = lake.files(lake.get("candidate_embeddings/tiny", DAYS[0]))
     found = duckdb.sql(
         f"select user_id, embedding_1 from read_parquet({files!r}) order by user_id"  # noqa: S608
     ).fetchall()
     np.testing.assert_array_equal(np.array([row[1] for row in found], np.float32), computed[:, 1])
-    frame = pl.read_delta(lake.uri("user_embeddings/tiny")).sort("user_id")
+    frame = pl.read_delta(lake.uri("candidate_embeddings/tiny")).sort("user_id")
     np.testing.assert_array_equal(np.array(frame["embedding_0"].to_list(), np.float32), computed[:, 0])
     assert frame["user_id"].to_list() == ids
-    fields = {field.name: field.metadata for field in lake.open("user_embeddings/tiny").schema().fields}
+    fields = {field.name: field.metadata for field in lake.open("candidate_embeddings/tiny").schema().fields}
     assert fields["embedding_0"]["usermodel.dim"] == "8"
     assert fields["pooled_1"]["usermodel.num_embeddings"] == "2"

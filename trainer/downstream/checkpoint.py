@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
@@ -13,10 +13,12 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
+from features.lake import Partition
 from infra.settings import Settings
 from trainer.checkpoint import is_complete, partial_path, remove_partial, seal, verify
 from trainer.downstream.day import DownstreamDay, parse, to_json
 from trainer.locks import exclusive
+from trainer.recipes import DOWNSTREAM_MODELS
 
 DOCUMENT = "downstream.json"
 WEIGHTS = "state.safetensors"
@@ -79,3 +81,10 @@ def _read(path: Path) -> DownstreamDay | None:
         return replace(parse((path / DOCUMENT).read_bytes()), path=path)
     except (FileNotFoundError, ValidationError):
         return None
+
+
+def days_that_joined(settings: Settings, upstream: str, embeddings: Collection[Partition]) -> tuple[date, ...]:
+    """The days, oldest first, on which a model that consumes `upstream` learnt from one of these partitions."""
+    models = [name for name, recipe in DOWNSTREAM_MODELS.items() if recipe().upstream == upstream]
+    newest = {(day.model, day.ds): day for name in models for day in Checkpoints(settings, name).days()}
+    return tuple(sorted({day.ds for day in newest.values() if not set(embeddings).isdisjoint(day.embeddings)}))
