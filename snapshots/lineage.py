@@ -172,11 +172,11 @@ def _calendar(first: date, last: date) -> list[date]:
 
 
 def _key(day: TrainedDay | Version) -> tuple[date, str]:
-    return day.ds, day.fingerprint
+    return day.ds, day.training if isinstance(day, Version) else day.fingerprint
 
 
 def _registered(model: str, settings: Settings) -> tuple[dict[tuple[date, str], Registered], str | None]:
-    """By (ds, fingerprint): what MLflow knows; or nothing, and why."""
+    """By (ds, training): what MLflow knows; or nothing, and why."""
     from mlflow.exceptions import MlflowException
 
     registry = Registry(settings)

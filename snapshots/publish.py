@@ -12,6 +12,7 @@ from importlib.metadata import version as package_version
 from typing import TYPE_CHECKING
 
 from infra.settings import REPOSITORY, Settings
+from snapshots.aligned import align_day, read_alignment, snapshot_fingerprint
 from snapshots.embeddings import table_of
 from snapshots.export import CONTRACT, export_day
 from snapshots.lock import model_lock
@@ -45,24 +46,27 @@ def publish_tower(
     recipe: Recipe, trained: TrainedDay, make_tower: Callable[[], nn.Module], *, settings: Settings
 ) -> Version:
     """Seal and register `make_tower()`, called only when the tower is not sealed yet."""
-    ds = trained.ds
+    ds, key = trained.ds, snapshot_fingerprint(recipe, trained.fingerprint)
     registry = Registry(settings)
     _ = registry.client  # MLflow down is found out before anything is written
+    maps = read_maps(trained.path, recipe.schema)
     with model_lock(settings, recipe.name):
         folder, manifest = export_day(
             recipe,
             ds,
-            fingerprint=trained.fingerprint,
+            fingerprint=key,
             make_tower=make_tower,
-            maps=read_maps(trained.path, recipe.schema),
+            maps=maps,
             settings=settings,
+            align=align_day(recipe, ds, maps, registry=registry) if recipe.alignment is not None else None,
         )
-        run_id = open_version_run(registry, recipe, ds, fingerprint=trained.fingerprint, inputs=[trained.examples])
+        aligned = read_alignment(folder)
+        run_id = open_version_run(registry, recipe, ds, fingerprint=key, inputs=[trained.examples])
         parent = _parent(registry, trained)
         version = registry.register(
             recipe.name,
             ds,
-            fingerprint=trained.fingerprint,
+            fingerprint=key,
             run_id=run_id,
             reference=json.loads((folder / CONTRACT).read_text(encoding="utf-8")),
             tags={
@@ -74,6 +78,8 @@ def publish_tower(
                 "embeddings_table": table_of(recipe.name),
                 "code_version": code_version(),
                 "checkpoint": "full" if trained.stored is None else trained.stored.sentence,
+                "training": trained.fingerprint,
+                **({} if aligned is None else aligned.tags),
                 **partition_tags("examples", trained.examples),
             },
         )
@@ -82,7 +88,8 @@ def publish_tower(
             registry.set_alias(recipe.name, "candidate", version.number)
     values = {f"{metric}/{task}": value for task, of in trained.metrics.items() for metric, value in of.items()}
     tables = {name: value for use in trained.tables for name, value in use.metrics.items()}
-    log_metrics(registry, recipe, version, values | tables | _of_checkpoint(trained))
+    fitted = {} if aligned is None else aligned.metrics
+    log_metrics(registry, recipe, version, values | tables | _of_checkpoint(trained) | fitted)
     log.info("published model=%s ds=%s version=%d path=%s", recipe.name, ds, version.number, version.path)
     return version
 
@@ -119,7 +126,7 @@ def _parent(registry: Registry, trained: TrainedDay) -> Version | None:
     """The version of the weights that training began from; None for a cold start or an unpublished parent."""
     if trained.parent_ds is None:
         return None
-    parent = registry.find(trained.model, trained.parent_ds, fingerprint=trained.parent_fingerprint)
+    parent = registry.find(trained.model, trained.parent_ds, training=trained.parent_fingerprint)
     if parent is None:
         log.warning("parent not published model=%s ds=%s parent_ds=%s", trained.model, trained.ds, trained.parent_ds)
     return parent

@@ -58,6 +58,11 @@ class Version(Summarised):
         return metrics
 
     @property
+    def training(self) -> str:
+        """The fingerprint of what made the weights; the version's own where nothing was done to them since."""
+        return self.tags.get("training", self.fingerprint)
+
+    @property
     def embeddings(self) -> Partition | None:
         """The partition of its candidate embeddings, at the table version that holds them; None before `infer`."""
         return partition_from(self.tags, "embeddings", self.ds)
@@ -104,10 +109,10 @@ class Registry:
         """TrackingUnavailableError names the URI and the setting when MLflow is down."""
         return tracking.connect(self.settings)
 
-    def find(self, model: str, ds: date, *, fingerprint: str | None = None) -> Version | None:
+    def find(self, model: str, ds: date, *, training: str | None = None) -> Version | None:
         """The newest version of the day (of that training, when its fingerprint is given), or None."""
-        wanted = {"ds": ds.isoformat()} | ({"fingerprint": fingerprint} if fingerprint else {})
-        return max(self._search(model, wanted), key=lambda version: version.number, default=None)
+        found = [v for v in self._search(model, {"ds": ds.isoformat()}) if training in (None, v.training)]
+        return max(found, key=lambda version: version.number, default=None)
 
     def get(self, model: str, ds: date) -> Version:
         """The newest version of the day; MissingVersionError says what to run."""

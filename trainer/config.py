@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from features.fingerprint import ADDED_LATER
 from features.schema import Schema
 from trainer.recipe import Compute, Optimizer, Recipe, Task
+from trainer.stabilizers import Regularizer
 from trainer.towers import MixTower, UserTower
 
 
@@ -43,6 +45,7 @@ class TrainingConfig:
     batch_size: int
     seed: int
     compute: Compute = field(default_factory=Compute)
+    regularizers: tuple[Regularizer, ...] = field(default=(), metadata=ADDED_LATER)
 
     @classmethod
     def of(cls, recipe: Recipe) -> TrainingConfig:
@@ -56,9 +59,15 @@ class TrainingConfig:
             batch_size=recipe.batch_size,
             seed=recipe.seed,
             compute=recipe.compute,
+            regularizers=recipe.regularizers,
         )
 
     @property
     def task_names(self) -> tuple[str, ...]:
         """The label columns, in the order of the logits."""
         return tuple(task.name for task in self.tasks)
+
+    @property
+    def is_anchored(self) -> bool:
+        """Whether the day's pass needs the model that it began from."""
+        return any(regularizer.weight > 0 for regularizer in self.regularizers)

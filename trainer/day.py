@@ -15,6 +15,7 @@ from features.id_map import IdMap
 from features.lake import Lake
 from features.reader import DayReader
 from trainer import sharding
+from trainer.anchor import Anchor
 from trainer.assignment import Assignment
 from trainer.heartbeat import Phase, beat
 from trainer.identities import newcomers, read_maps, start_newcomers
@@ -48,8 +49,9 @@ def learn_day(assignment: Assignment, *, device: torch.device, local_world_size:
         device=device,
     )
     carried = take_over(origin, sharded, config=config)
-    if carried is not None and origin.waypoint is None:
+    if carried is not None and (origin.waypoint is None or config.is_anchored):
         start_newcomers(sharded, config, maps)
+    anchor = Anchor(sharded, config, carried)
     log.info(
         "learning model=%s ds=%s examples=%d batches=%d ranks=%d device=%s",
         config.name,
@@ -60,7 +62,7 @@ def learn_day(assignment: Assignment, *, device: torch.device, local_world_size:
         device,
     )
     if assignment.profile_steps:
-        profile(assignment, sharded, reader, directory=directory)
+        profile(assignment, sharded, reader, anchor=anchor, directory=directory)
         return
     if origin.resume_from is not None:
         path, step = origin.resume_from
@@ -75,6 +77,7 @@ def learn_day(assignment: Assignment, *, device: torch.device, local_world_size:
         sharded,
         reader,
         touched=touched,
+        anchor=anchor,
         tasks=config.task_names,
         cold_start=assignment.parent is None,
         new_tasks=() if carried is None else carried.new_tasks,
@@ -108,12 +111,14 @@ def open_reader(assignment: Assignment, maps: Mapping[str, IdMap]) -> DayReader:
     )
 
 
-def profile(assignment: Assignment, sharded: sharding.ShardedModel, reader: DayReader, *, directory: Path) -> None:
+def profile(
+    assignment: Assignment, sharded: sharding.ShardedModel, reader: DayReader, *, anchor: Anchor, directory: Path
+) -> None:
     """Rank 0's profile, to the job's directory."""
     rank, config = dist.get_rank(), assignment.config
     with StepProfiler(assignment.profile_steps, device=sharded.device) as profiler:
         cold_start = assignment.parent is None
-        learn(sharded, reader, tasks=config.task_names, cold_start=cold_start, profiler=profiler)
+        learn(sharded, reader, tasks=config.task_names, cold_start=cold_start, anchor=anchor, profiler=profiler)
     if rank == 0:
         found = profiler.result(
             directory,

@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from features.batches import Batch
 from features.reader import DayReader
+from trainer.anchor import Anchor
 from trainer.device import autocast
 from trainer.heartbeat import Phase, beat
 from trainer.increments.touched import Touched
@@ -44,6 +45,7 @@ def learn(
     cold_start: bool,
     new_tasks: Sequence[str] = (),
     touched: Touched | None = None,
+    anchor: Anchor | None = None,
     profiler: StepProfiler | None = None,
     saver: WaypointSaver | None = None,
     resume_from: tuple[Path, int] | None = None,
@@ -51,18 +53,19 @@ def learn(
     """Learn the day; the metrics are of predictions made before each batch was learnt (section 6.1.2).
 
     new_tasks: those that the parent did not have; like all of a cold start, they begin from the positive rates of the
-    first batch. touched: where the rows that are looked up are marked. profiler: of the first steps, after which the
-    pass ends. saver: of the pass, now and then. resume_from: a waypoint and its step, where the pass goes on to the
-    bit; the model's state is taken from it. A collective. NonFiniteLossError on every rank, before any of them changes
-    a weight; SaveFailedError, as soon, for a save that failed in the background.
+    first batch. touched: where the rows that are looked up are marked. anchor: what the model is kept near to.
+    profiler: of the first steps, after which the pass ends. saver: of the pass, now and then. resume_from: a waypoint
+    and its step, where the pass goes on to the bit; the model's state is taken from it. A collective.
+    NonFiniteLossError on every rank, before any of them changes a weight; SaveFailedError, as soon, for a save
+    that failed in the background.
     """
     first = 0 if resume_from is None else resume_from[1]
-    scoring = Scoring(sharded, reader, tasks=tasks, first=first, saver=saver, touched=touched)
+    scoring = Scoring(sharded, reader, tasks=tasks, first=first, saver=saver, touched=touched, anchor=anchor)
     batches = scoring.watched(reader)
     if resume_from is not None:
         batch = next(batches)
         beat(Phase.LOADING)
-        restore(resume_from[0], sharded, scoring.own_state(), step=first, batch=batch)
+        restore(resume_from[0], sharded, scoring.own_state(), step=first, batch=scoring.ready(batch))
         batches = chain([batch], batches)
     if touched is not None:
         batches = touched.watch(batches)
@@ -91,6 +94,7 @@ class Scoring:
     """Forward with all that is done before anything is learnt: every rank's loss is finite, the batch is scored.
 
     first: the step at which this attempt begins. saver: asked after every step. touched: belongs to what it saves.
+    anchor: teaches every batch.
     """
 
     def __init__(
@@ -102,8 +106,10 @@ class Scoring:
         first: int = 0,
         saver: WaypointSaver | None = None,
         touched: Touched | None = None,
+        anchor: Anchor | None = None,
     ) -> None:
         self._sharded = sharded
+        self._anchor = anchor
         self._metrics = ProgressiveMetrics(tasks, device=sharded.device)
         self._progress = _Progress(reader, tasks=tasks, first=first)
         self._agreement = _Agreement(sharded.device)
@@ -127,7 +133,7 @@ class Scoring:
     def forward(self, batch: Batch) -> tuple[torch.Tensor, Outputs]:
         """Loss and outputs; an error on every rank when one of them has no finite loss, or could not save."""
         with span("forward"), autocast(self._sharded.device, self._sharded.compute):
-            loss, outputs = self._sharded.module(batch)
+            loss, outputs = self._sharded.module(batch if self._anchor is None else self._anchor.teach(batch))
         detached, logits, labels, weights = outputs
         with span("agree"):
             try:
@@ -145,6 +151,11 @@ class Scoring:
         self._progress.passed(self._step, loss=self._agreed.loss)
         self._step += 1
         return loss, outputs
+
+    def ready(self, batch: Batch) -> Batch:
+        """On the model's device, with all that a step needs."""
+        moved = batch.to(self._sharded.device)
+        return moved if self._anchor is None else self._anchor.teach(moved)
 
     def report_when_due(self) -> None:
         """A line of progress, now and then."""

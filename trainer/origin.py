@@ -66,10 +66,10 @@ def find_origin(assignment: Assignment) -> Origin:
 
 def take_over(origin: Origin, sharded: ShardedModel, *, config: TrainingConfig) -> Comparison | None:
     """What the day shares with its parent, None for a cold start; `sharded` has the parent's weights after it, unless
-    a waypoint is to be loaded. A collective."""
+    a waypoint is to be loaded and nothing of `config` needs them. A collective."""
     if origin.parent is None:
         return None
-    if origin.waypoint is not None:
+    if origin.waypoint is not None and not config.is_anchored:
         return compared(origin.parent, config)
     beat(Phase.LOADING)
     return warm_start(sharded, origin.parent, config=config)

@@ -12,6 +12,7 @@ from typing import Literal
 
 from features.schema import Schema, Table
 from features.source import Source
+from trainer.stabilizers import Alignment, Regularizer, check_regularizers
 from trainer.towers import MixTower, UserTower
 
 
@@ -140,7 +141,12 @@ class Recipe:
     """Examples per rank and step."""
     seed: int = 0
     pooling_versions: int = 3
-    """Section 5.2: the current and the most recent cached embeddings averaged."""
+    """Section 5.2: the current and the most recent cached embeddings averaged; 1: none."""
+    regularizers: tuple[Regularizer, ...] = ()
+    """In training: what pulls the day's model towards its parent."""
+    alignment: Alignment | None = None
+    """When published: the map from the day's space to that of the promoted snapshot before it, so that consumers always
+    read the space of the first one."""
     reject_max_share: float = 0.05
     """More rejected log rows than this fails the day."""
     keep_days: int = 30
@@ -158,6 +164,7 @@ class Recipe:
                 raise ValueError(f"recipe {self.name}: {name} is {getattr(self, name)}; it is at least 1")
         if not 0 <= self.reject_max_share <= 1:
             raise ValueError(f"recipe {self.name}: reject_max_share is {self.reject_max_share}; it is in [0, 1]")
+        check_regularizers(self.name, self.regularizers)
         _ = self.schema  # names its unknown tables
 
     @property

@@ -87,9 +87,9 @@ def state_of(sharded: ShardedModel, own: dict[str, torch.Tensor]) -> dict[str, A
 def restore(path: Path, sharded: ShardedModel, own: dict[str, torch.Tensor], *, step: int, batch: Batch) -> None:
     """Take the whole state of a waypoint, of that step; `own` is filled in place. A collective.
 
-    batch: any batch. It is learnt first, and forgotten by what is loaded: the data-parallel wrapper lays out the
-    gradients anew after a pass's second step, and their sums over three or more ranks depend on that layout in the
-    last bit.
+    batch: any batch, ready for a step. It is learnt first, and forgotten by what is loaded: the data-parallel wrapper
+    lays out the gradients anew after a pass's second step, and their sums over three or more ranks depend on that
+    layout in the last bit.
     """
     for _ in range(min(step, _STEPS_TO_LAYOUT)):
         rehearse(sharded, batch)
@@ -105,6 +105,6 @@ def restore(path: Path, sharded: ShardedModel, own: dict[str, torch.Tensor], *, 
 def rehearse(sharded: ShardedModel, batch: Batch) -> None:
     """Forward and backward of a batch whose weights are about to be replaced."""
     sharded.module.train()
-    loss, _ = sharded.module(batch.to(sharded.device))
+    loss, _ = sharded.module(batch)
     torch.autograd.backward(loss)
     sharded.dense.zero_grad(set_to_none=True)

@@ -17,12 +17,13 @@ import pyarrow as pa
 from features.fingerprint import fingerprint
 from features.lake import Lake, Partition
 from infra.settings import Settings
+from snapshots.both import SAMPLE_USERS
 from snapshots.registry import Registry, partition_from, partition_tags
 from snapshots.runs import log_metrics
 from snapshots.shift.consecutive_days import consecutive_days
 from snapshots.shift.pair import compared
 from snapshots.shift.rows import ROWS, ShiftRow, read_rows, table_of
-from snapshots.shift.same_inputs import SAMPLE_USERS, same_inputs
+from snapshots.shift.same_inputs import same_inputs
 from snapshots.summary import Summarised
 
 if TYPE_CHECKING:

@@ -129,7 +129,7 @@ def trained_day(
         model="tiny",
         ds=ds,
         fingerprint=fingerprint("trained", ds, salt),
-        parent_fingerprint=parent.fingerprint if parent else None,
+        parent_fingerprint=parent.training if parent else None,
         parent_ds=parent.ds if parent else None,
         examples=lake.commit("examples/tiny", ds, data, fingerprint=fingerprint("examples", ds)),
         num_examples=0,

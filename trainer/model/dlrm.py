@@ -33,13 +33,13 @@ class DlrmModel(MultiTaskModel):
         self.over = nn.Sequential(mlp(widths), nn.ReLU())
         self.output = nn.Linear(widths[-1], len(config.tasks))
 
-    def logits(self, batch: Batch) -> torch.Tensor:
-        """[B, T]."""
+    def predict(self, batch: Batch) -> tuple[torch.Tensor, None]:
+        """Logits [B, T]."""
         dense = self.bottom(torch.cat([batch.user_dense, batch.item_dense], dim=1))  # [B, D]
         sparse = [self.user(batch.user_sparse), self.item(batch.item_sparse)]
         x = torch.cat([dense.unsqueeze(1), *sparse], dim=1)  # [B, 1 + N, D]
         logits: torch.Tensor = self.output(self.over(torch.cat([dense, self.dots(x)], dim=1)))
-        return logits
+        return logits, None
 
     def last_layer(self) -> nn.Linear:
         """The over MLP's."""

@@ -16,19 +16,19 @@ Outputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class MultiTaskModel(nn.Module):
-    """A subclass gives `logits` and the layer that they come from."""
+    """A subclass gives `predict` and the layer that they come from."""
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         super().__init__()
         self.register_buffer("_task_weights", torch.tensor([task.weight for task in tasks]), persistent=False)
 
-    def logits(self, batch: Batch) -> torch.Tensor:
-        """[B, T]."""
+    def predict(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Logits [B, T], and what is added to the loss if anything is."""
         raise NotImplementedError
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, Outputs]:
         """(loss, outputs); `Outputs` says which."""
-        logits = self.logits(batch)
+        logits, penalty = self.predict(batch)
         loss = weighted_cross_entropy(
             logits,
             batch.labels,
@@ -36,6 +36,8 @@ class MultiTaskModel(nn.Module):
             weights=batch.weights,
             num_examples=batch.num_examples,
         )
+        if penalty is not None:
+            loss = loss + penalty
         return loss, (loss.detach(), logits.detach(), batch.labels, batch.weights)
 
     @torch.no_grad()
