@@ -3,6 +3,7 @@
 same_inputs: one sample of the day's users through the parent's snapshot and the candidate's: the model alone.
 consecutive_days: users of both the last promoted day and this one, as consumers see them; computed vectors
 (pooling `none`) and averaged ones (pooling `3`), Table 3 of the paper.
+inputs: the day's user features and examples beside those of the last promoted day.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from snapshots.both import SAMPLE_USERS
 from snapshots.registry import Registry, partition_from, partition_tags
 from snapshots.runs import log_metrics
 from snapshots.shift.consecutive_days import consecutive_days
+from snapshots.shift.inputs import inputs
 from snapshots.shift.pair import compared
 from snapshots.shift.rows import ROWS, ShiftRow, read_rows, table_of
 from snapshots.shift.same_inputs import same_inputs
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_DEFINITION = 2  # of the metrics: part of the fingerprint
+_DEFINITION = 3  # of the metrics: part of the fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,7 @@ def check_shift(recipe: Recipe, ds: date, *, settings: Settings) -> Shift:
     found = measured or lake.find(table_of(recipe.name), ds)
     if found is None or not key.startswith(found.fingerprint):
         rows = [*same_inputs(recipe, pair, lake), *consecutive_days(recipe, pair, lake)]
+        rows += inputs(recipe, pair, registry=registry, lake=lake)
         table = pa.Table.from_pylist([vars(row) for row in rows], schema=ROWS)
         found = lake.commit(
             table_of(recipe.name), ds, table, fingerprint=key, metadata={"version": pair.version.number}
@@ -73,7 +76,7 @@ def check_shift(recipe: Recipe, ds: date, *, settings: Settings) -> Shift:
         rows=read_rows(lake, found),
     )
     registry.tag(pair.version, partition_tags("shift", found))
-    log_metrics(registry, recipe, pair.version, {row.name: row.value for row in shift.rows})
+    log_metrics(registry, recipe, pair.version, {row.name: row.value for row in shift.rows if not row.feature})
     for row in shift.rows:
         if row.metric.endswith("_mean") or row.note:
             log.info("%s model=%s ds=%s value=%.4f %s", row.name, recipe.name, ds, row.value, row.note)

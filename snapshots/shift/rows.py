@@ -11,7 +11,7 @@ import pyarrow as pa
 from features.lake import Lake, Partition
 from snapshots.movement import Movement
 
-Kind = Literal["same_inputs", "consecutive_days"]
+Kind = Literal["same_inputs", "consecutive_days", "inputs"]
 
 NOT_POOLED = "none"
 EVERYONE = "all"
@@ -25,6 +25,7 @@ ROWS = pa.schema(
         ("embedding", pa.int8()),
         ("pooling", pa.string()),
         ("users", pa.string()),
+        ("feature", pa.string()),
         ("value", pa.float64()),
         ("error", pa.float64()),
         ("num_users", pa.int64()),
@@ -46,6 +47,8 @@ class ShiftRow:
     """NOT_POOLED, or how many versions are averaged."""
     users: str = EVERYONE
     """The slice: whose movement it is."""
+    feature: str = ""
+    """The user-side feature that it is about; empty: none."""
     value: float
     error: float | None = None
     """Standard error of a value that was sampled; None: exact."""
@@ -59,6 +62,8 @@ class ShiftRow:
         name = f"shift {self.kind}/{self.metric}"
         if self.embedding is not None:
             name += f" {self.embedding} pooling {self.pooling}"
+        if self.feature:
+            name += f" {self.feature}"
         return name if self.users == EVERYONE else f"{name} {self.users}"
 
 
