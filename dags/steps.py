@@ -106,7 +106,7 @@ def check_shift(recipe: str, ds: str) -> Any:
     config, day, settings = _resolve(recipe, ds)
     from snapshots.shift.measure import check_shift
 
-    return plain(check_shift(config, day, settings=settings))
+    return check_shift(config, day, settings=settings).summary()
 
 
 def gate(recipe: str, ds: str) -> Any:

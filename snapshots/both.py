@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import pyarrow as pa
 
-from features.hashing import hash_ids
+from features.hashing import mixed
 from features.lake import Lake, Partition
 from features.schema import USER_ID
 from snapshots.inference import ROWS_PER_BATCH, embedder_of, one_thread
 from snapshots.registry import Version
+from snapshots.shift.ordered import SAMPLE_USERS, lowest_hashes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-SAMPLE_USERS = 20_000
 
 
 class NotComparableError(ValueError):
@@ -50,12 +49,13 @@ def embed_by_both(
     columns = sorted({*earlier.columns, *after.columns})
     if missing := sorted(set(columns) - set(lake.dataset(users).schema.names)):
         raise NotComparableError(f"{named} reads {missing}, which the day lacks")
-    vectors_before, vectors_after = [], []
+    vectors_before, vectors_after, hashes = [], [], []
     with one_thread():
         for rows in _sample(lake, users, columns):
             gone = [name for name in earlier.columns if name not in after.columns and rows.column(name).null_count]
             if gone:  # a column stays in the table when its feature went; the snapshot would read nulls as nothing
                 raise NotComparableError(f"{named} reads {gone}, which the day lacks")
+            hashes.append(mixed(rows.column(USER_ID).to_numpy()))
             vectors_after.append(after.embed(rows))
             try:
                 vectors_before.append(earlier.embed(rows))
@@ -66,20 +66,15 @@ def embed_by_both(
         raise NotComparableError(
             f"{named} gives {a.shape[1]} embeddings of {a.shape[2]}, the day's {b.shape[1]} of {b.shape[2]}"
         )
-    return a, b
+    order = np.argsort(np.concatenate(hashes))  # no number depends on the order of the table's rows
+    return a[order], b[order]
 
 
 def _sample(lake: Lake, users: Partition, columns: list[str]) -> Iterator[pa.RecordBatch]:
     """Up to SAMPLE_USERS of the day's users, the same ones each time: those whose ids hash lowest."""
-    order = _hashes(lake.read(users, columns=[USER_ID]).column(USER_ID).to_numpy())
-    last = np.partition(order, SAMPLE_USERS - 1)[SAMPLE_USERS - 1] if len(order) > SAMPLE_USERS else order.max()
-    for rows in lake.dataset(users).to_batches(columns=[USER_ID, *columns], batch_size=ROWS_PER_BATCH):
-        sampled = rows.filter(pa.array(_hashes(rows.column(USER_ID).to_numpy()) <= last))
+    dataset = lake.dataset(users)
+    last = lowest_hashes(dataset, SAMPLE_USERS)
+    for rows in dataset.to_batches(columns=[USER_ID, *columns], batch_size=ROWS_PER_BATCH):
+        sampled = rows.filter(pa.array(mixed(rows.column(USER_ID).to_numpy()) <= last))
         if sampled.num_rows:
             yield sampled
-
-
-def _hashes(user_ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    hashes = user_ids.copy()
-    hash_ids(hashes, 2**62)
-    return hashes

@@ -15,7 +15,7 @@ from snapshots.registry import Registry, Version, partition_from
 from snapshots.runs import log_files
 from snapshots.shift.consecutive_days import day_movements
 from snapshots.shift.pair import compared
-from snapshots.shift.rows import ShiftRow, read_rows
+from snapshots.shift.rows import EVERYONE, ShiftRow, read_rows
 
 if TYPE_CHECKING:
     from trainer.recipe import Recipe
@@ -135,9 +135,9 @@ def _moved(findings: Findings) -> Iterator[str]:
     yield ""
     yield "| compared | embedding | pooling | cosine | before | norm change | before | users |"
     yield "|---|---|---|---|---|---|---|---|"
-    before = {_key(row): row.value for row in findings.rows_before}
-    groups = {_key(row)[:3]: row for row in findings.rows if row.embedding is not None}
-    rows = {_key(row): row for row in findings.rows}
+    before = {_key(row): row.value for row in findings.rows_before if row.users == EVERYONE}
+    rows = {_key(row): row for row in findings.rows if row.users == EVERYONE}
+    groups = {_key(row)[:3]: row for row in rows.values() if row.embedding is not None and row.kind in KINDS}
     for group, any_row in groups.items():
         cells: list[object] = []
         for metric in ("cosine", "norm_change"):

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 
 def plain(value: Any) -> Any:
-    """`value` in JSON's own types: dataclasses as dicts, days YYYY-MM-DD, paths as text, tuples as lists."""
+    """`value` in JSON's own types: dataclasses as dicts, days YYYY-MM-DD, paths as text, tuples as lists, NaN and inf as
+    null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):
         return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     if isinstance(value, (date, Path)):
         return str(value)
     return value

@@ -151,6 +151,8 @@ class Recipe:
     """More rejected log rows than this fails the day."""
     keep_days: int = 30
     """Checkpoints, snapshots and candidate embeddings of older days go, unless something points to them."""
+    slices: tuple[str, ...] = ()
+    """Sparse features of the examples by whose most frequent ids users are told apart when shift is measured."""
 
     def __post_init__(self) -> None:
         known = self.source.schema.tasks
@@ -165,6 +167,8 @@ class Recipe:
         if not 0 <= self.reject_max_share <= 1:
             raise ValueError(f"recipe {self.name}: reject_max_share is {self.reject_max_share}; it is in [0, 1]")
         check_regularizers(self.name, self.regularizers)
+        if unknown := sorted(set(self.slices) - {feature.name for feature in self.source.schema.sparse}):
+            raise ValueError(f"recipe {self.name}: slices {unknown} are no sparse features of {self.source.name}")
         _ = self.schema  # names its unknown tables
 
     @property

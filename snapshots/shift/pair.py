@@ -7,7 +7,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from features.lake import Lake, Partition
-from snapshots.registry import Registry, Version
+from snapshots.registry import Registry, Version, partition_from
 
 if TYPE_CHECKING:
     from trainer.recipe import Recipe
@@ -22,6 +22,9 @@ class Compared:
     users: Partition
     parent: Version | None
     previous: Partition | None
+    examples: Partition | None
+    previous_examples: Partition | None
+    """Of the day of `previous`."""
 
 
 def compared(recipe: Recipe, ds: date, *, registry: Registry, lake: Lake) -> Compared:
@@ -32,11 +35,14 @@ def compared(recipe: Recipe, ds: date, *, registry: Registry, lake: Lake) -> Com
             f"{version.described()} has no embeddings; "
             f"run `usermodel snapshots infer --recipe {recipe.name} --ds {ds}` first"
         )
-    promoted = registry.promoted_embeddings(recipe.name, before=ds)
+    promoted = registry.promoted(recipe.name, before=ds)
+    previous = next((earlier for earlier in promoted if earlier.embeddings is not None), None)
     return Compared(
         version=version,
         embeddings=version.embeddings,
         users=lake.get(f"user_features/{recipe.source.name}", ds),
         parent=None if version.parent is None else registry.number(recipe.name, version.parent),
-        previous=promoted[0] if promoted else None,
+        previous=None if previous is None else previous.embeddings,
+        examples=partition_from(version.tags, "examples", ds),
+        previous_examples=None if previous is None else partition_from(previous.tags, "examples", previous.ds),
     )

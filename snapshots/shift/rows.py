@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyarrow as pa
 
 from features.lake import Lake, Partition
-from snapshots.movement import Movement
 
-Kind = Literal["same_inputs", "consecutive_days", "inputs"]
+Kind = Literal["same_inputs", "consecutive_days", "populations", "inputs"]
 
 NOT_POOLED = "none"
 EVERYONE = "all"
@@ -35,13 +34,23 @@ ROWS = pa.schema(
 
 
 @dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One number, as a metric gives it. NaN with a note: it could not be measured."""
+
+    value: float
+    error: float | None = None
+    """Standard error of a value that was sampled; None: exact."""
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ShiftRow:
     """One number."""
 
     version: int
     kind: Kind
     metric: str
-    """PREDECESSOR (is there a version to compare with: 1 or 0; no embedding), or a statistic of the movement."""
+    """PREDECESSOR (is there a version to compare with: 1 or 0; no embedding), or a metric (infra/decisions/015)."""
     embedding: int | None
     pooling: str
     """NOT_POOLED, or how many versions are averaged."""
@@ -54,7 +63,8 @@ class ShiftRow:
     """Standard error of a value that was sampled; None: exact."""
     num_users: int
     note: str = ""
-    """Why it could not be measured; empty where it could."""
+    """Why it could not be measured (then `value` is NaN, or 0 of PREDECESSOR's users); or which dimension or embedding
+    the value is of."""
 
     @property
     def name(self) -> str:
@@ -97,15 +107,27 @@ def predecessor(number: int, kind: Kind, *, found: bool, num_users: int, note: s
     )
 
 
-def statistics(number: int, kind: Kind, moved: Movement, *, embedding: int, pooling: str) -> Iterator[ShiftRow]:
-    """A row per statistic of the movement."""
-    for metric, value in moved.statistics().items():
+def rows_of(
+    found: Iterable[tuple[str, Measured]],
+    *,
+    version: int,
+    kind: Kind,
+    embedding: int,
+    pooling: str,
+    num_users: int,
+    users: str = EVERYONE,
+) -> Iterator[ShiftRow]:
+    """A row per (metric, number)."""
+    for metric, measured in found:
         yield ShiftRow(
-            version=number,
+            version=version,
             kind=kind,
             metric=metric,
             embedding=embedding,
             pooling=pooling,
-            value=value,
-            num_users=moved.num_users,
+            users=users,
+            value=measured.value,
+            error=measured.error,
+            num_users=num_users,
+            note=measured.note,
         )

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from features.lake import Lake
 from snapshots.both import NotComparableError, embed_by_both
 from snapshots.inference import embedder_of
-from snapshots.movement import movement
 from snapshots.shift.pair import Compared
-from snapshots.shift.rows import NOT_POOLED, ShiftRow, predecessor, statistics
+from snapshots.shift.rows import NOT_POOLED, ShiftRow, predecessor
+from snapshots.shift.same_users import Column, SameUsers
 
 if TYPE_CHECKING:
     from trainer.recipe import Recipe
@@ -32,6 +32,8 @@ def same_inputs(recipe: Recipe, pair: Compared, lake: Lake) -> Iterator[ShiftRow
         log.warning("shift not comparable model=%s ds=%s: %s", recipe.name, pair.version.ds, error)
         yield predecessor(number, "same_inputs", found=False, num_users=0, note=str(error))
         return
-    yield predecessor(number, "same_inputs", found=True, num_users=len(a))
-    for k in range(a.shape[1]):
-        yield from statistics(number, "same_inputs", movement(a[:, k], b[:, k]), embedding=k, pooling=NOT_POOLED)
+    columns = [Column(embedding=k, pooling=NOT_POOLED) for k in range(a.shape[1])]
+    same = SameUsers(columns, dim=a.shape[2], sampled=len(a) < lake.dataset(pair.users).count_rows())
+    same.add(a, b)
+    yield predecessor(number, "same_inputs", found=True, num_users=same.num_users)
+    yield from same.rows(version=number, kind="same_inputs")

@@ -84,7 +84,7 @@ def test_shift_is_what_numpy_says(recipe: Recipe, settings: Settings, lake: Lake
             embedding=int(column[-1]),
             pooling=pooling,
         )
-        assert row.value == pytest.approx(np.quantile(change, 0.95), abs=1e-9)
+        assert row.value == pytest.approx(np.quantile(change, 0.95), abs=1e-4)
     same = _find(shift, kind="same_inputs", metric="cosine_mean", embedding=0)
     assert same.num_users == 40
     # the users' features did not change between the days here: the model alone is all that moved

@@ -23,6 +23,7 @@ def demo() -> Recipe:
         schedule=Schedule(start=date(2026, 1, 1), end=date(2026, 1, 31)),
         gate=YOUNG,
         batch_size=256,
+        slices=("item_domain",),
     )
 
 

@@ -20,6 +20,7 @@ def globo() -> Recipe:
         tasks=(Task(name="click"), Task(name="engaged", weight=0.5)),
         gate=Gate(cosine_min=0.7, norm_change_max=0.3),
         schedule=Schedule(start=date(2017, 10, 1), end=date(2017, 10, 12), timezone="Etc/GMT+3"),
+        slices=("context_device_group",),
     )
 
 
