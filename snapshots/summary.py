@@ -10,8 +10,10 @@ from typing import Any
 
 
 def plain(value: Any) -> Any:
-    """`value` in JSON's own types: dataclasses as dicts, days YYYY-MM-DD, paths as text, tuples as lists, NaN and inf as
-    null."""
+    """`value` in JSON's own types: dataclasses as dicts, days YYYY-MM-DD, paths as text, tuples as lists.
+
+    NaN and inf, which JSON has not, are null.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):

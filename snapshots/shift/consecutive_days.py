@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_UNREADABLE = (OSError, ValueError, DamagedTableError, MissingPartitionError, pa.ArrowException)
+UNREADABLE = (OSError, ValueError, DamagedTableError, MissingPartitionError, pa.ArrowException)
 
 
 def layout_of(recipe: Recipe) -> Layout:
@@ -65,9 +65,10 @@ def consecutive_days(recipe: Recipe, pair: Compared, lake: Lake) -> Iterator[Shi
         yield predecessor(number, "consecutive_days", found=False, num_users=0)
         return
     with ExitStack() as stack:
+        lake.dataset(pair.embeddings)  # where the day itself is damaged, it is no fault of the day before
         try:
             before = stack.enter_context(_spool(recipe, pair, lake, pair.previous))
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             log.warning("shift not comparable model=%s ds=%s: %s", recipe.name, pair.version.ds, error)
             note = f"the embeddings of {pair.previous.ds} cannot be read: {error}"
             yield predecessor(number, "consecutive_days", found=True, num_users=0, note=note)
@@ -93,14 +94,19 @@ def consecutive_days(recipe: Recipe, pair: Compared, lake: Lake) -> Iterator[Shi
 
 def day_movements(recipe: Recipe, pair: Compared, lake: Lake) -> Iterator[tuple[tuple[str, int], Movement]]:
     """((`embedding` | `pooled`, k), movement since the last promoted day of a sample of the users of both); none
-    without such a day. ValueError, OSError or DamagedTableError: a day cannot be read."""
+    without such a day, or where it cannot be read."""
     if pair.previous is None:
         return
     with ExitStack() as stack:
-        days = [
-            stack.enter_context(_spool(recipe, pair, lake, partition, first=SAMPLE_USERS))
-            for partition in (pair.previous, pair.embeddings)
-        ]
+        lake.dataset(pair.embeddings)
+        try:
+            days = [
+                stack.enter_context(_spool(recipe, pair, lake, partition, first=SAMPLE_USERS))
+                for partition in (pair.previous, pair.embeddings)
+            ]
+        except UNREADABLE as error:
+            log.warning("no movements model=%s ds=%s: %s", recipe.name, pair.version.ds, error)
+            return
         parts = [common(*users) for users in zip(*(day.users() for day in days), strict=True)]
     before, after = (concatenated(users)[:SAMPLE_USERS] for users in zip(*parts, strict=True))
     num_embeddings = recipe.user_tower.num_embeddings
@@ -133,7 +139,7 @@ def _sliced(recipe: Recipe, lake: Lake, examples: Partition | None, users: Users
     """Without the slices that the day's examples tell where those cannot be read."""
     try:
         day = day_of(recipe, lake, examples, users)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         log.warning("shift by slice without examples model=%s: %s", recipe.name, error)
         day = DayOfUsers.without_examples(recipe, users)
     return SampledDay(users=users, slices=slices_of(day))

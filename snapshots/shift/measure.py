@@ -20,7 +20,6 @@ import pyarrow as pa
 from features.fingerprint import fingerprint
 from features.lake import Lake, Partition
 from infra.settings import Settings
-from snapshots.both import SAMPLE_USERS
 from snapshots.registry import Registry, partition_from, partition_tags
 from snapshots.runs import log_metrics
 from snapshots.shift.consecutive_days import consecutive_days
