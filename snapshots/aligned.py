@@ -20,11 +20,11 @@ from snapshots.registry import Registry
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import nn
 
+    from trainer.model.user_tower import UserTower
     from trainer.recipe import Recipe
 
-    Align = Callable[[nn.Module], tuple["DayAlignment", NDArray[np.float32] | None]]
+    Align = Callable[[UserTower], tuple["DayAlignment", NDArray[np.float32] | None]]
     """What is fitted for a new tower: the document, and M [K D, K D] where there is one."""
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def align_day(recipe: Recipe, ds: date, maps: Mapping[str, IdMap], *, registry: 
     alignment = recipe.alignment
     assert alignment is not None
 
-    def align(tower: nn.Module) -> tuple[DayAlignment, NDArray[np.float32] | None]:
+    def align(tower: UserTower) -> tuple[DayAlignment, NDArray[np.float32] | None]:
         from snapshots.alignment import fit
         from snapshots.both import NotComparableError, embed_by_both
 
@@ -144,7 +144,7 @@ def _none(recipe: Recipe, ds: date, kind: str, why: str) -> tuple[DayAlignment, 
 class _Unsealed:
     """A tower that is about to be sealed, as `Embedder` is one that was."""
 
-    def __init__(self, recipe: Recipe, tower: nn.Module, maps: Mapping[str, IdMap]) -> None:
+    def __init__(self, recipe: Recipe, tower: UserTower, maps: Mapping[str, IdMap]) -> None:
         from features.batches import Encoder
 
         self._tower = tower

@@ -1,9 +1,11 @@
-"""The user tower alone, as a sealed folder that loads without the trainer's checkpoint, recipe or pickles.
+"""The user tower alone, as a sealed folder that anybody can load: torch and safetensors, none of our code, no pickle.
 
-- `user_tower.safetensors`: the weights, float32; of an aligned snapshot `alignment` too, [K D, K D], its last step
+- `user_tower.pt2`: the graph in plain torch operators, without weights (`snapshots.graph`)
+- `user_tower.safetensors`: the weights, its first input; tables in the recipe's precision, the dense part float32;
+  of an aligned snapshot `alignment` too, [K D, K D], its last step
 - `alignment.json`: of a recipe with an alignment, which space the snapshot was mapped to, and how well
 - `ids.<table>.parquet`: of each managed table, which id owns which row
-- `contract.json`: inputs in order, tables and hash sizes, K, D, the tower's config, versions
+- `contract.json`: inputs in order, tables and hash sizes, K, D, the tower's config, versions, and how to use it
 - `manifest.json`: SHA-256 and size of each
 """
 
@@ -16,24 +18,28 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from features.id_map import IdMap
 from infra.settings import Settings
-from snapshots.contract import Contract, contract_of
+from snapshots.contract import GRAPH, WEIGHTS, Contract, contract_of, described, map_file
 from snapshots.seal import DamagedError, seal, verify
 
 if TYPE_CHECKING:
-    from torch import nn
+    import torch
+    from numpy.typing import NDArray
 
+    from features.batches import Batch
     from snapshots.aligned import Align
-    from snapshots.aligned_tower import AlignedTower
+    from snapshots.graph_file import Graph
     from trainer.model.user_tower import UserTower
     from trainer.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
-WEIGHTS = "user_tower.safetensors"
+__all__ = ["CONTRACT", "GRAPH", "WEIGHTS"]
+
 CONTRACT = "contract.json"
-_MAP = "alignment"  # among the weights
 
 
 def snapshot_folder(settings: Settings, model: str, ds: date, *, fingerprint: str) -> Path:
@@ -41,57 +47,63 @@ def snapshot_folder(settings: Settings, model: str, ds: date, *, fingerprint: st
     return settings.artifacts / model / f"ds={ds}-{fingerprint[:8]}"
 
 
-def export_snapshot(
-    make_tower: Callable[[], nn.Module],
-    contract: Contract,
-    folder: Path,
-    *,
-    maps: Mapping[str, IdMap],
-    align: Align | None = None,
-) -> str:
-    """Seal the weights of `make_tower()`, the contract and the id maps of its managed tables as `folder`; the SHA-256
-    of its manifest. align: asked for the map of the tower's outputs when they are sealed, and never again.
-
-    SealedError where `folder` was sealed with another fingerprint.
-    """
-    import torch
-    from safetensors.torch import save_file
-
-    def write(aside: Path) -> None:
-        tower = make_tower()
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in tower.state_dict().items()}
-        if align is not None:
-            document, matrix = align(tower)
-            document.write(aside)
-            weights |= {} if matrix is None else {_MAP: torch.from_numpy(matrix)}
-        save_file(weights, aside / WEIGHTS)
-        for table in contract.schema.managed:
-            maps[table.name].owning.write(aside / _map_name(table.name))
-        contract.write(aside / CONTRACT)
-
-    manifest_sha256 = seal(folder, fingerprint=contract.fingerprint, write=write)
-    log.info("sealed model=%s ds=%s path=%s manifest=%s", contract.model, contract.ds, folder, manifest_sha256)
-    return manifest_sha256
-
-
 def export_day(
     recipe: Recipe,
     ds: date,
     *,
     fingerprint: str,
-    make_tower: Callable[[], nn.Module],
+    make_tower: Callable[[], UserTower],
     maps: Mapping[str, IdMap],
     settings: Settings,
     align: Align | None = None,
 ) -> tuple[Path, str]:
     """Seal the day's user tower under `settings.artifacts`; its folder and its manifest's SHA-256.
 
-    maps: of the managed tables, by name; more than the user side's do no harm. align: as for `export_snapshot`.
+    make_tower is called only when the day is not sealed yet. maps: of the managed tables, by name; more than the user
+    side's do no harm. align: asked for the map of the tower's outputs when they are sealed, and never again.
+    SealedError where the folder was sealed with another fingerprint. ValueError: an alignment of another shape or with
+    NaN, weights that the recipe's precision cannot hold.
     """
-    versions = {name: version(name) for name in ("torch", "torchrec", "safetensors")}
-    contract = contract_of(recipe, ds, training=fingerprint, versions=versions)
     folder = snapshot_folder(settings, recipe.name, ds, fingerprint=fingerprint)
-    return folder, export_snapshot(make_tower, contract, folder, maps=maps, align=align)
+
+    def write(aside: Path) -> None:
+        from safetensors.torch import save_file
+
+        from snapshots.graph import graph_bytes, weights_of
+
+        tower, alignment = make_tower(), None
+        if align is not None:
+            document, alignment = align(tower)
+            document.write(aside)
+            _require_alignment(alignment, size=recipe.user_tower.num_embeddings * recipe.user_tower.dim)
+        aligned = alignment is not None
+        weights = weights_of(tower, recipe.export.tables, alignment=alignment)
+        versions = {name: version(name) for name in ("torch", "torchrec", "safetensors")}
+        contract = contract_of(recipe, ds, training=fingerprint, weights=weights, aligned=aligned, versions=versions)
+        save_file(weights, aside / WEIGHTS)
+        schema = contract.schema
+        graph = graph_bytes(
+            num_sparse=len(schema.sparse), num_dense=len(schema.dense), tower=recipe.user_tower,
+            precision=recipe.export.tables, aligned=aligned,
+        )  # fmt: skip
+        (aside / GRAPH).write_bytes(graph)
+        for table in schema.managed:
+            maps[table.name].owning.write(aside / map_file(table.name))
+        contract.write(aside / CONTRACT)
+
+    manifest_sha256 = seal(folder, fingerprint=fingerprint, write=write)
+    log.info("sealed model=%s ds=%s path=%s manifest=%s", recipe.name, ds, folder, manifest_sha256)
+    return folder, manifest_sha256
+
+
+def _require_alignment(alignment: NDArray[np.float32] | None, *, size: int) -> None:
+    if alignment is None:
+        return
+    if alignment.shape != (size, size) or alignment.dtype != np.float32 or not np.isfinite(alignment).all():
+        raise ValueError(
+            f"the alignment is {alignment.dtype} {alignment.shape}; it is float32 [K * D, K * D], here "
+            f"({size}, {size}), and finite"
+        )
 
 
 def read_contract(folder: Path) -> Contract:
@@ -101,34 +113,65 @@ def read_contract(folder: Path) -> Contract:
 
 def read_snapshot_maps(folder: Path) -> dict[str, IdMap]:
     """The id maps of a snapshot's managed tables; `load_snapshot` verifies their checksums."""
-    return {table.name: IdMap.read(folder / _map_name(table.name)) for table in read_contract(folder).schema.managed}
+    return {table.name: IdMap.read(folder / map_file(table.name)) for table in read_contract(folder).schema.managed}
 
 
-def _map_name(table: str) -> str:
-    return f"ids.{table}.parquet"
+class Snapshot:
+    """A sealed snapshot, loaded: its graph with its weights, on the CPU or wherever `to` puts them."""
+
+    def __init__(self, contract: Contract, graph: Graph, weights: dict[str, torch.Tensor]) -> None:
+        import torch
+
+        self.contract = contract
+        self.weights = weights
+        """In the order of the graph."""
+        self._graph = graph
+        self._first_rows = torch.tensor(
+            [contract.first_rows[feature.table] for feature in contract.schema.sparse], dtype=torch.int64
+        )
+
+    def to(self, device: torch.device) -> Snapshot:
+        """The same on `device`."""
+        return Snapshot(self.contract, self._graph, {name: one.to(device) for name, one in self.weights.items()})
+
+    def inputs(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """`rows`, `offsets` and `dense` of an encoded batch, as the contract describes them."""
+        import torch
+
+        ids = batch.user_sparse
+        per_feature = torch.tensor(ids.length_per_key(), dtype=torch.int64)
+        rows = ids.values() + torch.repeat_interleave(self._first_rows, per_feature)
+        offsets = torch.zeros(len(ids.lengths()) + 1, dtype=torch.int64)
+        torch.cumsum(ids.lengths(), 0, out=offsets[1:])
+        return rows, offsets, batch.user_dense
+
+    def __call__(self, rows: torch.Tensor, offsets: torch.Tensor, dense: torch.Tensor) -> torch.Tensor:
+        """[B, K, D] float32."""
+        return self._graph(list(self.weights.values()), rows, offsets, dense)
+
+    def embed(self, batch: Batch) -> torch.Tensor:
+        """[B, K, D] float32 of an encoded batch."""
+        return self(*self.inputs(batch))
 
 
-def load_snapshot(folder: Path, *, manifest_sha256: str | None = None) -> UserTower | AlignedTower:
-    """The user tower with its alignment, in eval mode, after every checksum has been verified.
+def load_snapshot(folder: Path, *, manifest_sha256: str | None = None) -> Snapshot:
+    """What was sealed, after every checksum has been verified.
 
-    DamagedError for a file that is not what was sealed or is no safetensors file: nothing is ever unpickled.
+    DamagedError for a file that is not what was sealed, is no safetensors file, or a graph that holds more than a
+    graph: nothing is ever unpickled.
     """
     verify(folder, manifest_sha256=manifest_sha256)
     contract = read_contract(folder)
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from snapshots.aligned_tower import AlignedTower
-    from trainer.model.user_tower import UserTower
+    from snapshots.graph_file import load_graph
 
-    tower = UserTower(contract.schema, contract.user_tower)
     try:
-        weights = load_file(folder / WEIGHTS)
+        found = load_file(folder / WEIGHTS)
     except SafetensorError as error:
         raise DamagedError(f"{folder / WEIGHTS} is no safetensors file ({error}); it is not loaded") from error
-    matrix = weights.pop(_MAP, None)
-    unfit = {name: tuple(tensor.shape) for name, tensor in tower.state_dict().items()}
-    if unfit != {name: tuple(tensor.shape) for name, tensor in weights.items()}:
+    weights = {weight.name: found[weight.name] for weight in contract.weights if weight.name in found}
+    if len(found) != len(weights) or described(weights) != list(contract.weights):
         raise DamagedError(f"{folder / WEIGHTS} does not hold the weights that {CONTRACT} describes")
-    tower.load_state_dict(weights)
-    return tower.eval() if matrix is None else AlignedTower(tower, matrix).eval()
+    return Snapshot(contract, load_graph(folder / GRAPH), weights)

@@ -61,7 +61,7 @@ class Embedder:
         from features.batches import Encoder
         from snapshots.export import load_snapshot, read_contract, read_snapshot_maps
 
-        self._tower = load_snapshot(folder, manifest_sha256=manifest_sha256)
+        self._snapshot = load_snapshot(folder, manifest_sha256=manifest_sha256)
         self._encoder = Encoder(read_contract(folder).schema, sides=("user",), maps=read_snapshot_maps(folder))
 
     @property
@@ -81,7 +81,7 @@ class Embedder:
 
         with torch.inference_mode():
             batch = self._encoder.encode(rows)
-            vectors = fp16_exact(self._tower(batch.user_sparse, batch.user_dense).numpy())
+            vectors = fp16_exact(self._snapshot.embed(batch).numpy())
         finite = np.isfinite(vectors).all(axis=(1, 2))
         if not finite.all():
             user = rows.column(USER_ID)[int(np.argmin(finite))]

@@ -21,8 +21,7 @@ from snapshots.runs import log_metrics, open_version_run
 from trainer.identities import read_maps
 
 if TYPE_CHECKING:
-    from torch import nn
-
+    from trainer.model.user_tower import UserTower
     from trainer.recipe import Recipe
     from trainer.trained import TrainedDay
 
@@ -43,7 +42,11 @@ def publish(recipe: Recipe, ds: date, *, settings: Settings) -> Version:
 
 
 def publish_tower(
-    recipe: Recipe, trained: TrainedDay, make_tower: Callable[[], nn.Module], *, settings: Settings
+    recipe: Recipe,
+    trained: TrainedDay,
+    make_tower: Callable[[], UserTower],
+    *,
+    settings: Settings,
 ) -> Version:
     """Seal and register `make_tower()`, called only when the tower is not sealed yet."""
     ds, key = trained.ds, snapshot_fingerprint(recipe, trained.fingerprint)

@@ -45,6 +45,9 @@ class Optimizer:
                 raise ValueError(f"optimizer {name} is {getattr(self, name)}; it must be positive")
 
 
+MAX_SHARDS = 1_000
+"""Of a day's users: what Airflow maps one task to at most, as it is set up (core.max_map_length is 1024)."""
+
 DeviceName = Literal["auto", "cpu", "cuda"]
 
 
@@ -73,6 +76,26 @@ class Checkpoints:
             raise ValueError(f"checkpoints: full_every is {self.full_every} days; it is at least 1 (every day)")
         if not 0 <= self.increment_max_share <= 1:
             raise ValueError(f"checkpoints: increment_max_share is {self.increment_max_share}; it is in [0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """How a snapshot holds the user tower; the dense part is float32."""
+
+    tables: Literal["fp32", "fp16", "int8"] = "fp32"
+    """int8: every row in 255 steps of its own, a quarter of the bytes, in memory too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inference:
+    """How the day's users are embedded."""
+
+    shards: int = 2
+    """Parts of the day's users, embedded independently of each other, each by one process."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.shards <= MAX_SHARDS:
+            raise ValueError(f"inference: shards is {self.shards}; it is 1 to {MAX_SHARDS}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +159,8 @@ class Recipe:
     optimizer: Optimizer = field(default_factory=Optimizer)
     compute: Compute = field(default_factory=Compute)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    export: Export = field(default_factory=Export)
+    inference: Inference = field(default_factory=Inference)
     gate: Gate = field(default_factory=Gate)
     batch_size: int = 512
     """Examples per rank and step."""

@@ -14,6 +14,7 @@ from infra.settings import Settings
 from snapshots.aligned import read_alignment
 from snapshots.alignment import fit, procrustes
 from snapshots.export import load_snapshot
+from snapshots.graph import ALIGNMENT
 from snapshots.inference import embedder_of, infer
 from snapshots.movement import movement
 from snapshots.promotion import promote
@@ -184,7 +185,7 @@ def test_without_alignment_the_rotation_is_seen(settings: Settings, lake: Lake) 
     second = publish_day(recipe, DAYS[1], turned(recipe), settings=settings, parent=first)
     assert "alignment" not in second.tags
     assert read_alignment(second.path) is None
-    assert isinstance(load_snapshot(second.path), UserTower)
+    assert not load_snapshot(second.path).contract.aligned
     rows = lake.read(lake.get("user_features/tiny", DAYS[1])).to_batches()[0]
     before, after = (embedder_of(version).embed(rows) for version in (first, second))
     assert movement(before[:, 0], after[:, 0]).cosine.mean() < 0.5
@@ -221,6 +222,6 @@ def test_an_aligned_tower_is_the_tower_and_then_the_map(settings: Settings, lake
     loaded = load_snapshot(publish_day(recipe, DAYS[1], tower, settings=settings).path)
     batch = Encoder(recipe.schema, sides=("user",)).encode(lake.read(lake.get("user_features/tiny", DAYS[1])))
     with torch.inference_mode():
-        found = loaded(batch.user_sparse, batch.user_dense)
-        expected = tower(batch.user_sparse, batch.user_dense).flatten(1) @ loaded.alignment
+        found = loaded.embed(batch)
+        expected = tower(batch.user_sparse, batch.user_dense).flatten(1) @ loaded.weights[ALIGNMENT]
     assert torch.equal(found, expected.view_as(found))

@@ -14,6 +14,7 @@ from features.sources.synthetic import SyntheticWorld
 from infra.settings import Settings
 from snapshots.export import load_snapshot
 from snapshots.gate import gate
+from snapshots.graph import weights_of
 from snapshots.inference import infer
 from snapshots.promotion import promote
 from snapshots.publish import publish
@@ -45,9 +46,9 @@ def test_two_days_from_log_to_champion(settings: Settings, num_sparse: int) -> N
         version = publish(recipe, ds, settings=settings)
         trained = find_trained(settings, recipe.name, ds)
         assert trained is not None
-        before = load_user_tower(recipe, trained).state_dict()
-        after = load_snapshot(version.path, manifest_sha256=version.tags["manifest_sha256"]).state_dict()
-        assert before.keys() == after.keys()
+        before = weights_of(load_user_tower(recipe, trained), "fp32")
+        after = load_snapshot(version.path, manifest_sha256=version.tags["manifest_sha256"]).weights
+        assert list(before) == list(after)
         assert all(torch.equal(before[name], after[name]) for name in before), "published bit for bit"
         assert infer(recipe, ds, settings=settings).num_users == built.num_users
         check_shift(recipe, ds, settings=settings)

@@ -75,7 +75,7 @@ def make_tower(recipe: Recipe, *, seed: int = 0, noise: float = 0.0) -> UserTowe
         generator = torch.Generator().manual_seed(hash((seed, noise)) % 2**31)
         for weights in tower.state_dict().values():
             weights.add_(noise * torch.randn(weights.shape, generator=generator))
-    return tower.eval()
+    return tower.eval().requires_grad_(False)  # matmul adds in another order for weights that are learnt
 
 
 def commit_users(lake: Lake, ds: date, user_ids: Sequence[int], *, seed: int = 0) -> Partition:
