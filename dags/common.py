@@ -42,3 +42,9 @@ def data_day(timezone: str) -> str:
 def embeddings_asset(model: str) -> Asset:
     """The asset whose partition `ds` says: the embeddings of `ds` are promoted and may be consumed."""
     return Asset(name=f"user_embeddings/{model}", group="user_embeddings")
+
+
+def announce(outlet_events: Any, embeddings: Asset, promotion: dict[str, Any]) -> None:
+    """Emit the event that consumers wait for: the embeddings of these days may be read."""
+    outlet_events[embeddings].add_partitions(promotion["partitions"])
+    outlet_events[embeddings].extra = promotion

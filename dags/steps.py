@@ -117,7 +117,7 @@ def gate(recipe: str, ds: str) -> Any:
     return plain(gate(config, day, settings=settings))
 
 
-def promote(recipe: str, ds: str, *, by: str, allow_older: bool = False) -> Any:
+def promote(recipe: str, ds: str, *, by: str, note: str = "", allow_older: bool = False) -> Any:
     """The day's version becomes champion and its embeddings visible to consumers.
 
     allow_older: a day before the champion's becomes visible, and the champion stays.
@@ -125,23 +125,23 @@ def promote(recipe: str, ds: str, *, by: str, allow_older: bool = False) -> Any:
     config, day, settings = _resolve(recipe, ds)
     from snapshots.promotion import promote
 
-    return plain(promote(config, day, settings=settings, by=by, allow_older=allow_older))
+    return plain(promote(config, day, settings=settings, by=by, note=note, allow_older=allow_older))
 
 
-def hold(recipe: str, ds: str) -> Any:
+def hold(recipe: str, ds: str, *, by: str = "gate", note: str = "") -> Any:
     """The day waits for a person; the on-call is told."""
     config, day, settings = _resolve(recipe, ds)
     from snapshots.promotion import hold
 
-    return plain(hold(config, day, settings=settings))
+    return plain(hold(config, day, settings=settings, by=by, note=note))
 
 
-def reject(recipe: str, ds: str, *, by: str) -> Any:
+def reject(recipe: str, ds: str, *, by: str, note: str = "") -> Any:
     """The day's version is refused; the on-call is told."""
     config, day, settings = _resolve(recipe, ds)
     from snapshots.promotion import reject
 
-    return plain(reject(config, day, settings=settings, by=by))
+    return plain(reject(config, day, settings=settings, by=by, note=note))
 
 
 def read_report(recipe: str, ds: str) -> str:
@@ -206,10 +206,38 @@ def explain_downstream(downstream: str, ds: str, *, rows: int, repeats: int, see
     return plain(found) | {"run_id": log_downstream(client, found)}
 
 
-def rollback(recipe: str, *, by: str) -> Any:
+def rollback(recipe: str, *, by: str, note: str = "") -> Any:
     """The champion before becomes champion again."""
     from infra.settings import get_settings
     from snapshots.promotion import rollback
     from trainer.recipes import get_recipe
 
-    return plain(rollback(get_recipe(recipe), settings=get_settings(), by=by))
+    return plain(rollback(get_recipe(recipe), settings=get_settings(), by=by, note=note))
+
+
+def check_freshness(recipe: str, *, now: str) -> Any:
+    """An alarm for the day that is due and not promoted; `now`: ISO 8601, with its time zone."""
+    from datetime import datetime
+
+    from infra.settings import get_settings
+    from snapshots.freshness import check_freshness
+    from trainer.recipes import get_recipe
+
+    at = datetime.fromisoformat(now)
+    if at.tzinfo is None:
+        raise ValueError(f"{now} has no time zone; give one, for example {now}+00:00")
+    found = check_freshness(get_recipe(recipe), now=at, settings=get_settings())
+    return plain(found) | {"sentence": found.sentence}
+
+
+def alerts(recipe: str, *, send: bool = False) -> Any:
+    """Every alert of the model, oldest first. send: first tell whom an alert has not reached."""
+    from features.lake import Lake
+    from infra.settings import get_settings
+    from snapshots.alerts.book import read_alerts, tell_again
+    from trainer.recipes import get_recipe
+
+    name, settings = get_recipe(recipe).name, get_settings()
+    if send:
+        tell_again(name, settings=settings)
+    return [plain(alert) | {"open": alert.is_open} for alert in read_alerts(Lake(settings.lake), name)]

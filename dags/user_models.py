@@ -9,7 +9,7 @@ from airflow.sdk import DAG, CronDataIntervalTimetable, chain, task
 from airflow.sdk.exceptions import AirflowFailException
 
 from dags import steps
-from dags.common import TASK_DEFAULTS, data_day, embeddings_asset, midnight
+from dags.common import TASK_DEFAULTS, announce, data_day, embeddings_asset, midnight
 from trainer.recipes import USER_MODELS
 
 if TYPE_CHECKING:
@@ -38,8 +38,7 @@ def user_model(recipe: Recipe) -> DAG:
     @task(outlets=[embeddings])
     def promote(recipe: str, ds: str, *, outlet_events: Any = None) -> Any:
         promotion = steps.promote(recipe, ds, by="gate")
-        outlet_events[embeddings].add_partitions(promotion["partitions"])
-        outlet_events[embeddings].extra = promotion
+        announce(outlet_events, embeddings, promotion)
         return promotion
 
     @task

@@ -282,6 +282,11 @@ class Lake:
             raise MissingPartitionError(f"{self.uri(partition.table)} is gone; run the step that writes it first")
         return delta
 
+    def num_rows(self, partition: Partition) -> int:
+        """How many rows the partition has, as the table's log says: no file is read."""
+        actions = pa.table(self._at(partition).get_add_actions(flatten=True)).to_pylist()
+        return sum(action["num_records"] for action in actions if action[f"partition.{DS}"] == partition.ds.isoformat())
+
     def files(self, partition: Partition) -> list[str]:
         """URIs of the partition's Parquet files, sorted."""
         delta = self._at(partition)

@@ -56,6 +56,13 @@ def postgres_passfile(settings: Settings) -> Path:
     return _folder(settings) / "pgpass"
 
 
+def keep_alert_urls(settings: Settings) -> None:
+    """Keep the URLs that are set, for the services and later commands; a secret does not go to `settings.env`."""
+    if settings.alert_urls is not None:
+        private_folder(_folder(settings))
+        write_private(settings.alert_urls_file, "\n".join([*settings.alert_targets(), ""]))
+
+
 def private_folder(path: Path) -> Path:
     """The folder, made if missing, that only its owner enters."""
     path.mkdir(parents=True, exist_ok=True)

@@ -41,6 +41,7 @@ __all__ = [
     "status",
     "stop",
     "wait_until_healthy",
+    "where_alerts_go",
 ]
 
 START_TIMEOUT_SECONDS = 180.0
@@ -185,7 +186,14 @@ def how_to_log_in(settings: Settings) -> str:
     """The line that ends `infra up`: where Airflow is and who may enter."""
     password = ensure_credentials(settings).airflow_password
     login = f"user {settings.airflow_user}  password {password}"
-    return f"Airflow  {settings.airflow}  {login}\nMLflow   {settings.mlflow}"
+    return f"Airflow  {settings.airflow}  {login}\nMLflow   {settings.mlflow}\n{where_alerts_go(settings)}"
+
+
+def where_alerts_go(settings: Settings) -> str:
+    """To whom alerts are sent, by scheme: the URLs are secrets."""
+    schemes = [url.split("://", 1)[0] for url in settings.alert_targets()]
+    told = ", ".join(schemes) or f"nobody: USERMODEL_ALERT_URLS is not set, nor {settings.alert_urls_file} written"
+    return f"Alerts   {told}"
 
 
 def _launch(supervisor: Supervisor, wanted: Sequence[Service], settings: Settings, progress: Progress) -> None:

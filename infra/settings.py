@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -38,6 +38,9 @@ class Settings(BaseSettings):
     airflow_port: int = Field(8080, ge=1, le=65535, description="port of Airflow's web server")
     mlflow_port: int = Field(5000, ge=1, le=65535, description="port of the MLflow server")
     redis_port: int = Field(6379, ge=1, le=65535, description="port of the embedded Redis")
+    alert_urls: SecretStr | None = Field(
+        None, description="where alerts go: Apprise URLs, separated by blanks; kept in <home>/credentials/alert_urls"
+    )
     airflow_user: str = Field("admin", description="the user that `infra up` creates in Airflow")
 
     @property
@@ -75,6 +78,20 @@ class Settings(BaseSettings):
         """Logs of services and training jobs."""
         return self.home / "logs"
 
+    @property
+    def alert_urls_file(self) -> Path:
+        """Where `infra up` keeps `alert_urls`, mode 0600: a URL per line, `#` begins a comment."""
+        return self.home / "credentials" / "alert_urls"
+
+    def alert_targets(self) -> tuple[str, ...]:
+        """The Apprise URLs that alerts go to: secrets. None is set: alerts are kept and logged alone."""
+        if self.alert_urls is not None:
+            return tuple(self.alert_urls.get_secret_value().split())
+        if not self.alert_urls_file.exists():
+            return ()
+        lines = (line.strip() for line in self.alert_urls_file.read_text(encoding="utf-8").splitlines())
+        return tuple(line for line in lines if line and not line.startswith("#"))
+
     def remember(self, *, data_dir: Path | None = None) -> Settings:
         """Keep what was set in `settings.env`, so that services and later commands see the same settings."""
         kept = self
@@ -82,7 +99,7 @@ class Settings(BaseSettings):
             if not data_dir.is_dir():
                 raise ValueError(f"{data_dir} is no folder; give the one that holds the logs")
             kept = self.model_copy(update={"data_dir": data_dir.resolve()})
-        chosen = kept.model_dump(mode="json", include=kept.model_fields_set - {"home"}, exclude_none=True)
+        chosen = kept.model_dump(mode="json", include=kept.model_fields_set - {"home", "alert_urls"}, exclude_none=True)
         self.home.mkdir(parents=True, exist_ok=True)
         lines = [f"USERMODEL_{name.upper()}={value}\n" for name, value in sorted(chosen.items())]
         (self.home / "settings.env").write_text("".join(lines))

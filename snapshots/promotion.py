@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Literal
 
 from features.lake import Lake, Partition
 from infra.settings import Settings
+from snapshots.alerts.held import tell_damaged, tell_promoted, tell_rolled_back, tell_withheld
 from snapshots.gate import BY_GATE, gate
 from snapshots.lock import model_lock
 from snapshots.registry import Registry, Version, partition_tags
 from snapshots.report import write_report
-from snapshots.runs import log_files
-from snapshots.seal import verify
+from snapshots.seal import DamagedError, verify
 from snapshots.summary import Summarised
 from snapshots.visibility import show, withdraw
 
@@ -70,8 +70,10 @@ def promote(
         version = registry.get(recipe.name, ds)
         if version.decision == "promoted":
             log.info("promoted before model=%s ds=%s version=%d", recipe.name, ds, version.number)
+            tell_promoted(version, settings=settings)
             return _promotion(version)
         _require_promotable(version, lake, by=by)
+        _require_whole(version, settings)
         champion = registry.alias(recipe.name, "champion")
         if champion is not None and champion.ds > ds and not allow_older:
             raise ValueError(
@@ -84,7 +86,9 @@ def promote(
         elif champion.ds <= ds and champion.number != version.number:
             registry.set_alias(recipe.name, "previous", champion.number)
             registry.set_alias(recipe.name, "champion", version.number)
-        return _promotion(registry.decide(version, "promoted", by=by, note=note))
+        version = registry.decide(version, "promoted", by=by, note=note)
+        tell_promoted(version, settings=settings)
+        return _promotion(version)
 
 
 def hold(recipe: Recipe, ds: date, *, settings: Settings, by: str = BY_GATE, note: str = "") -> Withheld:
@@ -111,13 +115,13 @@ def rollback(recipe: Recipe, *, settings: Settings, by: str, note: str = "") -> 
                 f"{recipe.name} has no previous champion to roll back to "
                 f"(champion: {champion.described() if champion else 'none'})"
             )
-        verify(previous.path, manifest_sha256=previous.tags["manifest_sha256"])
+        _require_whole(previous, settings)
         if champion.number != previous.number:
             text = f"rolled back to version {previous.number}" + (f": {note}" if note else "")
-            registry.decide(champion, "rejected", by=by, note=text)
+            left = registry.decide(champion, "rejected", by=by, note=text)
             withdraw(champion, registry, lake)
             registry.set_alias(recipe.name, "champion", previous.number)
-            log.error("ALERT rolled back %s to version %d by %s", champion.described(), previous.number, by)
+            tell_rolled_back(left, settings=settings)
         earlier = registry.promoted(recipe.name, before=previous.ds)
         if earlier:
             registry.set_alias(recipe.name, "previous", earlier[0].number)
@@ -154,12 +158,19 @@ def _require_promotable(version: Version, lake: Lake, *, by: str) -> None:
             f"{version.described()} was {version.decision} by {decided_by}, whom the gate does not overturn: "
             f"promote it by hand, `usermodel snapshots promote --recipe {version.model} --ds {version.ds}`"
         )
-    verify(version.path, manifest_sha256=version.tags["manifest_sha256"])
     if version.embeddings is None or not lake.dataset(version.embeddings).count_rows():
         raise ValueError(
             f"{version.described()} has no embeddings; "
             f"run `usermodel snapshots infer --recipe {version.model} --ds {version.ds}` first"
         )
+
+
+def _require_whole(version: Version, settings: Settings) -> None:
+    try:
+        verify(version.path, manifest_sha256=version.tags["manifest_sha256"])
+    except DamagedError as error:
+        tell_damaged(version, error, settings=settings)
+        raise
 
 
 def _withhold(
@@ -174,26 +185,14 @@ def _withhold(
                 f"`usermodel snapshots rollback --recipe {recipe.name}`"
             )
         judged = gate(recipe, ds, settings=settings)
-        path = settings.home / "alerts" / recipe.name / f"{ds}.md"
-        if version.decision != decision or not path.exists():
-            version = registry.decide(version, decision, by=by, note=note or "; ".join(judged.reasons))
-            written = write_report(recipe, ds, settings=settings)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(written.text, encoding="utf-8")
-            log_files(registry, version, [path], folder="alerts")
-            log.error(
-                "ALERT %s is %s by %s: %s; report: %s",
-                version.described(),
-                decision,
-                by,
-                version.tags["note"],
-                path,
-            )
+        version = registry.decide(version, decision, by=by, note=note or "; ".join(judged.reasons))
+        report = write_report(recipe, ds, settings=settings).path
+        tell_withheld(version, judged, report=report, settings=settings)
     return Withheld(
         model=recipe.name,
         ds=ds,
         version=version.number,
         decision=decision,
         reasons=judged.reasons,
-        report=path,
+        report=report,
     )

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 Decision = Literal["pending", "promoted", "held", "rejected"]
 Alias = Literal["candidate", "champion", "previous"]
 
+BY_GATE = "gate"
 _NOTE_CHARACTERS = 4_000
 
 
@@ -204,8 +205,9 @@ class Registry:
         self.client.update_model_version(version.model, str(version.number), description=text)
 
     def decide(self, version: Version, decision: Decision, *, by: str, note: str) -> Version:
-        """Record the decision, who took it, when and why. The same decision again changes nothing."""
-        if version.decision == decision:
+        """Record the decision, who took it, when and why. The same decision again changes nothing, but a person's
+        takes the place of the gate's."""
+        if version.decision == decision and by in (BY_GATE, version.tags.get("decided_by")):
             return version
         now = datetime.now(UTC).isoformat(timespec="seconds")  # a record for people; nothing is computed from it
         decided = {"decided_by": by, "decided_at": now, "note": note[:_NOTE_CHARACTERS]}

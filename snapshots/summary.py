@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
 
 def plain(value: Any) -> Any:
-    """`value` in JSON's own types: dataclasses as dicts, days YYYY-MM-DD, paths as text, tuples as lists.
+    """`value` in JSON's own types: dataclasses as dicts, days and times ISO 8601, paths as text, tuples as lists.
 
     NaN and inf, which JSON has not, are null.
     """
@@ -22,6 +22,8 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds")
     if isinstance(value, (date, Path)):
         return str(value)
     return value

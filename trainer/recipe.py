@@ -12,6 +12,7 @@ from typing import Literal
 
 from features.schema import Schema, Table
 from features.source import Source
+from trainer.gate import Gate
 from trainer.stabilizers import Alignment, Regularizer, check_regularizers
 from trainer.towers import MixTower, UserTower
 
@@ -99,24 +100,6 @@ class Inference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gate:
-    """Thresholds of the daily gate: past `hold` a person decides, past `reject` the snapshot is refused."""
-
-    ne_max: float = 1.0
-    """Progressive NE of any task above this is rejected: worse than predicting the average."""
-    ne_rise_hold: float = 0.02
-    """Progressive NE of any task this much (absolute) above the day before is held."""
-    calibration: tuple[float, float] = (0.8, 1.25)
-    """Predicted over observed positives outside this range is held."""
-    cosine_min: float = 0.90
-    """Mean cosine of the pooled embeddings of the same users on consecutive days below this is held."""
-    norm_change_max: float = 0.20
-    """Mean relative change of the pooled embeddings' norm above this is held."""
-    coverage_min: float = 1.0
-    """Share of the day's active users that have an embedding; below this is rejected."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Schedule:
     """When the day runs: `cron` in `timezone`, on the data of `start` to `end` (None: every day from then on)."""
 
@@ -124,8 +107,12 @@ class Schedule:
     end: date | None = None
     cron: str = "0 0 * * *"
     timezone: str = "UTC"
+    promote_by: timedelta = timedelta(hours=12)
+    """So long after its end a day is promoted, or the freshness alarm fires."""
 
     def __post_init__(self) -> None:
+        if self.promote_by <= timedelta(0):
+            raise ValueError(f"schedule: promote_by is {self.promote_by}; it is a time after the day's end")
         if self.end is not None and self.end < self.start:
             raise ValueError(f"schedule ends on {self.end}, before it starts on {self.start}")
 

@@ -31,7 +31,8 @@ def run_days(airflow: Airflow, recipe: Recipe, days: Sequence[date], *, say: Say
     """
     upstream = f"user_model_{recipe.name}"
     consumers = [f"downstream_{n}" for n, make in DOWNSTREAM_MODELS.items() if make().upstream == recipe.name]
-    dags = [upstream, f"review_{recipe.name}", *consumers]
+    beside = [f"{kind}_{recipe.name}" for kind in ("review", "rollback", "freshness")]
+    dags = [upstream, *beside, *consumers]
     _wait_for_dags(airflow, dags, say=say)
     for dag_id in dags:
         airflow.unpause(dag_id)

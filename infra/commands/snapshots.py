@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import getpass
+import json
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import httpx
 import typer
 
 from dags import steps
+from infra.commands.alerts import print_alerts
 from infra.commands.options import Day, RecipeName, show
 
 group = typer.Typer(help="Snapshots: publish, embed, judge, promote.", no_args_is_help=True)
 By = Annotated[str, typer.Option("--by", help="Who decides; recorded with the decision.", show_default="you")]
+Note = Annotated[str, typer.Option("--note", help="Why; recorded with the decision.")]
 ME = getpass.getuser()
 
 
@@ -51,34 +55,61 @@ def promote(
     recipe: RecipeName,
     ds: Day,
     by: By = ME,
+    note: Note = "",
     allow_older: Annotated[
         bool, typer.Option("--allow-older", help="A day before the champion's: make it visible, keep the champion.")
     ] = False,
 ) -> None:
     """Make the day's version the champion and its embeddings visible to consumers."""
-    promotion = steps.promote(recipe, ds, by=by, allow_older=allow_older)
+    promotion = steps.promote(recipe, ds, by=by, note=note, allow_older=allow_older)
     show(promotion)
     _tell_consumers(recipe, promotion)
 
 
 @group.command()
-def hold(recipe: RecipeName, ds: Day) -> None:
+def hold(recipe: RecipeName, ds: Day, by: By = ME, note: Note = "") -> None:
     """Keep the day's version from consumers until a person decides."""
-    show(steps.hold(recipe, ds))
+    show(steps.hold(recipe, ds, by=by, note=note))
 
 
 @group.command()
-def reject(recipe: RecipeName, ds: Day, by: By = ME) -> None:
+def reject(recipe: RecipeName, ds: Day, by: By = ME, note: Note = "") -> None:
     """Refuse the day's version."""
-    show(steps.reject(recipe, ds, by=by))
+    show(steps.reject(recipe, ds, by=by, note=note))
 
 
 @group.command()
-def rollback(recipe: RecipeName, by: By = ME) -> None:
+def rollback(recipe: RecipeName, by: By = ME, note: Note = "") -> None:
     """Make the previous champion the champion again."""
-    restored = steps.rollback(recipe, by=by)
-    show(restored)
-    _tell_consumers(recipe, restored)
+    promotion = steps.rollback(recipe, by=by, note=note)
+    show(promotion)
+    _tell_consumers(recipe, promotion)
+
+
+@group.command()
+def alerts(
+    recipe: RecipeName,
+    send: Annotated[bool, typer.Option("--send", help="First send what was not delivered.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with everything, instead of a table.")] = False,
+) -> None:
+    """List the model's alerts: what is open, who decided what, when and why."""
+    found = steps.alerts(recipe, send=send)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        print_alerts(found)
+
+
+@group.command()
+def freshness(
+    recipe: RecipeName,
+    now: Annotated[str | None, typer.Option("--now", help="ISO 8601 with a time zone; default: now.")] = None,
+) -> None:
+    """Say whether the newest promoted day is in time; if not, raise the alarm and exit with status 1."""
+    found = steps.check_freshness(recipe, now=now or datetime.now(UTC).isoformat())
+    show(found)
+    if found["days_behind"]:
+        raise typer.Exit(1)
 
 
 @group.command()
@@ -103,7 +134,10 @@ def _tell_consumers(recipe: str, promotion: dict[str, Any]) -> None:
     try:
         token = airflow_token(settings)
     except httpx.HTTPError as error:
-        typer.echo(f"done, but Airflow at {settings.airflow} does not answer ({error}); run this again", err=True)
+        typer.echo(
+            f"done, but Airflow at {settings.airflow} does not answer ({error}), so consumers are not told: run it again",
+            err=True,
+        )
         raise typer.Exit(1) from error
     with Airflow(settings, token=token) as airflow:
         for ds in promotion["partitions"]:

@@ -54,6 +54,7 @@ def test_every_dag_is_documented(dag: str) -> None:
         pytest.param("features build --recipe demo --ds 2026-02-30", ["2026-02-30"], id="a day that is not"),
         pytest.param("features build --recipe globo --ds 2017-10-01", ["USERMODEL_DATA_DIR"], id="no data folder"),
         pytest.param("trainer train --recipe demo --ds 2026-01-01", ["examples/demo", "2026-01-01"], id="no examples"),
+        pytest.param("snapshots freshness --recipe demo --now 2026-01-05T00:00", ["time zone"], id="no time zone"),
         pytest.param("trainer downstream --name nobody --ds 2026-01-01", ["nobody", "demo_ctr"], id="unknown consumer"),
         pytest.param("snapshots publish --recipe demo --ds 2026-01-01", ["2026-01-01", "train"], id="not trained"),
         pytest.param("infra up --days 2026-01-05..2026-01-01", ["2026-01-05..2026-01-01"], id="days backwards"),

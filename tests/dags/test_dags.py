@@ -14,7 +14,7 @@ from infra.settings import REPOSITORY, child_environment
 from trainer.recipes import DOWNSTREAM_MODELS, USER_MODELS
 
 HEAVY = ("torch", "torchrec", "pyarrow", "mlflow", "deltalake", "polars", "numpy", "matplotlib")
-DAG_FILES = "dags.user_models, dags.reviews, dags.downstreams, dags.retention"
+DAG_FILES = "dags.user_models, dags.reviews, dags.rollbacks, dags.freshness, dags.downstreams, dags.retention"
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,8 @@ def dagbag(airflow_home: Path) -> Any:
 
 def test_no_import_errors(dagbag: Any) -> None:
     assert dagbag.import_errors == {}
-    expected = {f"{kind}_{name}" for name in USER_MODELS for kind in ("user_model", "review", "retention")}
+    kinds = ("user_model", "review", "rollback", "freshness", "retention")
+    expected = {f"{kind}_{name}" for name in USER_MODELS for kind in kinds}
     expected |= {f"downstream_{name}" for name in DOWNSTREAM_MODELS}
     assert set(dagbag.dags) == expected
 
@@ -49,8 +50,9 @@ def test_review_holds_by_default(dagbag: Any, recipe: str) -> None:
     decide = dagbag.dags[f"review_{recipe}"].get_task("decide")
     assert decide.defaults == ["hold"]
     assert decide.response_timeout is not None
-    assert set(decide.options) == {"hold", "promote", "reject"}
-    assert decide.downstream_task_ids == {"keep_on_hold", "promote", "reject"}
+    assert set(decide.options) == {"hold", "promote", "reject", "rollback"}
+    assert decide.downstream_task_ids == {"keep_on_hold", "promote", "reject", "rollback"}
+    assert decide.params.dump() == {"note": None}, "a note may be left out"
 
 
 @pytest.mark.parametrize("name", sorted(DOWNSTREAM_MODELS))
@@ -65,7 +67,8 @@ def test_downstream_runs_per_promoted_partition(dagbag: Any, name: str) -> None:
 def test_every_task_retries_but_not_bad_input(dagbag: Any) -> None:
     for dag in dagbag.dags.values():
         for task in dag.tasks:
-            assert task.retries == 2, task
+            # a second attempt at a rollback would be a second step back
+            assert task.retries == (0 if task.task_id == "rollback" else 2), task
             assert task.retry_policy.rules[0].matches(ValueError("bad input")), task
             assert task.execution_timeout is not None, task
         assert dag.doc_md, dag.dag_id

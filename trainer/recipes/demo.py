@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import date
 
 from features.sources.synthetic import SyntheticWorld
-from trainer.recipe import DownstreamRecipe, Gate, Recipe, Schedule, Task
+from trainer.gate import Gate
+from trainer.recipe import DownstreamRecipe, Recipe, Schedule, Task
 from trainer.recipes.towers import small_mix_tower, small_user_tower
 
 YOUNG = Gate(cosine_min=0.6, norm_change_max=0.6)
