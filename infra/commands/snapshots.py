@@ -135,7 +135,7 @@ def _tell_consumers(recipe: str, promotion: dict[str, Any]) -> None:
         token = airflow_token(settings)
     except httpx.HTTPError as error:
         typer.echo(
-            f"done, but Airflow at {settings.airflow} does not answer ({error}), so consumers are not told: run it again",
+            f"done, but Airflow at {settings.airflow} does not answer ({error}): consumers are not told; repeat this",
             err=True,
         )
         raise typer.Exit(1) from error
