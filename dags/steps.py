@@ -110,11 +110,14 @@ def check_shift(recipe: str, ds: str) -> Any:
 
 
 def gate(recipe: str, ds: str) -> Any:
-    """The verdict on the day: promote, hold or reject, by the recipe's thresholds."""
+    """The verdict on the day: promote, hold or reject, by the recipe's thresholds; the report goes to MLflow."""
     config, day, settings = _resolve(recipe, ds)
     from snapshots.gate import gate
+    from snapshots.report import write_report
 
-    return plain(gate(config, day, settings=settings))
+    decision = gate(config, day, settings=settings)
+    write_report(config, day, settings=settings)
+    return plain(decision)
 
 
 def promote(recipe: str, ds: str, *, by: str, note: str = "", allow_older: bool = False) -> Any:
@@ -150,6 +153,15 @@ def read_report(recipe: str, ds: str) -> str:
     from snapshots.report import read_report
 
     return read_report(config, day, settings=settings)
+
+
+def compare(recipe: str, a: str, b: str, *, rows: int, seed: int = 0) -> Any:
+    """Two versions side by side; the page with plots goes to the second one's run in MLflow."""
+    from infra.settings import get_settings
+    from snapshots.compare.compare import compare
+    from trainer.recipes import get_recipe
+
+    return plain(compare(get_recipe(recipe), a, b, settings=get_settings(), rows=rows, seed=seed))
 
 
 def retrain_downstream(downstream: str, ds: str) -> Any:

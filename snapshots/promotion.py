@@ -186,7 +186,9 @@ def _withhold(
             )
         judged = gate(recipe, ds, settings=settings)
         version = registry.decide(version, decision, by=by, note=note or "; ".join(judged.reasons))
-        report = write_report(recipe, ds, settings=settings).path
+        report = settings.home / "reports" / recipe.name / f"{ds}.md"
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text(write_report(recipe, ds, settings=settings).text, encoding="utf-8")
         tell_withheld(version, judged, report=report, settings=settings)
     return Withheld(
         model=recipe.name,

@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING
 
 from infra.settings import REPOSITORY, Settings
 from snapshots.aligned import align_day, read_alignment, snapshot_fingerprint
+from snapshots.description import describe
 from snapshots.embeddings import table_of
 from snapshots.export import CONTRACT, export_day
 from snapshots.lock import model_lock
-from snapshots.registry import Registry, Version, partition_tags
-from snapshots.runs import log_metrics, open_version_run
+from snapshots.registry import Registry, Version, metrics_tags, partition_tags
+from snapshots.runs import links_of, log_metrics, log_params, log_text, open_version_run
 from trainer.identities import read_maps
 
 if TYPE_CHECKING:
     from trainer.model.user_tower import UserTower
+    from trainer.planning.document import SavedPlan
     from trainer.recipe import Recipe
     from trainer.trained import TrainedDay
 
@@ -65,7 +67,7 @@ def publish_tower(
         )
         aligned = read_alignment(folder)
         run_id = open_version_run(registry, recipe, ds, fingerprint=key, inputs=[trained.examples])
-        parent = _parent(registry, trained)
+        parent, plan = _parent(registry, trained), _plan(trained)
         version = registry.register(
             recipe.name,
             ds,
@@ -77,24 +79,53 @@ def publish_tower(
                 "parent_ds": "" if trained.parent_ds is None else trained.parent_ds.isoformat(),
                 "path": str(folder.resolve()),
                 "manifest_sha256": manifest,
-                "metrics": json.dumps(trained.metrics, sort_keys=True),
+                **metrics_tags(trained.metrics),
                 "embeddings_table": table_of(recipe.name),
                 "code_version": code_version(),
                 "checkpoint": "full" if trained.stored is None else trained.stored.sentence,
                 "training": trained.fingerprint,
                 **({} if aligned is None else aligned.tags),
+                "plan": "none" if plan is None else plan.summary(),
                 **partition_tags("examples", trained.examples),
             },
         )
-        registry.describe(version, _description(trained, parent))
+        if "verdict" not in version.tags:  # once it is judged, the report describes it
+            registry.describe(version, describe(version, parent, links=links_of(registry, version)))
         if version.decision == "pending":
             registry.set_alias(recipe.name, "candidate", version.number)
     values = {f"{metric}/{task}": value for task, of in trained.metrics.items() for metric, value in of.items()}
     tables = {name: value for use in trained.tables for name, value in use.metrics.items()}
     fitted = {} if aligned is None else aligned.metrics
     log_metrics(registry, recipe, version, values | tables | _of_checkpoint(trained) | fitted)
+    log_params(registry, version, _params(recipe))
+    if plan is not None:
+        log_text(registry, version, plan.to_csv(), "training/plan.csv")
     log.info("published model=%s ds=%s version=%d path=%s", recipe.name, ds, version.number, version.path)
     return version
+
+
+def _plan(trained: TrainedDay) -> SavedPlan | None:
+    """The training's sharding plan, where the checkpoint is still there to tell."""
+    from trainer.planning.inherit import read_plan
+
+    return read_plan(trained.path) if trained.path.is_dir() else None
+
+
+def _params(recipe: Recipe) -> dict[str, object]:
+    """What of the recipe decides the weights, for MLflow's table of runs."""
+    tower, optimizer = recipe.user_tower, recipe.optimizer
+    return {
+        "tasks": " ".join(task.name for task in recipe.tasks),
+        "features": len(recipe.schema.sparse) + len(recipe.schema.dense),
+        "table_rows": sum(table.num_rows for table in recipe.schema.tables),
+        "num_embeddings": tower.num_embeddings,
+        "dim": tower.dim,
+        "modules": len(tower.modules),
+        "batch_size": recipe.batch_size,
+        "sparse": f"{optimizer.sparse} {optimizer.sparse_lr:g}",
+        "dense": f"{optimizer.dense} {optimizer.dense_lr:g}",
+        "seed": recipe.seed,
+    }
 
 
 def _of_checkpoint(trained: TrainedDay) -> dict[str, float | None]:
@@ -117,12 +148,6 @@ def code_version() -> str:
         return package_version("usermodel")
     except PackageNotFoundError:
         return "unknown"
-
-
-def _description(trained: TrainedDay, parent: Version | None) -> str:
-    origin = "a cold start" if parent is None else f"version {parent.number} of {parent.ds}"
-    scores = ", ".join(f"{task} {values['ne']:.4f}" for task, values in trained.metrics.items() if values["ne"])
-    return f"**{trained.ds}**, from {origin}. Progressive NE: {scores}. {trained.num_examples:,} examples."
 
 
 def _parent(registry: Registry, trained: TrainedDay) -> Version | None:

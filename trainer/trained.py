@@ -21,6 +21,7 @@ from trainer.recipe import Recipe
 if TYPE_CHECKING:
     from torch import nn
 
+    from trainer.config import TrainingConfig
     from trainer.model.sum_model import SumModel
     from trainer.model.user_tower import UserTower
 
@@ -128,6 +129,7 @@ def load_user_tower(recipe: Recipe, trained: TrainedDay) -> UserTower:
     """
     import torch
 
+    from trainer.config import TrainingConfig
     from trainer.model.user_tower import UserTower
 
     tower = UserTower(
@@ -135,53 +137,65 @@ def load_user_tower(recipe: Recipe, trained: TrainedDay) -> UserTower:
         recipe.user_tower,
         device=torch.device("cpu"),
     )
-    _fill(tower, recipe, trained, prefix="user_tower.", what="user tower")
+    _require_same_model(TrainingConfig.of(recipe), trained, prefix="user_tower.", what="user tower")
+    _fill(tower, recipe.name, trained, prefix="user_tower.", what="user tower")
     return tower
 
 
 def load_model(recipe: Recipe, trained: TrainedDay) -> SumModel:
     """The day's whole model as a plain module on CPU, in eval mode, as `load_user_tower` loads a part of it."""
+    from trainer.config import TrainingConfig
+
+    config = TrainingConfig.of(recipe)
+    _require_same_model(config, trained, prefix="", what="model")
+    return load_as_trained(trained, config)
+
+
+def load_as_trained(trained: TrainedDay, config: TrainingConfig) -> SumModel:
+    """The same by the config that it was trained with, the checkpoint's own, whatever the recipe says today.
+
+    DamagedCheckpointError when a file is not what was written; ValueError when `config` is of no SUM model.
+    """
     import torch
 
-    from trainer.config import Sum, TrainingConfig
+    from trainer.config import Sum
     from trainer.model.sum_model import SumModel
 
-    towers = Sum(user_tower=recipe.user_tower, mix_tower=recipe.mix_tower)
-    model = SumModel(TrainingConfig.of(recipe), towers, device=torch.device("cpu"))
-    _fill(model, recipe, trained, prefix="", what="model")
+    if not isinstance(config.model, Sum):
+        raise ValueError(f"{trained.path} holds a {config.model.kind}, not a user model")
+    model = SumModel(config, config.model, device=torch.device("cpu"))
+    _fill(model, config.name, trained, prefix="", what="model")
     return model
 
 
-def _fill(module: nn.Module, recipe: Recipe, trained: TrainedDay, *, prefix: str, what: str) -> None:
+def _fill(module: nn.Module, recipe: str, trained: TrainedDay, *, prefix: str, what: str) -> None:
     """Give `module` its weights, those whose names begin with `prefix` in the checkpoint, and end its training."""
     from trainer.increments.load import load_state
 
     verify(trained.path)
-    _require_same_model(recipe, trained, prefix=prefix, what=what)
     state = {"model": {prefix + name: tensor for name, tensor in module.state_dict().items()}}
     try:
         load_state(trained.path, state, no_dist=True)
     except (RuntimeError, ValueError, KeyError) as error:
         raise DamagedCheckpointError(
-            f"{trained.path} does not hold the {what} of recipe {recipe.name} ({error}); "
+            f"{trained.path} does not hold the {what} of recipe {recipe} ({error}); "
             "was the recipe changed since? train the day again"
         ) from error
     module.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in state["model"].items()})
     module.eval()
 
 
-def _require_same_model(recipe: Recipe, trained: TrainedDay, *, prefix: str, what: str) -> None:
+def _require_same_model(config: TrainingConfig, trained: TrainedDay, *, prefix: str, what: str) -> None:
     """Shapes alone would let a recipe with the same features in another order read the weights of one as another's."""
     from trainer.carryover.compare import compare
     from trainer.carryover.document import ModelDocument, read_model
-    from trainer.config import TrainingConfig
 
     if (saved := read_model(trained.path)) is None:
         return
-    tensors = compare(saved, ModelDocument(config=TrainingConfig.of(recipe))).tensors
+    tensors = compare(saved, ModelDocument(config=config)).tensors
     changed = next((found for found in tensors if found.name.startswith(prefix) and found.outcome != "carried"), None)
     if changed is not None:
         raise DamagedCheckpointError(
-            f"{trained.path} does not hold the {what} of recipe {recipe.name}: {changed.name}: {changed.why}; "
+            f"{trained.path} does not hold the {what} of recipe {config.name}: {changed.name}: {changed.why}; "
             "the recipe was changed since; train the day again"
         )

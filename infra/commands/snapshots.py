@@ -12,6 +12,7 @@ import typer
 
 from dags import steps
 from infra.commands.alerts import print_alerts
+from infra.commands.compare import print_comparison
 from infra.commands.options import Day, RecipeName, show
 
 group = typer.Typer(help="Snapshots: publish, embed, judge, promote.", no_args_is_help=True)
@@ -48,6 +49,23 @@ def gate(recipe: RecipeName, ds: Day) -> None:
 def report(recipe: RecipeName, ds: Day) -> None:
     """Print the day's report."""
     typer.echo(steps.read_report(recipe, ds))
+
+
+@group.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A version: its number, its day, or champion, previous, candidate.")],
+    b: Annotated[str, typer.Argument(help="The version that it is compared with.")],
+    recipe: RecipeName,
+    rows: Annotated[int, typer.Option("--rows", help="Examples that both are scored on.")] = 20_000,
+    seed: Annotated[int, typer.Option("--seed", help="Of the examples and of the intervals.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with everything, instead of tables.")] = False,
+) -> None:
+    """Compare two versions: scores on the same examples, shift, features, and what they were made with."""
+    found = steps.compare(recipe, a, b, rows=rows, seed=seed)
+    if as_json:
+        show(found)
+    else:
+        print_comparison(found)
 
 
 @group.command()

@@ -13,7 +13,7 @@ from snapshots.gate import gate
 from snapshots.inference import infer
 from snapshots.promotion import hold, promote, reject, rollback
 from snapshots.registry import Registry, Version
-from snapshots.report import read_report, write_report
+from snapshots.report import read_report
 from snapshots.seal import DamagedError
 from snapshots.shift.measure import Shift, check_shift
 from snapshots.shift.rows import ShiftRow
@@ -176,8 +176,8 @@ def test_a_far_shift_is_held_and_the_on_call_is_told(
     assert "usermodel snapshots rollback --recipe tiny" in text
     client = Registry(settings).client
     assert {a.path for a in client.list_artifacts(version.run_id, "report")} == {
-        "report/2026-01-02.md",
-        "report/2026-01-02.png",
+        "report/report.html",
+        "report/report.md",
     }
 
 
@@ -285,21 +285,3 @@ def test_an_older_day_does_not_become_the_champion(recipe: Recipe, settings: Set
     promote(recipe, DAYS[1], settings=settings, by="alice", allow_older=True)
     assert _aliases(settings)["champion"] == 3
     assert [p.ds for p in Registry(settings).promoted_embeddings("tiny", before=DAYS[5])] == DAYS[2::-1]
-
-
-def test_the_report_tells_what_moved(recipe: Recipe, settings: Settings) -> None:
-    for ds in range(3):
-        _day(recipe, ds, settings)
-        promote(recipe, DAYS[ds], settings=settings, by="gate")
-    report = write_report(recipe, DAYS[2], settings=settings)
-    assert report.plot is not None
-    assert report.plot.read_bytes().startswith(b"\x89PNG")
-    assert report.text == read_report(recipe, DAYS[2], settings=settings)
-    for text in (
-        "PROMOTE",
-        "## What moved",
-        "## What it learnt",
-        "## What to do",
-        "| click | 0.9000",
-    ):
-        assert text in report.text

@@ -5,6 +5,7 @@ A plan decides where rows lie and in which order sums are added. Taken over, two
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -99,6 +100,29 @@ class SavedPlan:
     def to_json(self) -> str:
         """The document."""
         return _DOCUMENTS.dump_json(self, indent=1).decode()
+
+    def summary(self) -> str:
+        """In a line: `2 ranks on 1 host (cpu): 8 tables table_wise, 2 row_wise`."""
+        ranks, hosts = self.hosts * self.ranks_per_host, self.hosts
+        kinds = Counter(table.sharding_type for table in self.tables)
+        tables = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+        return f"{ranks} rank{'s' * (ranks > 1)} on {hosts} host{'s' * (hosts > 1)} ({self.device}), tables: {tables}"
+
+    def to_csv(self) -> str:
+        """A line per table."""
+        lines = ["table,rows,dim,sharding,kernel,ranks"]
+        for table in self.tables:
+            ranks = " ".join(map(str, table.ranks))
+            cells = (
+                f"{table.path}/{table.name}",
+                table.num_rows,
+                table.dim,
+                table.sharding_type,
+                table.compute_kernel,
+                ranks,
+            )
+            lines.append(",".join(map(str, cells)))
+        return "\n".join(lines) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> SavedPlan:

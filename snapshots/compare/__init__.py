@@ -1,0 +1,1 @@
+"""Two versions of a model side by side: what they score, where they differ, how far they moved users apart."""

@@ -1,0 +1,105 @@
+"""All that a day's report says, read once from the registry and the lake."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from statistics import median
+from typing import TYPE_CHECKING
+
+from features.lake import Lake
+from infra.settings import Settings
+from snapshots.gate import Check, Decision, gate
+from snapshots.registry import Registry, Version, partition_from
+from snapshots.runs import Links, links_of
+from snapshots.shift.rows import ShiftRow, read_rows
+from trainer.recipes import DOWNSTREAM_MODELS
+
+if TYPE_CHECKING:
+    from trainer.recipe import Recipe
+
+LOOKBACK = timedelta(days=14)
+"""What is usual is what the promoted days of this long before were."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PastDay:
+    """A version of one of the days before, and its shift."""
+
+    version: Version
+    rows: tuple[ShiftRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What is known of the day when it is judged."""
+
+    recipe: Recipe
+    version: Version
+    decision: Decision
+    champion: Version | None
+    previous_champion: Version | None
+    """What a rollback makes the champion."""
+    parent: Version | None
+    previous: Version | None
+    """The last promoted day before this one: what its shift is measured against."""
+    visible: Version | None
+    """The newest promoted day of all: what consumers read now."""
+    rows: Sequence[ShiftRow]
+    past: Sequence[PastDay]
+    """The newest version of each of the days before, LOOKBACK at most, oldest first."""
+    consumers: Sequence[str]
+    """The downstream models that retrain when a day is promoted."""
+    links: Links
+    cause: str = ""
+    """Markdown: what probably is the matter; empty where nobody can tell."""
+
+    @property
+    def ds(self) -> date:
+        """The day."""
+        return self.version.ds
+
+    def usual(self) -> dict[str, float]:
+        """By the row's name: the median over the promoted days before."""
+        values: dict[str, list[float]] = {}
+        for day in self.past:
+            for row in day.rows if day.version.decision == "promoted" else ():
+                values.setdefault(row.name, []).append(row.value)
+        return {name: median(of) for name, of in values.items()}
+
+
+def usual_of(check: Check) -> float | None:
+    """What the check's value was on the trailing promoted days, where the gate says so."""
+    usual: float | None = getattr(check, "usual", None)
+    return usual
+
+
+def find(recipe: Recipe, ds: date, *, settings: Settings) -> Findings:
+    """Gather what the report says. ValueError names the step that has not run."""
+    registry, lake = Registry(settings), Lake(settings.lake)
+    decision = gate(recipe, ds, settings=settings)
+    version = registry.get(recipe.name, ds)
+    shift = partition_from(version.tags, "shift", ds)
+    newest = {known.ds: known for known in registry.versions(recipe.name)}
+    promoted = registry.promoted(recipe.name, before=date.max)
+    return Findings(
+        recipe=recipe,
+        version=version,
+        decision=decision,
+        champion=registry.alias(recipe.name, "champion"),
+        previous_champion=registry.alias(recipe.name, "previous"),
+        parent=None if version.parent is None else registry.number(recipe.name, version.parent),
+        previous=next((known for known in promoted if known.ds < ds), None),
+        visible=next(iter(promoted), None),
+        rows=read_rows(lake, shift) if shift else (),
+        past=tuple(_past([of for day, of in sorted(newest.items()) if ds - LOOKBACK <= day < ds], lake)),
+        consumers=[name for name, make in DOWNSTREAM_MODELS.items() if make().upstream == recipe.name],
+        links=links_of(registry, version),
+    )
+
+
+def _past(versions: Sequence[Version], lake: Lake) -> Iterator[PastDay]:
+    for version in versions:
+        shift = partition_from(version.tags, "shift", version.ds)
+        yield PastDay(version=version, rows=read_rows(lake, shift) if shift else ())

@@ -1,0 +1,133 @@
+"""The report as Markdown, short enough for 3 a.m.; the HTML page has the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from snapshots.markdown import Raw, md_table, md_text
+from snapshots.registry import partition_from
+from snapshots.report.consequences import afterwards, choices, now
+from snapshots.report.findings import Findings, usual_of
+from snapshots.report.tables import embedding_name, embeddings_of, measured, moved_table, slice_table
+from snapshots.shift.rows import EVERYONE, PREDECESSOR
+
+HEADLINES = {
+    "promote": "PROMOTE: every rule is kept",
+    "hold": "HOLD: a person decides",
+    "reject": "REJECT: not fit for consumers",
+}
+RUNBOOKS = "infra/runbooks"
+_SLICES_SHOWN = 8
+
+
+def render(findings: Findings) -> str:
+    """Markdown: the verdict and why; what moved, whose, what it learnt; what can be done; where to look further."""
+    sections = (_verdict, _cause, _choices, _moved, _slices, _learnt, _further)
+    lines = [line for section in sections for line in (*section(findings), "")]
+    return "\n".join(line for i, line in enumerate(lines) if line or (i and lines[i - 1])).rstrip() + "\n"
+
+
+def _verdict(findings: Findings) -> Iterator[str]:
+    version, decision = findings.version, findings.decision
+    yield f"# {version.model} {version.ds}: {HEADLINES[decision.verdict]}"
+    yield ""
+    if decision.reasons:
+        yield from (f"- {md_text(reason)}" for reason in decision.reasons)
+        yield ""
+    kept = sum(check.verdict == "promote" for check in decision.checks)
+    text = (
+        f"Version {version.number}, decision: **{version.decision}**; {kept} of {len(decision.checks)} rules are kept."
+    )
+    yield f"{text} {now(findings)}"
+
+
+def _cause(findings: Findings) -> Iterator[str]:
+    if findings.cause:
+        yield "## Probable cause"
+        yield ""
+        yield findings.cause
+
+
+def _choices(findings: Findings) -> Iterator[str]:
+    yield "## What to do"
+    yield ""
+    rows = [(f"**{c.name}**", c.consumers, c.champion, f"`{c.command}`") for c in choices(findings)]
+    yield from md_table(("to", "consumers then", "champion", "run"), [[Raw(cell) for cell in row] for row in rows])
+    for line in afterwards(findings):
+        yield ""
+        yield line
+
+
+def _moved(findings: Findings) -> Iterator[str]:
+    yield "## What moved"
+    yield ""
+    for row in findings.rows:
+        if row.metric == PREDECESSOR and row.note:
+            yield f"- {row.kind} could not be measured: {md_text(row.note)}"
+    if not (rows := measured(findings.rows)):
+        yield "Nothing to compare with: no earlier day is promoted."
+        return
+    usual = findings.usual()
+    since = f"Since {findings.previous.ds}. " if findings.previous else ""
+    yield f"{since}Usual: the median of the promoted days of the two weeks before."
+    yield ""
+    columns = embeddings_of(row for row in rows if row.users == EVERYONE)
+    headings = [f for k in columns for f in (embedding_name(k), "usual")]
+    yield from md_table(
+        ("compared", "metric", *headings, "users"),
+        [
+            (moved.compared, moved.metric, *(value for cell in moved.cells for value in cell), moved.num_users)
+            for moved in moved_table(rows, usual, quantiles=False)
+        ],
+    )
+
+
+def _slices(findings: Findings) -> Iterator[str]:
+    columns, slices = slice_table(findings.rows)
+    if not slices:
+        return
+    yield "## Whose"
+    yield ""
+    headings = [f"{metric}, {embedding_name(k)}" for metric, k in columns]
+    yield from md_table(
+        ("users", "how many", *headings), [(of.users, of.num_users, *of.values) for of in slices[: 1 + _SLICES_SHOWN]]
+    )
+    if len(slices) > 1 + _SLICES_SHOWN:
+        yield ""
+        yield f"{len(slices) - 1 - _SLICES_SHOWN} more slices moved less; they are in the page with plots."
+
+
+def _learnt(findings: Findings) -> Iterator[str]:
+    before = findings.parent.metrics if findings.parent else {}
+    usual = {check.name: usual_of(check) for check in findings.decision.checks}
+    yield "## What it learnt"
+    yield ""
+    rows = []
+    for task, values in sorted(findings.version.metrics.items()):
+        ne, ne_before = values.get("ne"), before.get(task, {}).get("ne")
+        change = None if ne is None or ne_before is None else ne - ne_before
+        rows.append(
+            (task, ne, ne_before, change, usual.get(f"ne {task}"), values.get("calibration"), values.get("auc"))
+        )
+    yield from md_table(("task", "NE", "parent's NE", "change", "usual NE", "calibration", "AUC"), rows)
+
+
+def _further(findings: Findings) -> Iterator[str]:
+    version, links = findings.version, findings.links
+    yield "## Where to look"
+    yield ""
+    if links.report:
+        yield f"- [this report with plots]({links.report}), [the version]({links.version}), [the trend]({links.trend})"
+    else:
+        yield f"- with plots: artifact `report/report.html` of MLflow run {version.run_id}"
+    asked = [check for check in findings.decision.checks if check.verdict != "promote"]
+    runbooks = dict.fromkeys(str(book) for check in asked if (book := getattr(check, "runbook", None)))
+    yield from (f"- runbook: `{RUNBOOKS}/{book.removesuffix('.md')}.md`" for book in runbooks)
+    if asked and not runbooks:
+        yield f"- runbooks: `{RUNBOOKS}/`"
+    if findings.parent is not None:
+        compare = f"usermodel snapshots compare {findings.parent.number} {version.number} --recipe {version.model}"
+        yield f"- against its parent, {findings.parent.described()}: `{compare}`"
+    tables = [partition_from(version.tags, name, version.ds) for name in ("examples", "user_features", "embeddings")]
+    read = ", ".join(f"`{of.table}` at version {of.version}" for of in tables if of is not None)
+    yield f"- made from {read}; code {version.tags['code_version'][:12]}"

@@ -1,0 +1,124 @@
+"""The shift's rows as tables, whatever rows there are: what moved, and whose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from snapshots.shift.distribution import QUANTILES
+from snapshots.shift.rows import EVERYONE, NOT_POOLED, PREDECESSOR, ShiftRow
+
+KINDS = {
+    "same_inputs": "the model alone",
+    "consecutive_days": "as consumers see it",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moved:
+    """One statistic of one comparison, a value per embedding beside what is usual."""
+
+    kind: str
+    pooling: str
+    metric: str
+    cells: tuple[tuple[float | None, float | None], ...]
+    """(value, usual) in the order of `embeddings_of`."""
+    num_users: int
+
+    @property
+    def compared(self) -> str:
+        """In words."""
+        return kind_of(self.kind, self.pooling)
+
+
+def kind_of(kind: str, pooling: str) -> str:
+    """`as consumers see it, pooled over 3`."""
+    pooled = "" if pooling == NOT_POOLED else f", pooled over {pooling}"
+    computed = ", as computed" if kind == "consecutive_days" and not pooled else ""
+    return f"{KINDS.get(kind, kind)}{pooled}{computed}"
+
+
+def measured(rows: Iterable[ShiftRow]) -> list[ShiftRow]:
+    """The rows that are numbers of a comparison."""
+    return [row for row in rows if row.metric != PREDECESSOR]
+
+
+def is_quantile(metric: str) -> bool:
+    """Whether it is one of the quantiles that go with a mean."""
+    return metric.rpartition("_")[2] in QUANTILES
+
+
+def embeddings_of(rows: Iterable[ShiftRow]) -> list[int | None]:
+    """The columns: each embedding, and None for what is of all of them together."""
+    found = {row.embedding for row in rows}
+    return [*sorted(k for k in found if k is not None), *([None] if None in found else [])]
+
+
+def embedding_name(embedding: int | None) -> str:
+    """A column's heading."""
+    return "together" if embedding is None else f"embedding {embedding}"
+
+
+def moved_table(rows: Sequence[ShiftRow], usual: Mapping[str, float], *, quantiles: bool) -> list[Moved]:
+    """Everyone's movement, one entry per (comparison, pooling, metric), pooled first: what the gate judges."""
+    of_everyone = [
+        row for row in measured(rows) if row.users == EVERYONE and (quantiles or not is_quantile(row.metric))
+    ]
+    columns = embeddings_of(of_everyone)
+    groups: dict[tuple[str, str, str], dict[int | None, ShiftRow]] = {}
+    for row in of_everyone:
+        groups.setdefault((row.kind, row.pooling, row.metric), {})[row.embedding] = row
+    found = [
+        Moved(
+            kind=kind,
+            pooling=pooling,
+            metric=metric,
+            cells=tuple((group[k].value, usual.get(group[k].name)) if k in group else (None, None) for k in columns),
+            num_users=max(row.num_users for row in group.values()),
+        )
+        for (kind, pooling, metric), group in groups.items()
+    ]
+    return sorted(found, key=lambda moved: (moved.kind, moved.pooling == NOT_POOLED))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """Some of the users, and how far they moved."""
+
+    users: str
+    num_users: int
+    values: tuple[float | None, ...]
+    """In the order of the table's headings."""
+
+
+def slice_table(rows: Sequence[ShiftRow]) -> tuple[list[tuple[str, int | None]], list[Slice]]:
+    """([(metric, embedding)], everyone and then each slice, those that moved most by the first column first).
+
+    Of what consumers see where it was measured by slice, else of the model alone; quantiles are left out.
+    """
+    sliced = [row for row in measured(rows) if row.users != EVERYONE and not is_quantile(row.metric)]
+    if not sliced:
+        return [], []
+    kind, pooling = max(
+        {(r.kind, r.pooling) for r in sliced}, key=lambda of: (of[0] == "consecutive_days", of[1] != NOT_POOLED)
+    )
+    columns = list(dict.fromkeys((r.metric, r.embedding) for r in sliced if (r.kind, r.pooling) == (kind, pooling)))
+    values: dict[str, dict[tuple[str, int | None], ShiftRow]] = {}
+    for row in measured(rows):
+        if (row.kind, row.pooling) == (kind, pooling) and (row.metric, row.embedding) in columns:
+            values.setdefault(row.users, {})[row.metric, row.embedding] = row
+    found = [
+        Slice(
+            users=users,
+            num_users=max(row.num_users for row in of.values()),
+            values=tuple(of[column].value if column in of else None for column in columns),
+        )
+        for users, of in values.items()
+    ]
+    everyone = [of for of in found if of.users == EVERYONE]
+    base = everyone[0].values[0] if everyone else None
+    others = sorted(
+        (of for of in found if of.users != EVERYONE),
+        key=lambda of: -abs((of.values[0] or 0.0) - (base or 0.0)),
+    )
+    return columns, [*everyone, *others]
