@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from snapshots.page.html import number
+
 
 def md_text(value: object) -> str:
     """`value` on one line, with nothing in it that is markup to Markdown's tables or to HTML."""
@@ -12,7 +14,7 @@ def md_text(value: object) -> str:
 
 
 def md_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
-    """The table's lines. Floats have four digits, None is empty, what is `Raw` stays as it is."""
+    """The table's lines. Numbers as in the pages, None is empty, what is `Raw` stays as it is."""
     yield _line(headings)
     yield "|" + "---|" * len(headings)
     for row in rows:
@@ -30,9 +32,7 @@ def _cell(cell: object) -> str:
         return ""
     if isinstance(cell, Raw):
         return cell
-    if isinstance(cell, float):
-        return f"{cell:.4f}"
-    return f"{cell:,}" if isinstance(cell, int) and not isinstance(cell, bool) else md_text(cell)
+    return number(cell) if isinstance(cell, int | float) else md_text(cell)
 
 
 def _line(cells: Sequence[str]) -> str:

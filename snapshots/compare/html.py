@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from snapshots.movement import QUANTILES
 from snapshots.page.html import Html, bar, page, section, table, tag
 from snapshots.page.svg import interval_plot
 from snapshots.report.tables import embedding_name, embeddings_of, measured, moved_table
@@ -12,6 +13,7 @@ from snapshots.report.tables import embedding_name, embeddings_of, measured, mov
 if TYPE_CHECKING:
     from snapshots.compare.compare import Comparison, Side
     from snapshots.compare.scores import Difference
+    from snapshots.shift.rows import ShiftRow
 
 
 def render_page(found: Comparison) -> str:
@@ -109,7 +111,8 @@ def _shift(found: Comparison) -> Html | None:
     parts: list[Html] = []
     if rows:
         headings = [embedding_name(k) for k in embeddings_of(rows)]
-        parts.append(tag("p", f"The active users of {found.b.ds} through both snapshots.", class_="dim"))
+        said = f"The active users of {found.b.ds} through both; a line holds 90 % of them, its dot is the median."
+        parts += [tag("p", said, class_="dim"), tag("div", *_ranges(rows), class_="plots")]
         parts.append(
             table(
                 ("metric", *headings, "users"),
@@ -120,17 +123,37 @@ def _shift(found: Comparison) -> Html | None:
             )
         )
     if found.moved:
+        most = max(1 - m.cosine_mean for m in found.moved) or 1.0
         parts.append(tag("p", "By slice: the users of the scored examples, each once.", class_="dim"))
         parts.append(
             table(
-                ("users", "embedding", "how many", "cosine_mean", "", "norm_change_mean"),
+                ("users", "embedding", "how many", "cosine_mean", "turned", "norm_change_mean"),
                 [
-                    (m.users, m.embedding, m.num_users, m.cosine_mean, bar(m.cosine_mean), m.norm_change_mean)
+                    (
+                        m.users,
+                        m.embedding,
+                        m.num_users,
+                        m.cosine_mean,
+                        bar((1 - m.cosine_mean) / most),
+                        m.norm_change_mean,
+                    )
                     for m in found.moved
                 ],
             )
         )
     return section("Shift: the same inputs through both", *parts)
+
+
+def _ranges(rows: Sequence[ShiftRow]) -> Iterator[Html]:
+    by_name = {(row.metric, row.embedding): row.value for row in rows}
+    for statistic in ("cosine", "norm_change"):
+        found = [
+            (embedding_name(k), *(by_name[f"{statistic}_{part}", k] for part in QUANTILES))
+            for k in embeddings_of(rows)
+            if all((f"{statistic}_{part}", k) in by_name for part in QUANTILES)
+        ]
+        if found:
+            yield interval_plot(statistic, [(name, low, middle, high) for name, low, middle, high in found], zero=False)
 
 
 def _features(found: Comparison) -> Html | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Iterable, Sequence
 from typing import TypeGuard
 
@@ -105,9 +106,11 @@ def bar(share: float) -> Html:
 
 
 def number(value: object) -> str:
-    """As people read it: floats with four digits, thousands separated, None empty."""
+    """As people read it: floats with four digits, thousands separated, None empty, NaN `n/a`."""
     if value is None:
         return ""
+    if isinstance(value, float) and math.isnan(value):
+        return "n/a"
     if isinstance(value, float):
         return f"{value:.4f}" if abs(value) < 10_000 else f"{value:,.0f}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -90,12 +90,12 @@ def column_plot(title: str, named: Mapping[str, Sequence[float]]) -> Html:
     return _figure(title, _svg(title, marks), _legend(list(named)))
 
 
-def interval_plot(title: str, rows: Sequence[tuple[str, float, float, float]]) -> Html:
-    """(name, low, middle, high) each on a line of its own, with zero marked."""
+def interval_plot(title: str, rows: Sequence[tuple[str, float, float, float]], *, zero: bool = True) -> Html:
+    """(name, low, middle, high) each on a line of its own. zero: within the axis, and marked."""
     height = 24 * len(rows) + _TOP + _BOTTOM
-    low, high = min([0.0, *(row[1] for row in rows)]), max([0.0, *(row[3] for row in rows)])
-    frame = _Frame.around(x=(low, high), y=(0, 1), left=150)
-    marks: list[Html] = [*frame.x_axis(height=height), frame.upright(0.0, height)]
+    ends = [end for row in rows for end in (row[1], row[3])] + ([0.0] if zero else [])
+    frame = _Frame.around(x=(min(ends), max(ends)), y=(0, 1), left=150)
+    marks: list[Html] = [*frame.x_axis(height=height), *([frame.upright(0.0, height)] if zero else [])]
     for index, (name, first, middle, last) in enumerate(rows):
         y = _TOP + 24 * index + 12
         marks += [
@@ -186,7 +186,8 @@ class _Frame:
         return [tag("path", d=path, style=f"fill:none;stroke:{colour};stroke-width:1.8"), *dots]
 
     def band(self, low: Sequence[float | None], high: Sequence[float | None], colour: str) -> Html:
-        both = [(i, a, b) for i, (a, b) in enumerate(zip(low, high, strict=True)) if a is not None and b is not None]
+        pairs = enumerate(zip(low, high, strict=True))
+        both = [(i, a, b) for i, (a, b) in pairs if a is not None and b is not None and math.isfinite(a + b)]
         corners = [(self.x(i), self.y(a)) for i, a, _ in both] + [(self.x(i), self.y(b)) for i, _, b in reversed(both)]
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in corners)
         return tag("polygon", points=points, style=f"fill:{colour};opacity:.15")

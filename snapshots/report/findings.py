@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from statistics import median
@@ -62,11 +63,24 @@ class Findings:
 
     def usual(self) -> dict[str, float]:
         """By the row's name: the median over the promoted days before."""
-        values: dict[str, list[float]] = {}
-        for day in self.past:
-            for row in day.rows if day.version.decision == "promoted" else ():
-                values.setdefault(row.name, []).append(row.value)
-        return {name: median(of) for name, of in values.items()}
+        return _medians((row.name, row.value) for day in self._promoted for row in day.rows)
+
+    def usual_ne(self) -> dict[str, float]:
+        """The same of the NE, by task."""
+        of_days = (day.version.metrics for day in self._promoted)
+        return _medians((task, of.get("ne")) for metrics in of_days for task, of in metrics.items())
+
+    @property
+    def _promoted(self) -> list[PastDay]:
+        return [day for day in self.past if day.version.decision == "promoted"]
+
+
+def _medians(named: Iterable[tuple[str, float | None]]) -> dict[str, float]:
+    values: dict[str, list[float]] = {}
+    for name, value in named:
+        if value is not None and math.isfinite(value):
+            values.setdefault(name, []).append(value)
+    return {name: median(of) for name, of in values.items()}
 
 
 def usual_of(check: Check) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from snapshots.markdown import Raw, md_table, md_text
 from snapshots.registry import partition_from
 from snapshots.report.consequences import afterwards, choices, now
-from snapshots.report.findings import Findings, usual_of
+from snapshots.report.findings import Findings
 from snapshots.report.tables import embedding_name, embeddings_of, measured, moved_table, slice_table
 from snapshots.shift.rows import EVERYONE, PREDECESSOR
 
@@ -99,16 +99,14 @@ def _slices(findings: Findings) -> Iterator[str]:
 
 def _learnt(findings: Findings) -> Iterator[str]:
     before = findings.parent.metrics if findings.parent else {}
-    usual = {check.name: usual_of(check) for check in findings.decision.checks}
+    usual = findings.usual_ne()
     yield "## What it learnt"
     yield ""
     rows = []
     for task, values in sorted(findings.version.metrics.items()):
         ne, ne_before = values.get("ne"), before.get(task, {}).get("ne")
         change = None if ne is None or ne_before is None else ne - ne_before
-        rows.append(
-            (task, ne, ne_before, change, usual.get(f"ne {task}"), values.get("calibration"), values.get("auc"))
-        )
+        rows.append((task, ne, ne_before, change, usual.get(task), values.get("calibration"), values.get("auc")))
     yield from md_table(("task", "NE", "parent's NE", "change", "usual NE", "calibration", "AUC"), rows)
 
 
@@ -121,8 +119,8 @@ def _further(findings: Findings) -> Iterator[str]:
     else:
         yield f"- with plots: artifact `report/report.html` of MLflow run {version.run_id}"
     asked = [check for check in findings.decision.checks if check.verdict != "promote"]
-    runbooks = dict.fromkeys(str(book) for check in asked if (book := getattr(check, "runbook", None)))
-    yield from (f"- runbook: `{RUNBOOKS}/{book.removesuffix('.md')}.md`" for book in runbooks)
+    runbooks = dict.fromkeys(str(book) for check in asked if (book := getattr(check, "about", None)))
+    yield from (f"- runbook: `{RUNBOOKS}/{book}.md`" for book in runbooks)
     if asked and not runbooks:
         yield f"- runbooks: `{RUNBOOKS}/`"
     if findings.parent is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from snapshots.shift.rows import EVERYONE, NOT_POOLED, PREDECESSOR, ShiftRow
 KINDS = {
     "same_inputs": "the model alone",
     "consecutive_days": "as consumers see it",
+    "populations": "all users of both days",
 }
 
 
@@ -117,8 +119,10 @@ def slice_table(rows: Sequence[ShiftRow]) -> tuple[list[tuple[str, int | None]],
     ]
     everyone = [of for of in found if of.users == EVERYONE]
     base = everyone[0].values[0] if everyone else None
-    others = sorted(
-        (of for of in found if of.users != EVERYONE),
-        key=lambda of: -abs((of.values[0] or 0.0) - (base or 0.0)),
-    )
+
+    def apart(of: Slice) -> float:
+        value = of.values[0]
+        return 0.0 if value is None or math.isnan(value) else abs(value - (base or 0.0))
+
+    others = sorted((of for of in found if of.users != EVERYONE), key=apart, reverse=True)
     return columns, [*everyone, *others]
