@@ -117,7 +117,7 @@ def _shift(found: Comparison) -> Html | None:
             table(
                 ("metric", *headings, "users"),
                 [
-                    (moved.metric, *(value for value, _ in moved.cells), moved.num_users)
+                    (moved.metric, *(cell.value for cell in moved.cells), moved.num_users)
                     for moved in moved_table(rows, {}, quantiles=True)
                 ],
             )
@@ -147,13 +147,14 @@ def _shift(found: Comparison) -> Html | None:
 def _ranges(rows: Sequence[ShiftRow]) -> Iterator[Html]:
     by_name = {(row.metric, row.embedding): row.value for row in rows}
     for statistic in ("cosine", "norm_change"):
-        found = [
-            (embedding_name(k), *(by_name[f"{statistic}_{part}", k] for part in QUANTILES))
-            for k in embeddings_of(rows)
-            if all((f"{statistic}_{part}", k) in by_name for part in QUANTILES)
-        ]
+        found = []
+        for k in embeddings_of(rows):
+            names = [(f"{statistic}_{part}", k) for part in QUANTILES]
+            cuts = [by_name[name] for name in names if name in by_name]
+            if len(cuts) == len(QUANTILES):
+                found.append((embedding_name(k), cuts[0], cuts[1], cuts[2]))
         if found:
-            yield interval_plot(statistic, [(name, low, middle, high) for name, low, middle, high in found], zero=False)
+            yield interval_plot(statistic, found, zero=False)
 
 
 def _features(found: Comparison) -> Html | None:

@@ -28,7 +28,8 @@ class NotLoadableError(ValueError):
 def trained_day(version: Version, settings: Settings) -> TrainedDay:
     """The training that made the version. NotLoadableError: its checkpoint was pruned."""
     trained = revisions(settings, version.model)
-    found = next((day for day in trained if day.fingerprint == version.fingerprint), None)
+    fingerprint = version.tags.get("training", version.fingerprint)  # the version's own may be that of its alignment
+    found = next((day for day in trained if day.fingerprint == fingerprint), None)
     if found is None:
         raise NotLoadableError(
             f"the checkpoint of {version.described()} is gone (pruned, or elsewhere than {settings.checkpoints})"

@@ -26,7 +26,7 @@ table { border-collapse: collapse; margin: .5rem 0; font-size: .9rem; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 th { color: var(--dim); font-weight: 600; white-space: nowrap; }
 td.num, th.num { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-tr.hold td { background: #fff6e6; } tr.reject td { background: #fdecea; }
+td.far { color: #b3261e; } tr.hold td { background: #fff6e6; } tr.reject td { background: #fdecea; }
 tr.hold, tr.reject, tr.promote { background: none; }
 td.bar { min-width: 8rem; } td.bar div { height: .8rem; margin-top: .25rem; border-radius: 2px; background: var(--c0); }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); gap: 1rem; }

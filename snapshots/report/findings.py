@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from statistics import median
 from typing import TYPE_CHECKING
 
 from features.lake import Lake
 from infra.settings import Settings
+from snapshots.diagnosis import Cause, diagnose
 from snapshots.gate import Check, Decision, gate
 from snapshots.registry import Registry, Version, partition_from
+from snapshots.report.usual import Usual, usual_of
 from snapshots.runs import Links, links_of
 from snapshots.shift.rows import ShiftRow, read_rows
 from trainer.recipes import DOWNSTREAM_MODELS
@@ -53,37 +53,29 @@ class Findings:
     consumers: Sequence[str]
     """The downstream models that retrain when a day is promoted."""
     links: Links
-    cause: str = ""
-    """Markdown: what probably is the matter; empty where nobody can tell."""
+    causes: Sequence[Cause] = ()
+    """What probably is the matter, most probable first; none on a quiet day."""
 
     @property
     def ds(self) -> date:
         """The day."""
         return self.version.ds
 
-    def usual(self) -> dict[str, float]:
-        """By the row's name: the median over the promoted days before."""
-        return _medians((row.name, row.value) for day in self._promoted for row in day.rows)
+    def usual(self) -> dict[str, Usual]:
+        """Of the shift, by the row's name."""
+        return usual_of((row.name, row.value) for day in self._promoted for row in day.rows)
 
-    def usual_ne(self) -> dict[str, float]:
-        """The same of the NE, by task."""
+    def usual_ne(self) -> dict[str, Usual]:
+        """Of the NE, by task."""
         of_days = (day.version.metrics for day in self._promoted)
-        return _medians((task, of.get("ne")) for metrics in of_days for task, of in metrics.items())
+        return usual_of((task, of.get("ne")) for metrics in of_days for task, of in metrics.items())
 
     @property
     def _promoted(self) -> list[PastDay]:
         return [day for day in self.past if day.version.decision == "promoted"]
 
 
-def _medians(named: Iterable[tuple[str, float | None]]) -> dict[str, float]:
-    values: dict[str, list[float]] = {}
-    for name, value in named:
-        if value is not None and math.isfinite(value):
-            values.setdefault(name, []).append(value)
-    return {name: median(of) for name, of in values.items()}
-
-
-def usual_of(check: Check) -> float | None:
+def usual_value(check: Check) -> float | None:
     """What the check's value was on the trailing promoted days, where the gate says so."""
     usual: float | None = getattr(check, "usual", None)
     return usual
@@ -97,6 +89,9 @@ def find(recipe: Recipe, ds: date, *, settings: Settings) -> Findings:
     shift = partition_from(version.tags, "shift", ds)
     newest = {known.ds: known for known in registry.versions(recipe.name)}
     promoted = registry.promoted(recipe.name, before=date.max)
+    rows = read_rows(lake, shift) if shift else ()
+    past = tuple(_past([of for day, of in sorted(newest.items()) if ds - LOOKBACK <= day < ds], lake))
+    before = (row for day in past if day.version.decision == "promoted" for row in day.rows)
     return Findings(
         recipe=recipe,
         version=version,
@@ -106,10 +101,11 @@ def find(recipe: Recipe, ds: date, *, settings: Settings) -> Findings:
         parent=None if version.parent is None else registry.number(recipe.name, version.parent),
         previous=next((known for known in promoted if known.ds < ds), None),
         visible=next(iter(promoted), None),
-        rows=read_rows(lake, shift) if shift else (),
-        past=tuple(_past([of for day, of in sorted(newest.items()) if ds - LOOKBACK <= day < ds], lake)),
+        rows=rows,
+        past=past,
         consumers=[name for name, make in DOWNSTREAM_MODELS.items() if make().upstream == recipe.name],
         links=links_of(registry, version),
+        causes=diagnose(rows, before, alarmed=decision.verdict != "promote"),
     )
 
 

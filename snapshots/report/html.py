@@ -6,16 +6,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from snapshots.movement import Movement
-from snapshots.page.html import Html, bar, page, section, table, tag
+from snapshots.page.html import Html, bar, number, page, section, table, tag
 from snapshots.page.svg import Line, column_plot, histogram, line_plot
 from snapshots.registry import Version, partition_from
 from snapshots.report.consequences import afterwards, choices, now
-from snapshots.report.findings import Findings, usual_of
+from snapshots.report.findings import Findings, usual_value
 from snapshots.report.render import HEADLINES
 from snapshots.report.sample import Sampled
 from snapshots.report.tables import (
+    Cell,
     embedding_name,
     embeddings_of,
+    input_table,
     kind_of,
     measured,
     moved_table,
@@ -45,6 +47,7 @@ def render_page(findings: Findings, sampled: Sequence[Sampled]) -> str:
         _moved(findings, sampled),
         _dimensions(sampled),
         _slices(findings),
+        _inputs(findings),
         _days(findings),
         _learnt(findings),
         _lineage(findings),
@@ -58,8 +61,9 @@ def _head(findings: Findings) -> Iterator[Html]:
     yield tag("p", f"{HEADLINES[decision.verdict]}. Decision: {version.decision}. {now(findings)}")
     if decision.reasons:
         yield tag("ul", *(tag("li", reason) for reason in decision.reasons))
-    if findings.cause:
-        yield section("Probable cause", *(tag("p", line) for line in findings.cause.splitlines() if line))
+    if findings.causes:
+        items = [tag("li", cause.sentence, " ", tag("code", cause.runbook)) for cause in findings.causes]
+        yield section("Probable cause", tag("ol", *items))
 
 
 def _rules(findings: Findings) -> Html:
@@ -68,7 +72,7 @@ def _rules(findings: Findings) -> Html:
         "The gate's rules",
         table(
             ("rule", "value", "usual", "threshold", "asks for"),
-            [(check.name, check.value, usual_of(check), check.rule, check.verdict) for check in checks],
+            [(check.name, check.value, usual_value(check), check.rule, check.verdict) for check in checks],
             classes=[check.verdict for check in checks],
         ),
     )
@@ -98,7 +102,26 @@ def _moved(findings: Findings, sampled: Sequence[Sampled]) -> Html:
         *_histograms(findings, sampled),
         table(
             ("compared", "metric", *headings, "users"),
-            [(m.compared, m.metric, *(v for cell in m.cells for v in cell), m.num_users) for m in moved],
+            [(m.compared, m.metric, *(part for cell in m.cells for part in _cells(cell)), m.num_users) for m in moved],
+        ),
+    )
+
+
+def _cells(cell: Cell) -> tuple[object, object]:
+    """The value, pointed at where it is far from the usual."""
+    return (tag("td", tag("b", number(cell.value)), class_="num far") if cell.far else cell.value), cell.usual
+
+
+def _inputs(findings: Findings) -> Html | None:
+    found = input_table(findings.rows, findings.usual())
+    if not found:
+        return None
+    return section(
+        "What went in",
+        tag("p", "Those furthest from the usual first.", class_="dim"),
+        table(
+            ("feature", "metric", "today", "usual"),
+            [(of.feature or "the day", of.metric, *_cells(of.cell)) for of in found],
         ),
     )
 

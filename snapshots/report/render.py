@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from snapshots.diagnosis import RUNBOOKS
 from snapshots.markdown import Raw, md_table, md_text
+from snapshots.page.html import number
 from snapshots.registry import partition_from
 from snapshots.report.consequences import afterwards, choices, now
 from snapshots.report.findings import Findings
-from snapshots.report.tables import embedding_name, embeddings_of, measured, moved_table, slice_table
+from snapshots.report.tables import Cell, embedding_name, embeddings_of, input_table, measured, moved_table, slice_table
 from snapshots.shift.rows import EVERYONE, PREDECESSOR
 
 HEADLINES = {
@@ -16,13 +18,13 @@ HEADLINES = {
     "hold": "HOLD: a person decides",
     "reject": "REJECT: not fit for consumers",
 }
-RUNBOOKS = "infra/runbooks"
 _SLICES_SHOWN = 8
+_INPUTS_SHOWN = 8
 
 
 def render(findings: Findings) -> str:
     """Markdown: the verdict and why; what moved, whose, what it learnt; what can be done; where to look further."""
-    sections = (_verdict, _cause, _choices, _moved, _slices, _learnt, _further)
+    sections = (_verdict, _causes, _choices, _moved, _slices, _inputs, _learnt, _further)
     lines = [line for section in sections for line in (*section(findings), "")]
     return "\n".join(line for i, line in enumerate(lines) if line or (i and lines[i - 1])).rstrip() + "\n"
 
@@ -41,11 +43,11 @@ def _verdict(findings: Findings) -> Iterator[str]:
     yield f"{text} {now(findings)}"
 
 
-def _cause(findings: Findings) -> Iterator[str]:
-    if findings.cause:
+def _causes(findings: Findings) -> Iterator[str]:
+    if findings.causes:
         yield "## Probable cause"
         yield ""
-        yield findings.cause
+        yield from (f"{i}. {md_text(c.sentence)} See `{c.runbook}`." for i, c in enumerate(findings.causes, start=1))
 
 
 def _choices(findings: Findings) -> Iterator[str]:
@@ -76,10 +78,30 @@ def _moved(findings: Findings) -> Iterator[str]:
     yield from md_table(
         ("compared", "metric", *headings, "users"),
         [
-            (moved.compared, moved.metric, *(value for cell in moved.cells for value in cell), moved.num_users)
+            (moved.compared, moved.metric, *(part for cell in moved.cells for part in _cells(cell)), moved.num_users)
             for moved in moved_table(rows, usual, quantiles=False)
         ],
     )
+
+
+def _cells(cell: Cell) -> tuple[object, object]:
+    """The value, pointed at where it is far from the usual."""
+    return (Raw(f"**{number(cell.value)}**") if cell.far else cell.value), cell.usual
+
+
+def _inputs(findings: Findings) -> Iterator[str]:
+    far = [of for of in input_table(findings.rows, findings.usual()) if of.cell.far]
+    if not far:
+        return
+    yield "## What went in, where it is unusual"
+    yield ""
+    yield from md_table(
+        ("feature", "metric", "today", "usual"),
+        [(of.feature or "the day", of.metric, *_cells(of.cell)) for of in far[:_INPUTS_SHOWN]],
+    )
+    if len(far) > _INPUTS_SHOWN:
+        yield ""
+        yield f"{len(far) - _INPUTS_SHOWN} more are in the page with plots."
 
 
 def _slices(findings: Findings) -> Iterator[str]:
@@ -99,7 +121,7 @@ def _slices(findings: Findings) -> Iterator[str]:
 
 def _learnt(findings: Findings) -> Iterator[str]:
     before = findings.parent.metrics if findings.parent else {}
-    usual = findings.usual_ne()
+    usual = {task: of.median for task, of in findings.usual_ne().items()}
     yield "## What it learnt"
     yield ""
     rows = []
@@ -119,10 +141,8 @@ def _further(findings: Findings) -> Iterator[str]:
     else:
         yield f"- with plots: artifact `report/report.html` of MLflow run {version.run_id}"
     asked = [check for check in findings.decision.checks if check.verdict != "promote"]
-    runbooks = dict.fromkeys(str(book) for check in asked if (book := getattr(check, "about", None)))
-    yield from (f"- runbook: `{RUNBOOKS}/{book}.md`" for book in runbooks)
-    if asked and not runbooks:
-        yield f"- runbooks: `{RUNBOOKS}/`"
+    runbooks = dict.fromkeys(f"{RUNBOOKS}/{about}.md" for check in asked if (about := getattr(check, "about", None)))
+    yield from (f"- runbook: `{path}`" for path in runbooks)
     if findings.parent is not None:
         compare = f"usermodel snapshots compare {findings.parent.number} {version.number} --recipe {version.model}"
         yield f"- against its parent, {findings.parent.described()}: `{compare}`"

@@ -6,14 +6,26 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from snapshots.report.usual import Usual
 from snapshots.shift.distribution import QUANTILES
 from snapshots.shift.rows import EVERYONE, NOT_POOLED, PREDECESSOR, ShiftRow
 
+INPUTS = "inputs"
 KINDS = {
     "same_inputs": "the model alone",
     "consecutive_days": "as consumers see it",
     "populations": "all users of both days",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A value beside what is usual. None: not measured."""
+
+    value: float | None = None
+    usual: float | None = None
+    far: bool = False
+    """Further from the usual than a day should be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +35,8 @@ class Moved:
     kind: str
     pooling: str
     metric: str
-    cells: tuple[tuple[float | None, float | None], ...]
-    """(value, usual) in the order of `embeddings_of`."""
+    cells: tuple[Cell, ...]
+    """In the order of `embeddings_of`."""
     num_users: int
 
     @property
@@ -41,8 +53,8 @@ def kind_of(kind: str, pooling: str) -> str:
 
 
 def measured(rows: Iterable[ShiftRow]) -> list[ShiftRow]:
-    """The rows that are numbers of a comparison."""
-    return [row for row in rows if row.metric != PREDECESSOR]
+    """The rows that say how far embeddings moved."""
+    return [row for row in rows if row.metric != PREDECESSOR and row.kind != INPUTS]
 
 
 def is_quantile(metric: str) -> bool:
@@ -61,7 +73,7 @@ def embedding_name(embedding: int | None) -> str:
     return "together" if embedding is None else f"embedding {embedding}"
 
 
-def moved_table(rows: Sequence[ShiftRow], usual: Mapping[str, float], *, quantiles: bool) -> list[Moved]:
+def moved_table(rows: Sequence[ShiftRow], usual: Mapping[str, Usual], *, quantiles: bool) -> list[Moved]:
     """Everyone's movement, one entry per (comparison, pooling, metric), pooled first: what the gate judges."""
     of_everyone = [
         row for row in measured(rows) if row.users == EVERYONE and (quantiles or not is_quantile(row.metric))
@@ -75,12 +87,46 @@ def moved_table(rows: Sequence[ShiftRow], usual: Mapping[str, float], *, quantil
             kind=kind,
             pooling=pooling,
             metric=metric,
-            cells=tuple((group[k].value, usual.get(group[k].name)) if k in group else (None, None) for k in columns),
+            cells=tuple(_cell(group.get(k), usual) for k in columns),
             num_users=max(row.num_users for row in group.values()),
         )
         for (kind, pooling, metric), group in groups.items()
     ]
     return sorted(found, key=lambda moved: (moved.kind, moved.pooling == NOT_POOLED))
+
+
+def _cell(row: ShiftRow | None, usual: Mapping[str, Usual]) -> Cell:
+    if row is None:
+        return Cell()
+    if (known := usual.get(row.name)) is None:
+        return Cell(value=row.value)
+    return Cell(value=row.value, usual=known.median, far=known.is_far(row.value))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """A number of what went in."""
+
+    feature: str
+    """Empty: of the day as a whole."""
+    metric: str
+    cell: Cell
+    spreads: float
+
+
+def input_table(rows: Iterable[ShiftRow], usual: Mapping[str, Usual]) -> list[Input]:
+    """What went in, those furthest from the usual first; of the day as a whole before its features."""
+    found = [
+        Input(
+            feature=row.feature,
+            metric=row.metric,
+            cell=_cell(row, usual),
+            spreads=usual[row.name].spreads(row.value) if row.name in usual else 0.0,
+        )
+        for row in rows
+        if row.kind == INPUTS and row.metric != PREDECESSOR
+    ]
+    return sorted(found, key=lambda of: (bool(of.feature), -of.spreads))
 
 
 @dataclass(frozen=True, kw_only=True)
