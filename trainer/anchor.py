@@ -60,6 +60,11 @@ class Anchor:
                 case Distillation(weight=weight) if weight > 0:
                     self._teacher = _teach(sharded, config, carried, by=regularizer)
 
+    @property
+    def num_bytes(self) -> int:
+        """What the teacher takes on this rank."""
+        return 0 if self._teacher is None else self._teacher.num_bytes
+
     def teach(self, batch: Batch) -> Batch:
         """The batch, with the teacher's embeddings where there is one. A collective then."""
         return batch if self._teacher is None else self._teacher(batch)

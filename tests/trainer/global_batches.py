@@ -12,11 +12,15 @@ from features.batches import Batch, Encoder
 from infra.settings import torchrun_rank
 from tests.trainer.planted import SCHEMA, planted_examples, planted_recipe
 from trainer import sharding
+from trainer.anchor import Anchor
+from trainer.carryover.compare import compare
+from trainer.carryover.document import ModelDocument
 from trainer.checkpoint import save_state
 from trainer.config import TrainingConfig
 from trainer.pipeline import OverlappedSteps, Pipeline, Steps
 from trainer.planning import rules
 from trainer.planning.cluster import Cluster
+from trainer.stabilizers import Distillation, L2ToPrevious, Regularizer
 
 GLOBAL_BATCH = 64
 STEPS = 20
@@ -34,12 +38,15 @@ def share(rank: int, world_size: int) -> Iterator[Batch]:
         yield batch
 
 
-def train(to: Path, *, overlapped: bool) -> None:
+def train(to: Path, *, overlapped: bool, regularizers: tuple[Regularizer, ...]) -> None:
     """All steps, then the state to the checkpoint `to`."""
     rank, world_size = dist.get_rank(), dist.get_world_size()
-    sharded = sharding.build(TrainingConfig.of(planted_recipe()), local_world_size=world_size)
+    config = TrainingConfig.of(planted_recipe(regularizers=regularizers))
+    document = ModelDocument(config=config)
+    sharded = sharding.build(config, local_world_size=world_size)
+    anchor = Anchor(sharded, config, compare(document, document))
     kind: type[OverlappedSteps] | type[Steps] = OverlappedSteps if overlapped else Steps
-    pipeline: Pipeline = kind(sharded, sharded.module)
+    pipeline: Pipeline = kind(sharded, lambda batch: sharded.module(anchor.teach(batch)))
     batches = share(rank, world_size)
     for _ in range(STEPS):
         pipeline.progress(batches)
@@ -55,11 +62,13 @@ def split_every_table() -> None:
     rules.allowed_types = split  # type: ignore[assignment]
 
 
-def main(to: str, placement: str, steps: str) -> None:
-    """placement: `planned`, or `row_wise` to split every table; steps: `by_hand` or `overlapped`."""
+def main(to: str, placement: str, steps: str, weight: str = "0") -> None:
+    """placement: `planned`, or `row_wise` to split every table; steps: `by_hand` or `overlapped`; weight: of the
+    regularizers, whose parent is the initial model."""
     if placement == "row_wise":
         split_every_table()
     rank, world_size, _ = torchrun_rank()
     dist.init_process_group("gloo", init_method=f"file://{to}.store", rank=rank, world_size=world_size)
-    train(Path(to), overlapped=steps == "overlapped")
+    regularizers = (L2ToPrevious(weight=float(weight)), Distillation(weight=float(weight)))
+    train(Path(to), overlapped=steps == "overlapped", regularizers=regularizers)
     dist.destroy_process_group()

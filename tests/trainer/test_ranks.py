@@ -17,15 +17,20 @@ RUNS = {
     "4-ranks": (4, "planned", "by_hand"),
     "4-ranks-row-wise": (4, "row_wise", "by_hand"),
 }
+ANCHORED = {
+    "1-rank-anchored": (1, "planned", "by_hand", "0.5"),
+    "2-ranks-anchored": (2, "planned", "by_hand", "0.5"),
+    "2-ranks-anchored-overlapped": (2, "planned", "overlapped", "0.5"),
+}
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, torch.Tensor]]:
     """Every tensor of each run's checkpoint, optimizer included."""
     found = {}
-    for name, (ranks, placement, steps) in RUNS.items():
+    for name, (ranks, *told) in (RUNS | ANCHORED).items():
         directory = tmp_path_factory.mktemp(name)
-        arguments = [str(directory / "checkpoint"), placement, steps]
+        arguments = [str(directory / "checkpoint"), *map(str, told)]
         run_ranks("tests.trainer.global_batches:main", arguments, ranks=ranks, directory=directory)
         found[name] = tensors(directory / "checkpoint", directory / "all.pt")
     return found
@@ -46,6 +51,16 @@ def test_other_ranks_give_the_same_weights(weights: dict[str, dict[str, torch.Te
     assert expected.keys() == found.keys()
     for key, tensor in expected.items():
         assert_agree(found[key], tensor, name=f"{name}: {key}")
+
+
+@pytest.mark.slow
+def test_regularizers_agree_over_ranks_and_pipelines(weights: dict[str, dict[str, torch.Tensor]]) -> None:
+    alone, two = weights["1-rank-anchored"], weights["2-ranks-anchored"]
+    overlapped, free = weights["2-ranks-anchored-overlapped"], weights["1-rank"]
+    for key, tensor in alone.items():
+        assert_agree(two[key], tensor, name=key)
+    assert [key for key in two if not torch.equal(two[key], overlapped[key])] == []
+    assert not torch.equal(alone["/model/user_tower.output.weight"], free["/model/user_tower.output.weight"])
 
 
 @pytest.mark.slow

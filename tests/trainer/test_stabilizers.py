@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +14,15 @@ import torch
 from features.batches import Encoder
 from features.lake import Lake
 from features.reader import DayReader
+from tests.faults.attempts import Fault, attempt, failure, settings_of
 from tests.trainer.planted import DAY, SCHEMA, commit_day, planted_recipe
+from tests.trainer.test_checkpoint import tensors
 from trainer import sharding
 from trainer.anchor import Anchor
 from trainer.carryover.compare import Comparison, compare
 from trainer.carryover.document import ModelDocument
 from trainer.config import TrainingConfig
-from trainer.job import day_fingerprint
+from trainer.job import day_fingerprint, train
 from trainer.loop import learn
 from trainer.model.losses import distance_to_teacher
 from trainer.recipe import Recipe
@@ -200,3 +204,22 @@ def test_only_regularizers_that_are_set_are_part_of_the_fingerprint() -> None:
 def test_two_of_a_kind_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\['distillation'\] stand twice"):
         planted_recipe(regularizers=(Distillation(weight=1), Distillation(weight=2)))
+
+
+@pytest.mark.slow
+def test_a_killed_day_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    """The anchor is its parent's again, not the waypoint's."""
+    recipe, second = planted_recipe(regularizers=BOTH), DAY + timedelta(1)
+    homes = [tmp_path / "whole", tmp_path / "killed"]
+    for home in homes:
+        lake = Lake(settings_of(home).lake)
+        commit_day(lake, DAY, num_rows=640)
+        commit_day(lake, second, num_rows=2_000)
+    train(recipe, DAY, settings=settings_of(homes[0]))
+    shutil.copytree(settings_of(homes[0]).checkpoints, settings_of(homes[1]).checkpoints)
+    whole = attempt(settings_of(homes[0]), Fault(every=99), recipe=recipe, ds=second)
+    failure(settings_of(homes[1]), Fault(moment="learning", step=9), recipe=recipe, ds=second)
+    resumed = attempt(settings_of(homes[1]), recipe=recipe, ds=second)
+    assert (whole.resumed, resumed.resumed) == (0, 1)
+    expected, found = (tensors(day.path, tmp_path / f"{day.resumed}.pt") for day in (whole, resumed))
+    assert [name for name in expected if not torch.equal(expected[name], found[name])] == []

@@ -1,0 +1,114 @@
+"""Days of a user model in one process: trained once, its tower of every day kept, asked for any day's users."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from features.batches import Encoder
+from features.lake import Lake
+from features.reader import DayReader
+from features.schema import EVENT_TIME, USER_ID
+from snapshots.embeddings import fp16_exact
+from trainer import sharding
+from trainer.anchor import Anchor
+from trainer.carryover.compare import compare
+from trainer.carryover.document import ModelDocument
+from trainer.config import TrainingConfig
+from trainer.loop import learn
+from trainer.model.user_tower import UserTower
+from trainer.recipe import Recipe
+from trainer.shards import local_parts
+
+log = logging.getLogger(__name__)
+
+_ROWS = 8_192
+_PREFIX = "user_tower."
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DayOfUsers:
+    """The active users of a day, one row each, ascending ids."""
+
+    ids: NDArray[np.int64]
+    times: pa.Array
+    batches: tuple[pa.RecordBatch, ...]
+
+
+def read_users(recipe: Recipe, ds: date, lake: Lake) -> DayOfUsers:
+    """The day's user features."""
+    rows = lake.read(lake.get(f"user_features/{recipe.source.name}", ds)).sort_by(USER_ID).combine_chunks()
+    return DayOfUsers(
+        ids=rows.column(USER_ID).to_numpy(),
+        times=rows.column(EVENT_TIME).combine_chunks(),
+        batches=tuple(rows.to_batches(max_chunksize=_ROWS)),
+    )
+
+
+@dataclass(kw_only=True)
+class DailyTowers:
+    """What was learnt day by day, and what it cost."""
+
+    recipe: Recipe
+    users: Sequence[DayOfUsers]
+    towers: list[UserTower] = field(default_factory=list)
+    ne: dict[str, list[float]] = field(default_factory=dict)
+    """Per task, day by day, progressive."""
+    cpu_seconds: list[float] = field(default_factory=list)
+    teacher_mib: float = 0.0
+    _embedded: dict[tuple[int, int], Vectors] = field(default_factory=dict)
+
+    def embed(self, version: int, day: int) -> Vectors:
+        """[N, K, D]: the users of the day by the tower of day `version`, as they would be stored. Both from 0."""
+        if (version, day) not in self._embedded:
+            encoder, tower = Encoder(self.recipe.schema, sides=("user",)), self.towers[version]
+            with torch.inference_mode():
+                found = [
+                    tower(batch.user_sparse, batch.user_dense).numpy()
+                    for batch in map(encoder.encode, self.users[day].batches)
+                ]
+            self._embedded[version, day] = fp16_exact(np.concatenate(found))
+        return self._embedded[version, day]
+
+
+def train_days(recipe: Recipe, days: Sequence[date], *, lake: Lake, users: Sequence[DayOfUsers]) -> DailyTowers:
+    """Learn the days one after the other, with the recipe's regularizers."""
+    config = TrainingConfig.of(recipe)
+    carried = compare(ModelDocument(config=config), ModelDocument(config=config))
+    sharded = sharding.build(config, local_world_size=1)
+    found = DailyTowers(recipe=recipe, users=users)
+    for ds in days:
+        encoder = Encoder(config.schema, tasks=config.task_names)
+        partition = lake.get(f"examples/{recipe.source.name}", ds)
+        reader = DayReader(lake, partition, encoder, batch_size=config.batch_size, seed=config.seed)
+        first, began = ds == days[0], time.process_time()
+        anchor = Anchor(sharded, config, None if first else carried)
+        values = learn(sharded, reader, tasks=config.task_names, cold_start=first, anchor=anchor)
+        found.teacher_mib = max(found.teacher_mib, anchor.num_bytes / 2**20)
+        anchor.release()
+        found.cpu_seconds.append(time.process_time() - began)
+        for task, of_task in values.items():
+            found.ne.setdefault(task, []).append(of_task["ne"])
+        found.towers.append(_tower(sharded, recipe))
+    return found
+
+
+def _tower(sharded: sharding.ShardedModel, recipe: Recipe) -> UserTower:
+    """A copy of what the one rank holds."""
+    state = sharded.module.state_dict()
+    tower = UserTower(recipe.schema, recipe.user_tower)
+    with torch.no_grad():
+        for name, copy in tower.state_dict().items():
+            ((_, whole),) = local_parts(state[_PREFIX + name])
+            copy.copy_(whole)
+    return tower.eval()

@@ -1,0 +1,266 @@
+"""What keeps embeddings from moving, side by side (section 5.2, Tables 3 and 4): shift, downstream NE, cost.
+
+`python -m tests.experiments.stabilizers --days 14` runs whole days of every strategy in one process of one thread:
+train, publish (align), infer (pool), retrain the downstream model, with and without embeddings. Strategies that differ
+after training only share the trainings. `--skew` adds the version-skew sweep of `tests.experiments.version_skew`.
+Prints Markdown tables; `--json` a JSON line per strategy before them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+
+from features.examples import build_examples
+from features.lake import Lake, Partition
+from features.sources.synthetic import SyntheticWorld
+from infra.settings import Settings
+from snapshots.alignment import fit
+from snapshots.embeddings import embeddings_schema, fp16_exact, table_of, to_lists, writer_properties
+from snapshots.movement import common_movement
+from snapshots.pooling import read_history
+from tests.experiments.daily_towers import DailyTowers, DayOfUsers, Vectors, read_users, train_days
+from tests.experiments.version_skew import Skew, sweep, table
+from trainer.downstream.retrain import retrain_on
+from trainer.recipe import DownstreamRecipe, Recipe
+from trainer.recipes import get_downstream, get_recipe
+from trainer.stabilizers import Alignment, BackwardCompatible, Distillation, L2ToPrevious, Procrustes, Regularizer
+
+T_95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26, 10: 2.23, 11: 2.20, 12: 2.18}
+"""Student's t, two-sided 95 %, by degrees of freedom."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strategy:
+    """One way to keep embeddings where they are."""
+
+    name: str
+    regularizers: tuple[Regularizer, ...] = ()
+    alignment: Alignment | None = None
+    pooling: int = 1
+
+
+STRATEGIES = (
+    Strategy(name="none"),
+    Strategy(name="pooling 3", pooling=3),
+    Strategy(name="L2 0.01", regularizers=(L2ToPrevious(weight=0.01),)),
+    Strategy(name="L2 1", regularizers=(L2ToPrevious(weight=1.0),)),
+    Strategy(name="distillation 0.1", regularizers=(Distillation(weight=0.1),)),
+    Strategy(name="distillation 1", regularizers=(Distillation(weight=1.0),)),
+    Strategy(name="Procrustes", alignment=Procrustes()),
+    Strategy(name="backward-compatible", alignment=BackwardCompatible()),
+    Strategy(name="Procrustes, pooling 3", alignment=Procrustes(), pooling=3),
+    Strategy(name="backward-compatible, pooling 3", alignment=BackwardCompatible(), pooling=3),
+    Strategy(name="distillation 0.1, pooling 3", regularizers=(Distillation(weight=0.1),), pooling=3),
+)
+WORLD = {"num_users": 3_000, "events_per_day": 30_000, "user_lifetime_days": 30, "id_lifetime_days": 20}
+
+
+@dataclass(kw_only=True)
+class Measured:
+    """A strategy, day by day from the second on, as consumers see it."""
+
+    strategy: str
+    cosine: list[list[float]] = field(default_factory=list)
+    """Per day, per embedding: mean over the users of both days."""
+    norm_change: list[list[float]] = field(default_factory=list)
+    train_ne: list[float] = field(default_factory=list)
+    """Downstream, with the embeddings."""
+    eval_ne: list[float] = field(default_factory=list)
+    train_diff: list[float] = field(default_factory=list)
+    """Percent against the baseline without embeddings."""
+    eval_diff: list[float] = field(default_factory=list)
+    eval_interval: list[tuple[float, float]] = field(default_factory=list)
+    """By bootstrap over users."""
+    upstream_ne: dict[str, list[float]] = field(default_factory=dict)
+    train_cpu_seconds: float = 0.0
+    """Per day."""
+    align_cpu_seconds: float = 0.0
+    teacher_mib: float = 0.0
+
+
+@dataclass(kw_only=True)
+class Published:
+    """The days of one strategy."""
+
+    strategy: Strategy
+    towers: DailyTowers
+    maps: list[NDArray[np.float32] | None] = field(default_factory=list)
+    partitions: list[Partition] = field(default_factory=list)
+
+    def computed(self, version: int, day: int) -> Vectors:
+        """[N, K, D]: the users of the day by the snapshot of day `version`, its map included."""
+        vectors, matrix = self.towers.embed(version, day), self.maps[version]
+        if matrix is None:
+            return vectors
+        return fp16_exact((vectors.reshape(len(vectors), -1) @ matrix).reshape(vectors.shape))
+
+    def align(self, day: int) -> None:
+        """Fit the map of the day's snapshot to the one before, on all users of the day."""
+        if self.strategy.alignment is None or not day:
+            self.maps.append(None)
+            return
+        new, old = self.towers.embed(day, day), self.computed(day - 1, day)
+        self.maps.append(fit(self.strategy.alignment, new, old).matrix)
+
+    def infer(self, day: int, ds: date, *, lake: Lake, users: DayOfUsers, recipe: Recipe) -> None:
+        """The partition of the day's embeddings, pooled with those of the days before."""
+        k, dim = recipe.user_tower.num_embeddings, recipe.user_tower.dim
+        computed = self.computed(day, day)
+        history = read_history(
+            lake, self.partitions[::-1], users.ids, num_embeddings=k, dim=dim, versions=self.strategy.pooling
+        )
+        pooled, num_pooled = history.pool(users.ids, computed)
+        rows = pa.Table.from_arrays(
+            [
+                pa.array(users.ids),
+                *(to_lists(vectors[:, i]) for vectors in (computed, pooled) for i in range(k)),
+                pa.array(num_pooled),
+                pa.repeat(pa.scalar(day + 1, pa.int32()), len(users.ids)),
+                users.times,
+            ],
+            schema=embeddings_schema(num_embeddings=k, dim=dim, model=recipe.name),
+        )
+        partition = lake.commit(
+            table_of(recipe.name), ds, rows, fingerprint=f"{day + 1:060x}", writer=writer_properties()
+        )
+        self.partitions.append(partition)
+
+
+def run(
+    strategy: Strategy, towers: DailyTowers, days: Sequence[date], *, downstream: DownstreamRecipe, settings: Settings
+) -> tuple[Measured, Published]:
+    """Publish, infer and retrain every day."""
+    name = "".join(character if character.isalnum() else "_" for character in strategy.name)
+    recipe = replace(towers.recipe, name=name)
+    consumer = replace(downstream, name=name, upstream=name)
+    lake, published = Lake(settings.lake), Published(strategy=strategy, towers=towers)
+    found = Measured(
+        strategy=strategy.name,
+        upstream_ne=towers.ne,
+        train_cpu_seconds=float(np.mean(towers.cpu_seconds[1:])),
+        teacher_mib=towers.teacher_mib,
+    )
+    for day, ds in enumerate(days):
+        began = time.process_time()
+        published.align(day)
+        found.align_cpu_seconds += (time.process_time() - began) / len(days)
+        if day:
+            retrained = retrain_on(consumer, recipe, ds, settings=settings, promoted=published.partitions)
+            found.train_ne.append(retrained.training.everyone.sum.ne or np.nan)
+            found.train_diff.append(retrained.training.everyone.ne_diff_percent)
+            if retrained.evaluation is not None:
+                found.eval_ne.append(retrained.evaluation.everyone.sum.ne or np.nan)
+                found.eval_diff.append(retrained.evaluation.everyone.ne_diff_percent)
+                found.eval_interval.append(retrained.evaluation.everyone.interval or (np.nan, np.nan))
+        published.infer(day, ds, lake=lake, users=towers.users[day], recipe=recipe)
+        if day:
+            moved = [
+                common_movement(lake, *published.partitions[-2:], column=f"pooled_{k}", dim=recipe.user_tower.dim)
+                for k in range(recipe.user_tower.num_embeddings)
+            ]
+            found.cosine.append([float(one.cosine.mean()) for one in moved])
+            found.norm_change.append([float(one.norm_change.mean()) for one in moved])
+    return found, published
+
+
+def versus(ne: Sequence[float], reference: Sequence[float]) -> str:
+    """Percent against the reference on the same days, mean and 95 % interval over days (paired)."""
+    percent = 100 * (np.array(ne) / np.array(reference) - 1)
+    half = T_95[min(len(percent) - 1, max(T_95))] * percent.std(ddof=1) / np.sqrt(len(percent))
+    return f"{percent.mean():+.2f} ± {half:.2f}"
+
+
+def shown(found: Sequence[Measured], *, skip: int) -> Iterator[str]:
+    """The Markdown table; the first `skip` of the downstream days are left out."""
+    tasks = list(found[0].upstream_ne)
+    embeddings = range(len(found[0].cosine[0]))
+    titles = ["strategy", *(f"cosine {k}" for k in embeddings), *(f"norm change {k}" for k in embeddings)]
+    titles += ["train NE diff %", "eval NE diff %", "eval NE against none, %"]
+    titles += [*(f"upstream NE {task}" for task in tasks), "training, CPU s a day", "align, CPU s a day", "teacher MiB"]
+    yield f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}"
+    for one in found:
+        cells = [one.strategy]
+        cells += [f"{value:.3f}" for value in np.mean(one.cosine[skip:], axis=0)]
+        cells += [f"{value:.3f}" for value in np.mean(one.norm_change[skip:], axis=0)]
+        cells += [f"{np.mean(values[skip:]):+.2f}" for values in (one.train_diff, one.eval_diff)]
+        cells += ["" if one is found[0] else versus(one.eval_ne[skip:], found[0].eval_ne[skip:])]
+        cells += [f"{np.mean(one.upstream_ne[task][skip:]):.4f}" for task in tasks]
+        cells += [f"{one.train_cpu_seconds:.1f}", f"{one.align_cpu_seconds:.2f}", f"{one.teacher_mib:.0f}"]
+        yield f"| {' | '.join(cells)} |"
+
+
+def land(recipe: Recipe, days: Sequence[date], settings: Settings) -> list[DayOfUsers]:
+    """The examples of all days, and their users."""
+    for ds in days:
+        build_examples(recipe.source, ds, settings=settings, reject_max_share=recipe.reject_max_share)
+    return [read_users(recipe, ds, Lake(settings.lake)) for ds in days]
+
+
+def arguments() -> argparse.Namespace:
+    """Of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="demo", help="`demo`: a smaller and faster drifting world")
+    parser.add_argument("--downstream", help="default: <recipe>_ctr")
+    parser.add_argument("--data", type=Path, help="folder of the real logs")
+    parser.add_argument("--home", type=Path, help="where examples are built and kept; default: a temporary folder")
+    parser.add_argument("--days", type=int, default=12)
+    parser.add_argument("--skip", type=int, default=3, help="downstream days that are left out of the means")
+    parser.add_argument("--seed", type=int, default=0, help="of the training and of the downstream models")
+    parser.add_argument("--skew", action="store_true", help="the version-skew sweep too")
+    parser.add_argument("--json", action="store_true", help="a JSON line per strategy")
+    parser.add_argument("--only", nargs="*", default=[s.name for s in STRATEGIES], help="names of strategies")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Print what was measured."""
+    options = arguments()
+    logging.basicConfig(level=logging.ERROR)
+    torch.set_num_threads(1)
+    recipe = replace(get_recipe(options.recipe), seed=options.seed)
+    if isinstance(recipe.source, SyntheticWorld):
+        recipe = replace(recipe, source=replace(recipe.source, name="drifting", seed=options.seed, **WORLD))
+    downstream = replace(get_downstream(options.downstream or f"{options.recipe}_ctr"), seed=options.seed)
+    days = [recipe.schedule.start + timedelta(days=index) for index in range(options.days)]
+    trained: dict[tuple[Regularizer, ...], DailyTowers] = {}
+    found: list[Measured] = []
+    skews: list[Skew] = []
+    with tempfile.TemporaryDirectory() as folder:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
+        home = options.home or Path(folder)
+        landed = Settings(home=home, data_dir=options.data, _env_file=None)
+        users = land(recipe, days, landed)
+        settings = Settings(home=Path(folder) / "downstream", lake_uri=landed.lake, _env_file=None)
+        for strategy in (s for s in STRATEGIES if s.name in options.only):
+            if strategy.regularizers not in trained:
+                varied = replace(recipe, regularizers=strategy.regularizers)
+                trained[strategy.regularizers] = train_days(varied, days, lake=Lake(landed.lake), users=users)
+            towers = trained[strategy.regularizers]
+            measured, published = run(strategy, towers, days, downstream=downstream, settings=settings)
+            found.append(measured)
+            if options.skew:
+                skews.append(sweep(published, days, recipe=recipe, downstream=downstream, settings=settings))
+            if options.json:
+                print(json.dumps(asdict(measured) | ({"skew": asdict(skews[-1])} if skews else {})), flush=True)
+        dist.destroy_process_group()
+    print("\n".join(shown(found, skip=options.skip)))
+    if skews:
+        print("\n".join(["", *table(skews)]))
+
+
+if __name__ == "__main__":
+    main()
