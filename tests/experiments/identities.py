@@ -106,20 +106,26 @@ def run(recipe: Recipe, name: str, days: list[date], *, lake: Lake) -> Measured:
     return found
 
 
-def kept_days(recipe: Recipe, days: list[date], *, settings: Settings, one_of: int, scratch: Path) -> Lake:
-    """A lake with the examples of one user of `one_of`."""
+def kept_days(
+    recipe: Recipe,
+    days: list[date],
+    *,
+    settings: Settings,
+    one_of: int,
+    scratch: Path,
+    kinds: tuple[str, ...] = ("examples",),
+) -> Lake:
+    """A lake with the examples of one user of `one_of`; kinds: these tables of the source."""
     lake, small = Lake(settings.lake), Lake(scratch / "kept")
-    table = f"examples/{recipe.source.name}"
     for ds in days:
-        if lake.find(table, ds) is None:
+        if lake.find(f"examples/{recipe.source.name}", ds) is None:
             build_examples(recipe.source, ds, settings=settings, reject_max_share=recipe.reject_max_share)
-        partition = lake.get(table, ds)
-        if one_of == 1:
-            continue
-        rows = lake.read(partition)
-        hashed = pc.bit_wise_and(pc.multiply(rows[USER_ID], _SHARE), 2**31 - 1)
-        kept = rows.filter(pc.equal(pc.subtract(hashed, pc.multiply(pc.divide(hashed, one_of), one_of)), 0))
-        small.commit(table, ds, kept, fingerprint=fingerprint(partition.fingerprint, one_of))
+        for table in (f"{kind}/{recipe.source.name}" for kind in kinds if one_of > 1):
+            partition = lake.get(table, ds)
+            rows = lake.read(partition)
+            hashed = pc.bit_wise_and(pc.multiply(rows[USER_ID], _SHARE), 2**31 - 1)
+            kept = rows.filter(pc.equal(pc.subtract(hashed, pc.multiply(pc.divide(hashed, one_of), one_of)), 0))
+            small.commit(table, ds, kept, fingerprint=fingerprint(partition.fingerprint, one_of))
     return lake if one_of == 1 else small
 
 

@@ -24,7 +24,6 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
-from features.examples import build_examples
 from features.lake import Lake, Partition
 from features.sources.synthetic import SyntheticWorld
 from infra.settings import Settings
@@ -33,7 +32,8 @@ from snapshots.embeddings import embeddings_schema, fp16_exact, table_of, to_lis
 from snapshots.movement import common_movement
 from snapshots.pooling import read_history
 from tests.experiments.daily_towers import DailyTowers, DayOfUsers, Vectors, read_users, train_days
-from tests.experiments.version_skew import Skew, sweep, table
+from tests.experiments.identities import kept_days
+from tests.experiments.version_skew import Skew, draw, sweep, table
 from trainer.downstream.retrain import retrain_on
 from trainer.recipe import DownstreamRecipe, Recipe
 from trainer.recipes import get_downstream, get_recipe
@@ -53,20 +53,22 @@ class Strategy:
     pooling: int = 1
 
 
+_NEAR = (Distillation(weight=0.05),)
 STRATEGIES = (
     Strategy(name="none"),
     Strategy(name="pooling 3", pooling=3),
-    Strategy(name="L2 0.01", regularizers=(L2ToPrevious(weight=0.01),)),
-    Strategy(name="L2 1", regularizers=(L2ToPrevious(weight=1.0),)),
-    Strategy(name="distillation 0.1", regularizers=(Distillation(weight=0.1),)),
-    Strategy(name="distillation 1", regularizers=(Distillation(weight=1.0),)),
+    Strategy(name="L2 0.003", regularizers=(L2ToPrevious(weight=0.003),)),
+    Strategy(name="L2 0.1", regularizers=(L2ToPrevious(weight=0.1),)),
+    Strategy(name="distillation 0.05", regularizers=_NEAR),
+    Strategy(name="distillation 0.5", regularizers=(Distillation(weight=0.5),)),
     Strategy(name="Procrustes", alignment=Procrustes()),
     Strategy(name="backward-compatible", alignment=BackwardCompatible()),
     Strategy(name="Procrustes, pooling 3", alignment=Procrustes(), pooling=3),
     Strategy(name="backward-compatible, pooling 3", alignment=BackwardCompatible(), pooling=3),
-    Strategy(name="distillation 0.1, pooling 3", regularizers=(Distillation(weight=0.1),), pooling=3),
+    Strategy(name="distillation 0.05, pooling 3", regularizers=_NEAR, pooling=3),
 )
-WORLD = {"num_users": 3_000, "events_per_day": 30_000, "user_lifetime_days": 30, "id_lifetime_days": 20}
+WORLD = {"num_users": 2_000, "events_per_day": 20_000, "user_lifetime_days": 30, "id_lifetime_days": 20}
+"""Smaller than the demo's, and faster."""
 
 
 @dataclass(kw_only=True)
@@ -203,24 +205,19 @@ def shown(found: Sequence[Measured], *, skip: int) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
-def land(recipe: Recipe, days: Sequence[date], settings: Settings) -> list[DayOfUsers]:
-    """The examples of all days, and their users."""
-    for ds in days:
-        build_examples(recipe.source, ds, settings=settings, reject_max_share=recipe.reject_max_share)
-    return [read_users(recipe, ds, Lake(settings.lake)) for ds in days]
-
-
 def arguments() -> argparse.Namespace:
     """Of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", default="demo", help="`demo`: a smaller and faster drifting world")
+    parser.add_argument("--recipe", default="demo", help="`demo`: in a smaller and faster world")
     parser.add_argument("--downstream", help="default: <recipe>_ctr")
     parser.add_argument("--data", type=Path, help="folder of the real logs")
     parser.add_argument("--home", type=Path, help="where examples are built and kept; default: a temporary folder")
     parser.add_argument("--days", type=int, default=12)
     parser.add_argument("--skip", type=int, default=3, help="downstream days that are left out of the means")
+    parser.add_argument("--one-of", type=int, default=1, help="keep one user of so many")
     parser.add_argument("--seed", type=int, default=0, help="of the training and of the downstream models")
     parser.add_argument("--skew", action="store_true", help="the version-skew sweep too")
+    parser.add_argument("--plot", type=Path, help="draw the sweep to this PNG")
     parser.add_argument("--json", action="store_true", help="a JSON line per strategy")
     parser.add_argument("--only", nargs="*", default=[s.name for s in STRATEGIES], help="names of strategies")
     return parser.parse_args()
@@ -243,12 +240,14 @@ def main() -> None:
         dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
         home = options.home or Path(folder)
         landed = Settings(home=home, data_dir=options.data, _env_file=None)
-        users = land(recipe, days, landed)
-        settings = Settings(home=Path(folder) / "downstream", lake_uri=landed.lake, _env_file=None)
+        kinds = ("user_features", "examples")
+        lake = kept_days(recipe, days, settings=landed, one_of=options.one_of, scratch=home, kinds=kinds)
+        users = [read_users(recipe, ds, lake) for ds in days]
+        settings = Settings(home=Path(folder) / "downstream", lake_uri=str(lake.root), _env_file=None)
         for strategy in (s for s in STRATEGIES if s.name in options.only):
             if strategy.regularizers not in trained:
                 varied = replace(recipe, regularizers=strategy.regularizers)
-                trained[strategy.regularizers] = train_days(varied, days, lake=Lake(landed.lake), users=users)
+                trained[strategy.regularizers] = train_days(varied, days, lake=lake, users=users)
             towers = trained[strategy.regularizers]
             measured, published = run(strategy, towers, days, downstream=downstream, settings=settings)
             found.append(measured)
@@ -260,6 +259,8 @@ def main() -> None:
     print("\n".join(shown(found, skip=options.skip)))
     if skews:
         print("\n".join(["", *table(skews)]))
+        if options.plot:
+            draw(skews, options.plot)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -109,3 +110,16 @@ def table(skews: Sequence[Skew]) -> Iterator[str]:
     yield f"|{'---|' * (len(SKEWS) + 1)}"
     for one in skews:
         yield f"| {one.strategy} | {' | '.join(f'{np.mean(one.diff[skew]):+.2f}' for skew in SKEWS)} |"
+
+
+def draw(skews: Sequence[Skew], to: Path) -> None:
+    """The table as lines."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for one in skews:
+        axes.plot(SKEWS, [np.mean(one.diff[skew]) for skew in SKEWS], marker="o", label=one.strategy)
+    axes.set(xlabel="version given - version trained on, days", ylabel="eval NE against no embeddings, %")
+    axes.legend(fontsize=8)
+    figure.savefig(to, dpi=120)
