@@ -59,7 +59,11 @@ def _lineage(version: Version) -> Iterator[str]:
         partition = partition_from(version.tags, name, version.ds)
         if partition is not None:
             yield f"- {name}: `{partition.table}`, version {partition.version}"
-    yield from (f"- {name}: {md_text(version.tags[name])}" for name in ("checkpoint", "plan") if name in version.tags)
+    yield from (
+        f"- {name}: {md_text(version.tags[name])}"
+        for name in ("alignment", "checkpoint", "plan")
+        if name in version.tags
+    )
     yield f"- code `{version.tags['code_version'][:12]}`, snapshot `{version.path}`"
 
 

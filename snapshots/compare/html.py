@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from snapshots.movement import QUANTILES
 from snapshots.page.html import Html, bar, page, section, table, tag
 from snapshots.page.svg import interval_plot
 from snapshots.report.tables import embedding_name, embeddings_of, measured, moved_table
+from snapshots.shift.distribution import QUANTILES
 
 if TYPE_CHECKING:
     from snapshots.compare.compare import Comparison, Side

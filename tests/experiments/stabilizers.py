@@ -2,7 +2,8 @@
 
 `python -m tests.experiments.stabilizers --days 14` runs whole days of every strategy in one process of one thread:
 train, publish (align), infer (pool), retrain the downstream model, with and without embeddings. Strategies that differ
-after training only share the trainings. `--skew` adds the version-skew sweep of `tests.experiments.version_skew`.
+after training only share the trainings. `--skew` adds the version-skew sweep of `tests.experiments.version_skew`,
+`--restart` the consumer of a model that was started anew (`tests.experiments.restart`).
 Prints Markdown tables; `--json` a JSON line per strategy before them.
 """
 
@@ -19,39 +20,27 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 
 from features.lake import Lake, Partition
+from features.schema import USER_ID
 from features.sources.synthetic import SyntheticWorld
 from infra.settings import Settings
-from snapshots.alignment import fit
-from snapshots.embeddings import embeddings_schema, fp16_exact, table_of, to_lists, writer_properties
-from snapshots.movement import common_movement
-from snapshots.pooling import read_history
-from tests.experiments.daily_towers import DailyTowers, DayOfUsers, Vectors, read_users, train_days
+from snapshots.embeddings import to_vectors
+from snapshots.movement import Movement, movement
+from tests.experiments.daily_towers import DailyTowers, read_users, train_days
 from tests.experiments.identities import kept_days
+from tests.experiments.published import Published, Strategy
+from tests.experiments.restart import restarted
 from tests.experiments.version_skew import Skew, draw, sweep, table
 from trainer.downstream.retrain import retrain_on
-from trainer.recipe import DownstreamRecipe, Recipe
+from trainer.recipe import DownstreamRecipe
 from trainer.recipes import get_downstream, get_recipe
-from trainer.stabilizers import Alignment, BackwardCompatible, Distillation, L2ToPrevious, Procrustes, Regularizer
+from trainer.stabilizers import BackwardCompatible, Distillation, L2ToPrevious, Procrustes, Regularizer
 
 T_95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26, 10: 2.23, 11: 2.20, 12: 2.18}
 """Student's t, two-sided 95 %, by degrees of freedom."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Strategy:
-    """One way to keep embeddings where they are."""
-
-    name: str
-    regularizers: tuple[Regularizer, ...] = ()
-    alignment: Alignment | None = None
-    pooling: int = 1
-
 
 _NEAR = (Distillation(weight=0.05),)
 STRATEGIES = (
@@ -94,54 +83,6 @@ class Measured:
     teacher_mib: float = 0.0
 
 
-@dataclass(kw_only=True)
-class Published:
-    """The days of one strategy."""
-
-    strategy: Strategy
-    towers: DailyTowers
-    maps: list[NDArray[np.float32] | None] = field(default_factory=list)
-    partitions: list[Partition] = field(default_factory=list)
-
-    def computed(self, version: int, day: int) -> Vectors:
-        """[N, K, D]: the users of the day by the snapshot of day `version`, its map included."""
-        vectors, matrix = self.towers.embed(version, day), self.maps[version]
-        if matrix is None:
-            return vectors
-        return fp16_exact((vectors.reshape(len(vectors), -1) @ matrix).reshape(vectors.shape))
-
-    def align(self, day: int) -> None:
-        """Fit the map of the day's snapshot to the one before, on all users of the day."""
-        if self.strategy.alignment is None or not day:
-            self.maps.append(None)
-            return
-        new, old = self.towers.embed(day, day), self.computed(day - 1, day)
-        self.maps.append(fit(self.strategy.alignment, new, old).matrix)
-
-    def infer(self, day: int, ds: date, *, lake: Lake, users: DayOfUsers, recipe: Recipe) -> None:
-        """The partition of the day's embeddings, pooled with those of the days before."""
-        k, dim = recipe.user_tower.num_embeddings, recipe.user_tower.dim
-        computed = self.computed(day, day)
-        history = read_history(
-            lake, self.partitions[::-1], users.ids, num_embeddings=k, dim=dim, versions=self.strategy.pooling
-        )
-        pooled, num_pooled = history.pool(users.ids, computed)
-        rows = pa.Table.from_arrays(
-            [
-                pa.array(users.ids),
-                *(to_lists(vectors[:, i]) for vectors in (computed, pooled) for i in range(k)),
-                pa.array(num_pooled),
-                pa.repeat(pa.scalar(day + 1, pa.int32()), len(users.ids)),
-                users.times,
-            ],
-            schema=embeddings_schema(num_embeddings=k, dim=dim, model=recipe.name),
-        )
-        partition = lake.commit(
-            table_of(recipe.name), ds, rows, fingerprint=f"{day + 1:060x}", writer=writer_properties()
-        )
-        self.partitions.append(partition)
-
-
 def run(
     strategy: Strategy, towers: DailyTowers, days: Sequence[date], *, downstream: DownstreamRecipe, settings: Settings
 ) -> tuple[Measured, Published]:
@@ -171,7 +112,7 @@ def run(
         published.infer(day, ds, lake=lake, users=towers.users[day], recipe=recipe)
         if day:
             moved = [
-                common_movement(lake, *published.partitions[-2:], column=f"pooled_{k}", dim=recipe.user_tower.dim)
+                _moved(lake, *published.partitions[-2:], column=f"pooled_{k}", dim=recipe.user_tower.dim)
                 for k in range(recipe.user_tower.num_embeddings)
             ]
             found.cosine.append([float(one.cosine.mean()) for one in moved])
@@ -217,10 +158,20 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--one-of", type=int, default=1, help="keep one user of so many")
     parser.add_argument("--seed", type=int, default=0, help="of the training and of the downstream models")
     parser.add_argument("--skew", action="store_true", help="the version-skew sweep too")
+    parser.add_argument("--restart", action="store_true", help="a model started anew too")
     parser.add_argument("--plot", type=Path, help="draw the sweep to this PNG")
     parser.add_argument("--json", action="store_true", help="a JSON line per strategy")
     parser.add_argument("--only", nargs="*", default=[s.name for s in STRATEGIES], help="names of strategies")
     return parser.parse_args()
+
+
+def _moved(lake: Lake, before: Partition, after: Partition, *, column: str, dim: int) -> Movement:
+    """Of the users that both days hold, by one vector column."""
+    tables = [lake.read(day, columns=[USER_ID, column]) for day in (before, after)]
+    ids = [table.column(USER_ID).to_numpy() for table in tables]
+    rows = np.intersect1d(*ids, assume_unique=True, return_indices=True)[1:]
+    a, b = (to_vectors(table.column(column), dim=dim)[chosen] for table, chosen in zip(tables, rows, strict=True))
+    return movement(a, b)
 
 
 def main() -> None:
@@ -236,6 +187,7 @@ def main() -> None:
     trained: dict[tuple[Regularizer, ...], DailyTowers] = {}
     found: list[Measured] = []
     skews: list[Skew] = []
+    anew: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
         home = options.home or Path(folder)
@@ -253,14 +205,19 @@ def main() -> None:
             found.append(measured)
             if options.skew:
                 skews.append(sweep(published, days, recipe=recipe, downstream=downstream, settings=settings))
+            if options.restart and strategy == STRATEGIES[0]:
+                other = train_days(replace(recipe, seed=recipe.seed + 1), days, lake=lake, users=users)
+                anew = list(restarted(published, other, days, recipe=recipe, downstream=downstream, settings=settings))
             if options.json:
                 print(json.dumps(asdict(measured) | ({"skew": asdict(skews[-1])} if skews else {})), flush=True)
         dist.destroy_process_group()
     print("\n".join(shown(found, skip=options.skip)))
     if skews:
         print("\n".join(["", *table(skews)]))
-        if options.plot:
-            draw(skews, options.plot)
+    if anew:
+        print("\n".join(["", *anew]))
+    if skews and options.plot:
+        draw(skews, options.plot)
 
 
 if __name__ == "__main__":

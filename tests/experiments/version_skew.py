@@ -12,24 +12,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 
 from features.lake import Lake
 from features.reader import DayReader
 from infra.settings import Settings
+from tests.experiments.published import Published
 from trainer.downstream.arms import Pair, own_features, small_tables
 from trainer.downstream.checkpoint import Checkpoints
 from trainer.downstream.joined import JoinedBatch, JoiningEncoder, NewestEmbeddings
 from trainer.downstream.scores import Comparison, compare
 from trainer.recipe import DownstreamRecipe, Recipe
 
-if TYPE_CHECKING:
-    from tests.experiments.stabilizers import Published
-
 SKEWS = tuple(range(-3, 4))
-_SCORED_AFTER = 4
+SCORED_AFTER = 4
 _FIRST = 5
 """The first v, counted from 0: version v - 3 is pooled with two before it."""
 _BATCH = 8_192
@@ -46,25 +44,36 @@ class Skew:
     """Percent against the baseline without embeddings."""
 
 
+def versions(days: Sequence[date]) -> range:
+    """The same v of every strategy. ValueError where there are too few days."""
+    if len(days) <= _FIRST + SCORED_AFTER:
+        raise ValueError(f"{len(days)} days; the sweep takes at least {_FIRST + SCORED_AFTER + 1}")
+    return range(_FIRST, len(days) - SCORED_AFTER)
+
+
 def sweep(
     published: Published, days: Sequence[date], *, recipe: Recipe, downstream: DownstreamRecipe, settings: Settings
 ) -> Skew:
-    """The same v of every strategy. ValueError where there are too few days."""
-    if len(days) <= _FIRST + _SCORED_AFTER:
-        raise ValueError(f"{len(days)} days; the sweep takes at least {_FIRST + _SCORED_AFTER + 1}")
+    """Every v, with every version."""
     found = Skew(strategy=published.strategy.name)
-    consumer = published.partitions[0].table.rpartition("/")[2]
-    checkpoints = Checkpoints(settings, consumer)
-    for version in range(_FIRST, len(days) - _SCORED_AFTER):
-        pair = Pair(downstream, small_tables(recipe.source.schema), recipe.user_tower)
-        joined = next(day for day in checkpoints.days() if day.ds == days[version + 1])
-        pair.load(checkpoints.load(joined))
+    for version in versions(days):
+        pair = consumer_of(published, days[version + 1], recipe=recipe, downstream=downstream, settings=settings)
         for skew in SKEWS:
-            scored = score(pair, published, version + skew, version + _SCORED_AFTER, days=days, recipe=recipe,
+            scored = score(pair, published, version + skew, version + SCORED_AFTER, days=days, recipe=recipe,
                            downstream=downstream, lake=Lake(settings.lake))  # fmt: skip
             found.ne.setdefault(skew, []).append(scored.sum.ne or np.nan)
             found.diff.setdefault(skew, []).append(scored.ne_diff_percent)
     return found
+
+
+def consumer_of(
+    published: Published, ds: date, *, recipe: Recipe, downstream: DownstreamRecipe, settings: Settings
+) -> Pair:
+    """The downstream model as it stood after `ds`."""
+    checkpoints = Checkpoints(settings, published.partitions[0].table.rpartition("/")[2])
+    pair = Pair(downstream, small_tables(recipe.source.schema), recipe.user_tower)
+    pair.load(checkpoints.load(next(day for day in checkpoints.days() if day.ds == ds)))
+    return pair
 
 
 def score(
