@@ -6,6 +6,7 @@ the embeddings; then who moved. The first that fits is the most probable.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -16,7 +17,7 @@ import numpy as np
 from features.lake import Lake
 from infra.settings import Settings
 from snapshots.registry import Registry, partition_from
-from snapshots.shift.rows import ShiftRow, read_rows
+from snapshots.shift.rows import EVERYONE, NOT_POOLED, ShiftRow, read_rows
 
 if TYPE_CHECKING:
     from trainer.recipe import Recipe
@@ -39,7 +40,13 @@ USUAL_DAYS = 14
 _MISSING = 0.02  # of the usual day's examples: half an hour
 _LOST = 0.25  # users whose feature went, or became zero, or stopped changing
 _MOVED = 6.0  # spreads from the usual
-_NEIGHBOURS_KEPT = 0.6  # of the usual overlap
+_FLOOR = 0.01  # the smallest spread of a cosine or of a norm's change
+_CLEARLY = 0.2  # a cosine above another
+_NEIGHBOURS_KEPT = 0.7  # of the usual overlap
+
+NEIGHBOURS = "knn_overlap"
+COLLAPSED = "collapsed_dimensions"
+CROSS_COSINE = "cross_cosine_max"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,16 +96,20 @@ class Evidence:
 
     @classmethod
     def of(cls, rows: Iterable[ShiftRow], usual: Iterable[ShiftRow]) -> Evidence:
-        """Slices are left out."""
+        """Slices, and what could not be measured, are left out."""
         before: dict[Key, list[float]] = {}
         for row in usual:
-            if row.users == "all":
+            if _counts(row):
                 before.setdefault(_key(row), []).append(row.value)
-        return cls(values={_key(row): row.value for row in rows if row.users == "all"}, before=before)
+        return cls(values={_key(row): row.value for row in rows if _counts(row)}, before=before)
 
     def all_of(self, kind: str, metric: str) -> Iterator[tuple[Key, float]]:
         """Of every embedding, pooling and feature."""
         return ((key, value) for key, value in self.values.items() if key[:2] == (kind, metric))
+
+    def embeddings(self, metric: str) -> Iterator[tuple[int | None, Key]]:
+        """The metric's rows of the model alone, by embedding."""
+        return ((key[2], key) for key, _ in self.all_of("same_inputs", metric))
 
     def usual(self, key: Key) -> float | None:
         """The median of the days before; None where there is none."""
@@ -111,9 +122,19 @@ class Evidence:
             return floor
         return max(float(np.median(np.abs(np.array(values) - np.median(values)))) * 1.4826, floor)
 
+    def fell(self, key: Key) -> bool:
+        """Whether it is below what days before can explain; False without days before."""
+        usual = self.usual(key)
+        return usual is not None and usual - self.values[key] > _MOVED * self.spread(key, floor=_FLOOR)
+
     def rise(self, key: Key) -> float:
-        """Above the usual; without days before, above nothing."""
-        return self.values[key] - (self.usual(key) or 0.0)
+        """Above the usual; 0 without days before."""
+        usual = self.usual(key)
+        return 0.0 if usual is None else self.values[key] - usual
+
+
+def _counts(row: ShiftRow) -> bool:
+    return row.users == EVERYONE and math.isfinite(row.value)
 
 
 def _key(row: ShiftRow) -> Key:
@@ -161,5 +182,76 @@ def _stale_feature(found: Evidence) -> Iterator[Cause]:
             )
 
 
-SIGNATURES: Sequence[Signature] = (_partial_day, _broken_feature, _stale_feature)
+def _swapped_pair(found: Evidence) -> Iterator[Cause]:
+    for k, own in found.embeddings("cosine_mean"):
+        other = found.values.get((own[0], CROSS_COSINE, *own[2:]), -1.0)
+        if other > found.values[own] + _CLEARLY and found.fell(own):
+            yield Cause(
+                kind="swapped-pair",
+                sentence=f"Embedding {k}: on the same inputs, mean cosine {found.values[own]:.3f} to the parent's, "
+                f"usually {found.usual(own):.3f}, and {other:.3f} between it and another embedding.",
+            )
+
+
+def _collapsed_dimension(found: Evidence) -> Iterator[Cause]:
+    for k, key in found.embeddings(COLLAPSED):
+        if found.rise(key) >= 1:
+            yield Cause(
+                kind="collapsed-dimension",
+                sentence=f"Embedding {k}: {found.values[key]:.0f} dimensions say the same of every user, usually "
+                f"{found.usual(key):.0f}.",
+            )
+
+
+def _turned(found: Evidence) -> Iterator[Cause]:
+    """The space turned, or the model moved: the cosine on the same inputs fell."""
+    for k, key in found.embeddings("cosine_mean"):
+        if not found.fell(key):
+            continue
+        kept = (key[0], NEIGHBOURS, *key[2:])
+        overlap, usual = found.values.get(kept), found.usual(kept)
+        moved = f"Embedding {k}: mean cosine {found.values[key]:.3f} to the parent's on the same inputs, usually "
+        moved += f"{found.usual(key):.3f}"
+        if overlap is not None and usual is not None and overlap > _NEIGHBOURS_KEPT * usual:
+            yield Cause(
+                kind="rotated-space",
+                sentence=f"{moved}; {overlap:.0%} of the nearest neighbours are kept, usually {usual:.0%}: the space "
+                "turned, who is near whom did not.",
+            )
+        else:
+            lost = "" if overlap is None or usual is None else f"; {overlap:.0%} of the neighbours, usually {usual:.0%}"
+            yield Cause(kind="model-moved", sentence=f"{moved}{lost}.")
+
+
+def _scaled_norm(found: Evidence) -> Iterator[Cause]:
+    for k, key in found.embeddings("norm_change_mean"):
+        if found.rise(key) > _MOVED * found.spread(key, floor=_FLOOR):
+            yield Cause(
+                kind="scaled-norm",
+                sentence=f"Embedding {k}: the norm changed by {found.values[key]:.0%} on the same inputs, usually by "
+                f"{found.usual(key):.0%}.",
+            )
+
+
+def _users_moved(found: Evidence) -> Iterator[Cause]:
+    for key, value in found.all_of("consecutive_days", "cosine_mean"):
+        alone = ("same_inputs", *key[1:3], NOT_POOLED, key[4])
+        if found.fell(key) and alone in found.values and not found.fell(alone):
+            yield Cause(
+                kind="users-moved",
+                sentence=f"Embedding {key[2]}, pooling {key[3]}: mean cosine {value:.3f} to the promoted day, usually "
+                f"{found.usual(key):.3f}, while on the same inputs it is as usual ({found.values[alone]:.3f}).",
+            )
+
+
+SIGNATURES: Sequence[Signature] = (
+    _partial_day,
+    _broken_feature,
+    _stale_feature,
+    _swapped_pair,
+    _collapsed_dimension,
+    _turned,
+    _scaled_norm,
+    _users_moved,
+)
 """In order of precedence."""

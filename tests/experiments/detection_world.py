@@ -6,8 +6,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import chdir, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -21,12 +21,11 @@ from features.fingerprint import fingerprint
 from features.sources.synthetic import SyntheticWorld
 from infra.settings import Settings
 from snapshots.diagnosis import diagnose, usual_rows
-from snapshots.gate import gate
+from snapshots.gate import Check, gate
 from snapshots.inference import infer
 from snapshots.promotion import promote
 from snapshots.publish import publish, publish_tower
 from snapshots.shift.measure import check_shift
-from snapshots.shift.rows import ShiftRow
 from tests.towers import tiny_mix_tower, tiny_user_tower
 from trainer import job
 from trainer.assignment import read_assignment
@@ -36,13 +35,13 @@ from trainer.recipe import Optimizer, Recipe, Schedule, Task
 from trainer.trained import find_trained, load_user_tower
 
 START = date(2026, 1, 1)
-TowerEdit = Callable[[UserTower], None]
+TowerEdit = Callable[[UserTower, float], None]
 
 log = logging.getLogger(__name__)
 
 
-def quiet_recipe(*, events_per_day: int = 12_000) -> Recipe:
-    """About 1,500 active users a day."""
+def quiet_recipe(*, events_per_day: int = 10_000) -> Recipe:
+    """About 1,400 active users a day."""
     return Recipe(
         name="detection",
         source=SyntheticWorld(
@@ -59,8 +58,8 @@ def quiet_recipe(*, events_per_day: int = 12_000) -> Recipe:
         schedule=Schedule(start=START),
         user_tower=tiny_user_tower(dim=16),
         mix_tower=tiny_mix_tower(),
-        optimizer=Optimizer(sparse_lr=0.05, dense_lr=2e-3),
-        batch_size=256,
+        optimizer=Optimizer(sparse_lr=0.08, dense_lr=3e-3),
+        batch_size=512,
     )
 
 
@@ -102,7 +101,8 @@ def settings_at(home: Path) -> Settings:
 
 @contextmanager
 def in_this_process() -> Iterator[None]:
-    """Training in the block is done here: no launcher, no other process, one thread."""
+    """Training in the block is done here: no launcher, no other process, one thread; the working directory is
+    another."""
 
     def run_here(entry: str, arguments: list[str], *, ranks: int, directory: Path) -> None:
         assignment = read_assignment(Path(arguments[0]))
@@ -110,7 +110,7 @@ def in_this_process() -> Iterator[None]:
 
     torch.set_num_threads(1)
     kept = job.run_ranks
-    with TemporaryDirectory() as scratch:
+    with TemporaryDirectory() as scratch, chdir(scratch):  # MLflow's artifacts land in the working directory
         dist.init_process_group("gloo", init_method=f"file://{scratch}/store", rank=0, world_size=1)
         job.run_ranks = run_here
         try:
@@ -135,7 +135,9 @@ def learn(recipe: Recipe, ds: date, *, settings: Settings) -> None:
     job.train(recipe, ds, settings=settings)
 
 
-def publish_edited(recipe: Recipe, ds: date, edit: TowerEdit, *, settings: Settings, salt: str) -> None:
+def publish_edited(
+    recipe: Recipe, ds: date, edit: TowerEdit, magnitude: float, *, settings: Settings, salt: str
+) -> None:
     """The day's tower, published with other weights than were trained."""
     trained = find_trained(settings, recipe.name, ds)
     assert trained is not None, f"{ds} is not trained"
@@ -143,7 +145,7 @@ def publish_edited(recipe: Recipe, ds: date, edit: TowerEdit, *, settings: Setti
     def edited() -> UserTower:
         tower = load_user_tower(recipe, trained)
         with torch.no_grad():
-            edit(tower)
+            edit(tower, magnitude)
         return tower
 
     changed = replace(trained, fingerprint=fingerprint(trained.fingerprint, salt))
@@ -155,7 +157,8 @@ def judge(recipe: Recipe, ds: date, *, settings: Settings, fault: str, magnitude
     infer(recipe, ds, settings=settings)
     shift = check_shift(recipe, ds, settings=settings)
     decision = gate(recipe, ds, settings=settings)
-    causes = diagnose(shift.rows, usual_rows(recipe, ds, settings=settings))
+    usual = usual_rows(recipe, ds, settings=settings)
+    causes = diagnose(shift.rows, usual, alarmed=decision.verdict != "promote")
     return Judged(
         ds=ds.isoformat(),
         fault=fault,
@@ -168,8 +171,8 @@ def judge(recipe: Recipe, ds: date, *, settings: Settings, fault: str, magnitude
     )
 
 
-def _checked(checks: object) -> dict[str, float]:
-    found = {f"check {check.name}": check.value for check in checks}  # type: ignore[attr-defined]
+def _checked(checks: Iterable[Check]) -> dict[str, float]:
+    found = {f"check {check.name}": check.value for check in checks}
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -185,8 +188,3 @@ def _link(source: str, target: str) -> None:
         shutil.copyfile(source, target)
     else:
         os.link(source, target)
-
-
-def of_kind(rows: tuple[ShiftRow, ...], kind: str) -> list[ShiftRow]:
-    """The rows of one kind."""
-    return [row for row in rows if row.kind == kind]
