@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -36,11 +37,14 @@ CauseKind = Literal[
 ]
 RUNBOOKS = "infra/runbooks"
 USUAL_DAYS = 14
+MIN_DAYS = 7
+"""Of fewer promoted days nothing is usual yet."""
+MAD_TO_SIGMA = 1.4826
 
 _MISSING = 0.02  # of the usual day's examples: half an hour
-_LOST = 0.25  # users whose feature went, or became zero, or stopped changing
 _MOVED = 6.0  # spreads from the usual
-_FLOOR = 0.01  # the smallest spread of a cosine or of a norm's change
+_FLOOR = 0.01  # the smallest spread of a cosine or of a norm's change that is believed,
+_FLOOR_OF_SHARES = 0.02  # and of a share of users
 _CLEARLY = 0.2  # a cosine above another
 _NEIGHBOURS_KEPT = 0.7  # of the usual overlap
 
@@ -107,30 +111,25 @@ class Evidence:
         """Of every embedding, pooling and feature."""
         return ((key, value) for key, value in self.values.items() if key[:2] == (kind, metric))
 
-    def embeddings(self, metric: str) -> Iterator[tuple[int | None, Key]]:
-        """The metric's rows of the model alone, by embedding."""
-        return ((key[2], key) for key, _ in self.all_of("same_inputs", metric))
-
     def usual(self, key: Key) -> float | None:
-        """The median of the days before; None where there is none."""
-        return float(np.median(self.before[key])) if self.before.get(key) else None
-
-    def spread(self, key: Key, *, floor: float) -> float:
-        """Of the days before: the standard deviation, as the median absolute deviation tells it; at least `floor`."""
+        """The median of the days before; None where they are fewer than MIN_DAYS."""
         values = self.before.get(key, [])
-        if not values:
-            return floor
-        return max(float(np.median(np.abs(np.array(values) - np.median(values)))) * 1.4826, floor)
+        return float(np.median(values)) if len(values) >= MIN_DAYS else None
 
-    def fell(self, key: Key) -> bool:
-        """Whether it is below what days before can explain; False without days before."""
-        usual = self.usual(key)
-        return usual is not None and usual - self.values[key] > _MOVED * self.spread(key, floor=_FLOOR)
+    def _far(self, key: Key, *, floor: float) -> float:
+        """What days before explain: _MOVED standard deviations, as their median absolute deviation tells it."""
+        values = np.array(self.before[key])
+        return _MOVED * max(float(np.median(np.abs(values - np.median(values)))) * MAD_TO_SIGMA, floor)
 
-    def rise(self, key: Key) -> float:
-        """Above the usual; 0 without days before."""
+    def fell(self, key: Key, *, floor: float = _FLOOR) -> bool:
+        """Whether it is so far below the usual that days before cannot explain it."""
         usual = self.usual(key)
-        return 0.0 if usual is None else self.values[key] - usual
+        return usual is not None and usual - self.values[key] > self._far(key, floor=floor)
+
+    def rose(self, key: Key, *, floor: float) -> bool:
+        """The same above the usual; False where it is not known."""
+        usual = self.usual(key)
+        return usual is not None and key in self.values and self.values[key] - usual > self._far(key, floor=floor)
 
 
 def _counts(row: ShiftRow) -> bool:
@@ -158,13 +157,11 @@ def _partial_day(found: Evidence) -> Iterator[Cause]:
 
 def _broken_feature(found: Evidence) -> Iterator[Cause]:
     for key, share in found.all_of("inputs", "present_share"):
-        usual = found.usual(key)
-        if usual is not None and usual - share > _LOST:
-            yield _broken(key, f"{share:.0%} of the users have a value, usually {usual:.0%}")
+        if found.fell(key, floor=_FLOOR_OF_SHARES):
+            yield _broken(key, f"{share:.0%} of the users have a value, usually {found.usual(key):.0%}")
     for key, share in found.all_of("inputs", "zero_share"):
-        usual = found.usual(key)
-        if usual is not None and share - usual > _LOST:
-            yield _broken(key, f"{share:.0%} of the values are 0, usually {usual:.0%}")
+        if found.rose(key, floor=_FLOOR_OF_SHARES):
+            yield _broken(key, f"{share:.0%} of the values are 0, usually {found.usual(key):.0%}")
 
 
 def _broken(key: Key, evidence: str) -> Cause:
@@ -173,64 +170,83 @@ def _broken(key: Key, evidence: str) -> Cause:
 
 def _stale_feature(found: Evidence) -> Iterator[Cause]:
     for key, share in found.all_of("inputs", "unchanged_share"):
-        usual = found.usual(key)
-        if usual is not None and share - usual > _LOST:
+        if found.rose(key, floor=_FLOOR_OF_SHARES):
             yield Cause(
                 kind="stale-feature",
                 sentence=f"Feature {key[4]}: {share:.0%} of the returning users have exactly the value of the "
-                f"promoted day, usually {usual:.0%}.",
+                f"promoted day, usually {found.usual(key):.0%}.",
             )
 
 
-def _swapped_pair(found: Evidence) -> Iterator[Cause]:
-    for k, own in found.embeddings("cosine_mean"):
-        other = found.values.get((own[0], CROSS_COSINE, *own[2:]), -1.0)
-        if other > found.values[own] + _CLEARLY and found.fell(own):
-            yield Cause(
-                kind="swapped-pair",
-                sentence=f"Embedding {k}: on the same inputs, mean cosine {found.values[own]:.3f} to the parent's, "
-                f"usually {found.usual(own):.3f}, and {other:.3f} between it and another embedding.",
-            )
+def _space(found: Evidence) -> Iterator[Cause]:
+    """What happened to the space of each embedding, on the same inputs: the first of SPACE that fits."""
+    for key, _ in found.all_of("same_inputs", "cosine_mean"):
+        causes = (cause for signature in SPACE if (cause := signature(found, key)) is not None)
+        yield from islice(causes, 1)
 
 
-def _collapsed_dimension(found: Evidence) -> Iterator[Cause]:
-    for k, key in found.embeddings(COLLAPSED):
-        if found.rise(key) >= 1:
-            yield Cause(
-                kind="collapsed-dimension",
-                sentence=f"Embedding {k}: {found.values[key]:.0f} dimensions say the same of every user, usually "
-                f"{found.usual(key):.0f}.",
-            )
+def _swapped_pair(found: Evidence, key: Key) -> Cause | None:
+    other = found.values.get(_of(key, CROSS_COSINE), -1.0)
+    if not found.fell(key) or other < found.values[key] + _CLEARLY:
+        return None
+    return Cause(
+        kind="swapped-pair",
+        sentence=f"{_moved(found, key)}, and {other:.3f} between it and another embedding.",
+    )
 
 
-def _turned(found: Evidence) -> Iterator[Cause]:
-    """The space turned, or the model moved: the cosine on the same inputs fell."""
-    for k, key in found.embeddings("cosine_mean"):
-        if not found.fell(key):
-            continue
-        kept = (key[0], NEIGHBOURS, *key[2:])
-        overlap, usual = found.values.get(kept), found.usual(kept)
-        moved = f"Embedding {k}: mean cosine {found.values[key]:.3f} to the parent's on the same inputs, usually "
-        moved += f"{found.usual(key):.3f}"
-        if overlap is not None and usual is not None and overlap > _NEIGHBOURS_KEPT * usual:
-            yield Cause(
-                kind="rotated-space",
-                sentence=f"{moved}; {overlap:.0%} of the nearest neighbours are kept, usually {usual:.0%}: the space "
-                "turned, who is near whom did not.",
-            )
-        else:
-            lost = "" if overlap is None or usual is None else f"; {overlap:.0%} of the neighbours, usually {usual:.0%}"
-            yield Cause(kind="model-moved", sentence=f"{moved}{lost}.")
+def _collapsed_dimension(found: Evidence, key: Key) -> Cause | None:
+    collapsed = found.values.get(_of(key, COLLAPSED), 0.0)
+    if collapsed < 1:
+        return None
+    return Cause(
+        kind="collapsed-dimension",
+        sentence=f"Embedding {key[2]}: {collapsed:.0f} dimensions that told users apart say the same of all of them.",
+    )
 
 
-def _scaled_norm(found: Evidence) -> Iterator[Cause]:
-    for k, key in found.embeddings("norm_change_mean"):
-        if found.rise(key) > _MOVED * found.spread(key, floor=_FLOOR):
-            yield Cause(
-                kind="scaled-norm",
-                sentence=f"Embedding {k}: the norm changed by {found.values[key]:.0%} on the same inputs, usually by "
-                f"{found.usual(key):.0%}.",
-            )
+def _rotated_space(found: Evidence, key: Key) -> Cause | None:
+    kept = _of(key, NEIGHBOURS)
+    overlap, usual = found.values.get(kept), found.usual(kept)
+    if not found.fell(key) or overlap is None or usual is None or overlap < _NEIGHBOURS_KEPT * usual:
+        return None
+    return Cause(
+        kind="rotated-space",
+        sentence=f"{_moved(found, key)}; {overlap:.0%} of the nearest neighbours are kept, usually {usual:.0%}: the "
+        "space turned, who is near whom did not.",
+    )
+
+
+def _scaled_norm(found: Evidence, key: Key) -> Cause | None:
+    change = _of(key, "norm_change_mean")
+    if not found.rose(change, floor=_FLOOR) or found.fell(key):
+        return None
+    return Cause(
+        kind="scaled-norm",
+        sentence=f"Embedding {key[2]}: the norm changed by {found.values[change]:.0%} on the same inputs, usually by "
+        f"{found.usual(change):.0%}; the directions are as usual.",
+    )
+
+
+def _model_moved(found: Evidence, key: Key) -> Cause | None:
+    if not found.fell(key):
+        return None
+    kept = _of(key, NEIGHBOURS)
+    overlap, usual = found.values.get(kept), found.usual(kept)
+    lost = (
+        "" if overlap is None or usual is None else f"; {overlap:.0%} of the neighbours are kept, usually {usual:.0%}"
+    )
+    return Cause(kind="model-moved", sentence=f"{_moved(found, key)}{lost}.")
+
+
+def _moved(found: Evidence, key: Key) -> str:
+    cosine, usual = found.values[key], found.usual(key)
+    return f"Embedding {key[2]}: on the same inputs, mean cosine {cosine:.3f} to the parent's, usually {usual:.3f}"
+
+
+def _of(key: Key, metric: str) -> Key:
+    """Another metric of the same."""
+    return (key[0], metric, *key[2:])
 
 
 def _users_moved(found: Evidence) -> Iterator[Cause]:
@@ -244,14 +260,7 @@ def _users_moved(found: Evidence) -> Iterator[Cause]:
             )
 
 
-SIGNATURES: Sequence[Signature] = (
-    _partial_day,
-    _broken_feature,
-    _stale_feature,
-    _swapped_pair,
-    _collapsed_dimension,
-    _turned,
-    _scaled_norm,
-    _users_moved,
-)
-"""In order of precedence."""
+SPACE = (_swapped_pair, _collapsed_dimension, _rotated_space, _scaled_norm, _model_moved)
+"""Signatures of one embedding, in order of precedence."""
+SIGNATURES: Sequence[Signature] = (_partial_day, _broken_feature, _stale_feature, _space, _users_moved)
+"""Of a day, in order of precedence."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import shutil
 import sys
 import tempfile
 import time
@@ -37,6 +36,7 @@ from tests.experiments.detection_world import (
     read_judged,
     settings_at,
 )
+from tests.faults.__main__ import remove
 from trainer.recipe import Recipe
 
 WARM_UP = 14
@@ -82,18 +82,8 @@ def planted_days(recipe: Recipe, wanted: Sequence[date], chosen: Sequence[Fault]
             judged.write(home / KEPT)
             tell(judged, began)
             found.append(judged)
-        shutil.rmtree(settings.home, onexc=_make_writable)
+        remove(settings.home)
     return found
-
-
-def _make_writable(action: object, path: str, error: BaseException) -> None:
-    """Sealed folders are read-only."""
-    for parent in (Path(path), Path(path).parent):
-        parent.chmod(0o755)
-    if Path(path).is_dir():
-        shutil.rmtree(path, onexc=_make_writable)
-    else:
-        Path(path).unlink()
 
 
 def tell(judged: Judged, began: float) -> None:

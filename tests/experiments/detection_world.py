@@ -26,6 +26,7 @@ from snapshots.inference import infer
 from snapshots.promotion import promote
 from snapshots.publish import publish, publish_tower
 from snapshots.shift.measure import check_shift
+from tests.faults.__main__ import remove
 from tests.towers import tiny_mix_tower, tiny_user_tower
 from trainer import job
 from trainer.assignment import read_assignment
@@ -178,7 +179,8 @@ def _checked(checks: Iterable[Check]) -> dict[str, float]:
 
 def branch(home: Path, to: Path) -> Settings:
     """A copy of the home to plant faults in: hard links of what is written once, the store and the logs in full."""
-    shutil.rmtree(to, ignore_errors=True)
+    if to.exists():
+        remove(to)
     shutil.copytree(home, to, copy_function=_link, ignore=shutil.ignore_patterns("logs", "locks", "*.jsonl"))
     return settings_at(to)
 
