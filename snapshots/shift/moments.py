@@ -35,8 +35,9 @@ class Moments:
     def add(self, x: Array, y: Array) -> None:
         """More users, [N, D] each, all of it finite."""
         self.num_users += len(x)
-        self._sum_x += x.sum(axis=0)
-        self._sum_y += y.sum(axis=0)
+        once = np.ones(len(x))
+        self._sum_x += once @ x  # several times as fast as the sum over the first axis
+        self._sum_y += once @ y
         self._xx += x.T @ x
         self._yy += y.T @ y
         self._xy += x.T @ y

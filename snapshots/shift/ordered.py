@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SAMPLE_USERS = 20_000
 """Of a day, those whose hashes are lowest: what is sampled is measured on them."""
-BUCKET_BYTES = 32 * 2**20
+BUCKET_BYTES = 16 * 2**20
 """Of one day's rows that are in memory at a time, about."""
 _BATCH_ROWS = 16_384
 _READ_AHEAD = 2
@@ -111,7 +111,7 @@ class Spool:
         self._layout, self._buckets, self._name = layout, buckets, f"{partition.table} {partition.ds}"
         dataset = lake.dataset(partition)
         self._counts = np.zeros(buckets, dtype=np.int64)
-        for batch in _batches(dataset, [USER_ID]):
+        for batch in batches(dataset, [USER_ID]):
             hashes = mixed(batch.column(USER_ID).to_numpy())
             self._counts += np.bincount(self._bucket_of(hashes), minlength=buckets)
         if first is not None:
@@ -152,7 +152,7 @@ class Spool:
 
     def _write(self, dataset: pads.Dataset) -> None:
         row, free = self._layout.row, self._starts.copy()
-        for batch in _batches(dataset, [USER_ID, NUM_POOLED, *self._layout.columns]):
+        for batch in batches(dataset, [USER_ID, NUM_POOLED, *self._layout.columns]):
             rows = self._rows(batch)
             buckets = self._bucket_of(mixed(rows["id"]))
             order = np.argsort(buckets, kind="stable")
@@ -177,16 +177,21 @@ class Spool:
         return (((hashes >> np.uint64(32)) * np.uint64(self._buckets)) >> np.uint64(32)).astype(np.int64)
 
 
-def _batches(dataset: pads.Dataset, columns: list[str]) -> Iterator[pa.RecordBatch]:
+def batches(dataset: pads.Dataset, columns: list[str], *, rows: int | None = None) -> Iterator[pa.RecordBatch]:
+    """Of about so many rows, in memory that does not grow with the files: Arrow would hold a whole one."""
     yield from dataset.to_batches(
-        columns=columns, batch_size=_BATCH_ROWS, batch_readahead=_READ_AHEAD, fragment_readahead=1
+        columns=columns,
+        batch_size=rows or _BATCH_ROWS,
+        batch_readahead=_READ_AHEAD,
+        fragment_readahead=1,
+        fragment_scan_options=pads.ParquetFragmentScanOptions(pre_buffer=False),
     )
 
 
 def lowest_hashes(dataset: pads.Dataset, size: int) -> np.uint64:
     """The `size`-th lowest hash of the users, or the highest of fewer: up to it they are the sample."""
     lowest = np.empty(0, dtype=np.uint64)
-    for batch in _batches(dataset, [USER_ID]):
+    for batch in batches(dataset, [USER_ID]):
         lowest = np.concatenate([lowest, mixed(batch.column(USER_ID).to_numpy())])
         if len(lowest) > size:
             lowest = np.partition(lowest, size - 1)[:size]

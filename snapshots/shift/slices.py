@@ -17,7 +17,7 @@ from features.columns import IdLists, column_of
 from features.lake import Lake, Partition
 from features.packing import packed_lists
 from features.schema import USER_ID, Schema, SparseFeature, packed_columns
-from snapshots.shift.ordered import Users
+from snapshots.shift.ordered import Users, batches
 from snapshots.shift.populations import FEWEST_USERS
 
 if TYPE_CHECKING:
@@ -94,9 +94,7 @@ def day_of(recipe: Recipe, lake: Lake, examples: Partition | None, users: Users)
     order = np.argsort(users.ids)
     ids = users.ids[order]
     columns = sorted({column for feature in features for column in _columns(feature, recipe.schema)})
-    for batch in lake.dataset(examples).to_batches(
-        columns=[USER_ID, *columns], batch_readahead=2, fragment_readahead=1
-    ):
+    for batch in batches(lake.dataset(examples), [USER_ID, *columns]):
         found = column_of(batch, USER_ID).to_numpy()
         places = np.minimum(np.searchsorted(ids, found), len(ids) - 1)
         rows = np.flatnonzero(ids[places] == found)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from features.lake import Lake, Partition
 from snapshots.embeddings import fp16_exact
 from snapshots.movement import movement
 from snapshots.shift import consecutive_days as module
-from snapshots.shift import ordered
+from snapshots.shift import ordered, same_users
 from snapshots.shift.consecutive_days import consecutive_days, day_movements
 from snapshots.shift.pair import Compared
 from snapshots.shift.rows import ShiftRow
@@ -258,3 +259,23 @@ def test_examples_that_cannot_be_read_leave_their_slices_out(lake: Lake) -> None
     gone = Partition(table="examples/tiny", ds=DAYS[0], version=3, fingerprint="a" * 15)
     found = by_key(recipe, lake, *days, examples=gone, previous_examples=gone)
     assert {key[-1] for key in found} == {"all", "returning"}
+
+
+def test_memory_does_not_grow_with_the_table(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy's: Arrow's grows up to a row group, and the benchmark `shift` measures all of it."""
+    monkeypatch.setattr(module, "SAMPLE_USERS", 300)
+    monkeypatch.setattr(same_users, "NEIGHBOUR_USERS", 100)
+    monkeypatch.setattr(ordered, "BUCKET_BYTES", 2**17)
+    monkeypatch.setattr(ordered, "_BATCH_ROWS", 512)
+    peaks = []
+    for num_users, first in ((4_000, 0), (40_000, 2)):
+        vectors, days = embedded(num_users), DAYS[first : first + 2]
+        parts = [commit(lake, ds, embeddings_of(ds, np.arange(num_users), vectors)) for ds in days]
+        del vectors
+        tracemalloc.start()
+        rows = list(consecutive_days(RECIPE, pair_of(*parts), lake))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert rows[0].num_users == num_users
+    assert peaks[1] < 1.1 * peaks[0], peaks
+    assert peaks[1] < 2 * 40_000 * ordered.Layout(num_embeddings=2, dim=DIM).row.itemsize, "both days at once"
