@@ -29,6 +29,7 @@ WASSERSTEIN_LIMIT = 0.1
 _PSI_BINS = 10
 _PSI_LEAST_SHARE = 1e-4
 _FOLDS = 5
+_SHRINKAGE = 0.5
 _BANDWIDTH_USERS = 256
 METRICS = ("classifier_auc", "wasserstein_share", "wasserstein_max", "psi_mean", "psi_max", "mmd")
 
@@ -55,10 +56,12 @@ def population_statistics(before: Sample, after: Sample) -> Iterator[tuple[str, 
 
 
 def classifier_auc(before: Sample, after: Sample) -> Measured:
-    """AUC of telling the days apart by Fisher's linear discriminant, w = (S_x + S_y)^-1 (mean_y - mean_x).
+    """AUC of telling the days apart by Fisher's linear discriminant, w = S^-1 (mean_y - mean_x).
 
-    The mean over folds of users, so that w is not learnt from anybody's other day. 0.5: they cannot be told apart.
-    Error by DeLong et al. (1988), as if the days had no user in common.
+    S is the days' mean covariance, shrunk half-way to a sphere of the same size: else directions in which hardly
+    anything varies, and from which no consumer learns much, tell any two days apart. The mean over folds of users, so
+    that w is not learnt from anybody's other day. 0.5: they cannot be told apart. Error by DeLong et al. (1988), as if
+    the days had no user in common.
     """
     folds = [_Fold.of(before, after, fold) for fold in range(_FOLDS)]
     found = []
@@ -83,9 +86,11 @@ class _Fold:
 
 def _discriminant(folds: list[_Fold]) -> Array:
     x, y = np.concatenate([fold.x for fold in folds]), np.concatenate([fold.y for fold in folds])
-    within = np.atleast_2d(np.cov(x, rowvar=False)) + np.atleast_2d(np.cov(y, rowvar=False))
-    ridge = 1e-6 * np.trace(within) / len(within) or 1.0
-    direction: Array = np.linalg.solve(within + ridge * np.eye(len(within)), y.mean(axis=0) - x.mean(axis=0))
+    of_x, of_y = (np.atleast_2d(np.cov(day, rowvar=False)) for day in (x, y))
+    covariance = (of_x + of_y) / 2
+    sphere = np.eye(len(covariance)) * (np.trace(covariance) / len(covariance) or 1.0)
+    shrunk = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * sphere
+    direction: Array = np.linalg.solve(shrunk, y.mean(axis=0) - x.mean(axis=0))
     return direction
 
 

@@ -30,7 +30,7 @@ from features.lake import Lake, Partition
 from features.schema import USER_ID
 from infra.settings import REPOSITORY, child_environment
 from snapshots.embeddings import embeddings_schema, fp16_exact, to_lists, writer_properties
-from snapshots.shift.consecutive_days import consecutive_days, layout_of
+from snapshots.shift.consecutive_days import columns_of, consecutive_days, layout_of
 from snapshots.shift.ordered import Spool, common, num_buckets
 from snapshots.shift.pair import Compared
 from snapshots.shift.same_users import SameUsers
@@ -79,7 +79,7 @@ def read(lake: Lake, days: list[Partition]) -> int:
 def stream(lake: Lake, days: list[Partition]) -> int:
     """The part that sees every user."""
     buckets = num_buckets(lake, days, LAYOUT)
-    same = SameUsers(_columns(), dim=LAYOUT.dim)
+    same = SameUsers(columns_of(RECIPE), dim=LAYOUT.dim)
     with (
         Spool(lake, days[0], LAYOUT, buckets=buckets) as before,
         Spool(lake, days[1], LAYOUT, buckets=buckets) as after,
@@ -98,12 +98,6 @@ def shift(lake: Lake, days: list[Partition]) -> int:
         previous_examples=None,
     )  # fmt: skip
     return sum(1 for _ in consecutive_days(RECIPE, pair, lake))
-
-
-def _columns() -> list[Any]:
-    from snapshots.shift.consecutive_days import columns_of
-
-    return columns_of(RECIPE)
 
 
 MEASURED: dict[str, Callable[[Lake, list[Partition]], int]] = {"read": read, "stream": stream, "shift": shift}

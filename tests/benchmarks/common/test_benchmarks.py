@@ -36,6 +36,7 @@ ARGUMENTS = {
     "checkpoint": ["--quick"],
     "resume": ["--quick"],
     "incremental": ["--quick"],
+    "shift": ["--quick"],
     "gpu": ["--quick", "--steps", "10", "--batch-size", "256", "--models", "demo"],
 }
 """The quick forms. `reader` has none: it starts no ranks."""

@@ -43,7 +43,7 @@ def test_the_classifier_is_fishers() -> None:
     x, y = space(3_000, DIM), space(6_000, DIM)[3_000:] + 0.2
     before, after = sample(x), sample(y, first_user=5_000)
     both, day = np.concatenate([x, y]), np.repeat([0, 1], 3_000)
-    direction = LinearDiscriminantAnalysis(solver="lsqr").fit(both, day).coef_[0]
+    direction = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.5).fit(both, day).coef_[0]
     found = classifier_auc(before, after)
     assert found.value == pytest.approx(roc_auc_score(day, both @ direction), abs=0.01)
     assert found.error is not None
