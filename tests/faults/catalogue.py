@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults import damage, days, disk, tables, training
+from tests.faults import damage, days, decided, disk, tables, training
 from tests.faults.scenario import Scenario
 
 SCENARIOS: dict[str, Scenario] = {
@@ -20,6 +20,11 @@ SCENARIOS: dict[str, Scenario] = {
     "damaged-snapshot": damage.damaged_snapshot,
     "damaged-table": damage.damaged_table,
     "pickled": damage.pickled,
+    "space-moved": decided.space_moved,
+    "damaged-between": decided.damaged_between_steps,
+    "parent-missing": decided.parent_missing,
+    "schema-mismatch": decided.schema_mismatch,
+    "tracking-down": decided.tracking_down,
     "empty-commit": tables.empty_commit,
     "poisoned-batch": training.poisoned_batch,
     "schema-drift": days.schema_drift,
