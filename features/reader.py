@@ -11,6 +11,7 @@ from itertools import islice
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import torch
 
@@ -233,11 +234,11 @@ class _Windows:
 
 
 def require_columns(dataset: pads.Dataset, partition: Partition, encoder: Encoder) -> None:
-    """ValueError unless the day's files have every column that is not optional: the table may have columns that are
-    newer than the day, which read as null there, and would count as empty."""
+    """ValueError unless the day has every column that is not optional. One that is newer than the day, or that the day
+    was built without, reads as null in every row, and would count as empty."""
     fragments = list(dataset.get_fragments())
     written = {name for fragment in fragments for name in fragment.physical_schema.names}
-    lacking = [name for name in encoder.columns if fragments and name not in written]
+    lacking = [name for name in encoder.columns if fragments and (name not in written or _is_null(dataset, name))]
     if unexpected := [name for name in lacking if name not in encoder.optional]:
         raise ValueError(
             f"{partition.table} ds={partition.ds} was built without the columns {unexpected}; they would count as "
@@ -246,6 +247,14 @@ def require_columns(dataset: pads.Dataset, partition: Partition, encoder: Encode
         )
     if lacking:
         log.warning("%s ds=%s lacks the optional columns %s: empty", partition.table, partition.ds, lacking)
+
+
+def _is_null(dataset: pads.Dataset, name: str) -> bool:
+    """Whether no row has a value: a day that lacks a column of its table is written with nulls there."""
+    first = dataset.head(1, columns=[name], batch_readahead=0, fragment_readahead=0)
+    if not first.num_rows or first.column(name).null_count == 0:
+        return False
+    return dataset.head(1, columns=[name], filter=pc.field(name).is_valid()).num_rows == 0
 
 
 def _pieces(dataset: pads.Dataset) -> list[_Piece]:

@@ -208,3 +208,18 @@ def test_a_day_built_before_a_feature_was_is_not_learnt_from_in_silence(
         return
     assert all(not batch.user_dense[:, -1].any() for batch in DayReader(lake, partition, encoder, batch_size=32))
     assert "lacks the optional columns ['speed']" in caplog.text
+
+
+def test_a_day_built_again_without_a_feature_is_not_learnt_from_in_silence(tmp_path: Path) -> None:
+    """delta-rs writes the table's column, with nulls; one null among values is none of that."""
+    lake = Lake(str(tmp_path))
+    old = commit(lake, 50)
+    rows = lake.read(old)
+    age = pa.array([None, *rows["row"].to_pylist()[1:]], pa.float32())
+    place = rows.schema.get_field_index("row")
+    lake.commit(old.table, DAY, rows.set_column(place, "row", age), fingerprint="b" * 20)
+    encoder = Encoder(SCHEMA, tasks=("click",))
+    assert DayReader(lake, lake.get(old.table, DAY), encoder, batch_size=32).num_rows == 50
+    lake.commit(old.table, DAY, rows.drop_columns(["row"]), fingerprint="c" * 20)
+    with pytest.raises(ValueError, match=r"was built without the columns \['age'\]"):
+        DayReader(lake, lake.get(old.table, DAY), encoder, batch_size=32)
