@@ -23,7 +23,8 @@ from trainer.stabilizers import Alignment, BackwardCompatible, Procrustes
 ALIGNMENTS: dict[str, Alignment | None] = {
     "as it is": None,
     "Procrustes": Procrustes(),
-    "backward-compatible": BackwardCompatible(),
+    "backward-compatible 0.001": BackwardCompatible(ridge=1e-3),
+    "backward-compatible 1": BackwardCompatible(ridge=1.0),
 }
 
 
