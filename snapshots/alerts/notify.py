@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 SECONDS = 15.0
 """All targets together, however slow they are."""
 _ATTEMPTS = 3
-_PAUSE_SECONDS = 1.0
+_PAUSE_SECONDS = 0.5
 _ANSWER_SECONDS = 4  # of one attempt: to connect, and between two bytes of the answer
 
 

@@ -1,0 +1,226 @@
+"""A day judged for real: what is kept, what is usual, and what becomes of the alerts."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from features.lake import Lake
+from infra.settings import LOOPBACK, Settings
+from snapshots.alerts.book import Alert, read_alerts
+from snapshots.export import WEIGHTS
+from snapshots.gate import gate
+from snapshots.inference import infer
+from snapshots.judgement.rows import JudgedRow, read_judged, read_trailing
+from snapshots.promotion import hold, promote, reject, rollback
+from snapshots.registry import Registry
+from snapshots.seal import DamagedError
+from snapshots.shift.measure import check_shift
+from tests.snapshots.world import DAYS, commit_users, make_tower, newest, publish_day
+from trainer.gate import Gate
+from trainer.recipe import Recipe
+from trainer.tracking import TrackingUnavailableError
+
+FAR = 5.0
+
+
+def _day(recipe: Recipe, ds: int, settings: Settings, *, noise: float = 0.001, ne: float = 0.9) -> None:
+    commit_users(Lake(settings.lake), DAYS[ds], range(ds, 40 + ds))
+    parent = Registry(settings).find("tiny", DAYS[ds - 1]) if ds else None
+    publish_day(
+        recipe, DAYS[ds], make_tower(recipe, noise=noise * ds), settings=settings, parent=parent,
+        metrics={"ne": ne, "calibration": 1.0, "auc": 0.7},
+    )  # fmt: skip
+    infer(recipe, DAYS[ds], settings=settings)
+    check_shift(recipe, DAYS[ds], settings=settings)
+
+
+def _judged(settings: Settings, ds: int) -> tuple[JudgedRow, ...]:
+    lake = Lake(settings.lake)
+    return read_judged(lake, lake.get("gate/tiny", DAYS[ds]))
+
+
+def _alerts(settings: Settings) -> list[Alert]:
+    return read_alerts(Lake(settings.lake), "tiny")
+
+
+def test_every_value_is_kept_and_judging_again_writes_nothing(recipe: Recipe, settings: Settings) -> None:
+    lake = Lake(settings.lake)
+    _day(recipe, 0, settings)
+    promote(recipe, DAYS[0], settings=settings, by="gate")
+    gate(recipe, DAYS[0], settings=settings)
+    _day(recipe, 1, settings, noise=FAR)
+    decision = gate(recipe, DAYS[1], settings=settings)
+    before = lake.get("gate/tiny", DAYS[1])
+    rows = read_judged(lake, before)
+    asked = {row.sentence for row in rows if row.verdict == "hold"}
+    assert asked == set(decision.reasons) != set()
+    assert {row.metric for row in rows if not row.rule} >= {"cosine_p05", "norm_change_p95"}, "what is not judged, too"
+    counts = {row.metric: row.value for row in rows if row.kind == "counts"}
+    assert counts == {"users": 40, "examples": 0, "coverage": 1}
+    client, version = Registry(settings).client, newest(settings, DAYS[1])
+    assert "checks" not in version.tags
+    kept = json.loads(Path(client.download_artifacts(version.run_id, "gate.json", str(settings.home))).read_text())
+    assert len(kept["checks"]) == len(decision.checks)
+
+    assert gate(recipe, DAYS[1], settings=settings) == decision
+    assert lake.get("gate/tiny", DAYS[1]) == before
+    wide = replace(recipe, gate=Gate(cosine_min=-1, norm_change_max=9))
+    assert gate(wide, DAYS[1], settings=settings).verdict == "promote", "other thresholds, nothing measured again"
+    assert lake.get("gate/tiny", DAYS[1]).fingerprint != before.fingerprint
+    assert {row.metric: row.value for row in _judged(settings, 1) if row.kind == "counts"} == counts
+
+
+def test_two_gates_at_once_agree(recipe: Recipe, settings: Settings) -> None:
+    _day(recipe, 0, settings)
+    found: list[object] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(gate(recipe, DAYS[0], settings=settings))) for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found[0] == found[1]
+    assert len({row.metric for row in _judged(settings, 0)}) == len(_judged(settings, 0)), "no row is there twice"
+
+
+def test_what_is_usual_is_what_was_promoted(recipe: Recipe, settings: Settings) -> None:
+    """Day 1 is held and day 3 was never judged: neither is usual."""
+    lake, registry = Lake(settings.lake), Registry(settings)
+    for ds in range(5):
+        if ds == 3:
+            continue
+        _day(recipe, ds, settings, ne=0.9 if ds != 1 else 0.95)
+        gate(recipe, DAYS[ds], settings=settings)
+        if ds == 1:
+            hold(recipe, DAYS[ds], settings=settings)
+        else:
+            promote(recipe, DAYS[ds], settings=settings, by="alice")
+    key = ("training", "ne", "click", "none", "all")
+    assert read_trailing(registry, lake, "tiny", DAYS[5], days=14)[key] == (0.9, 0.9, 0.9)
+    assert len(read_trailing(registry, lake, "tiny", DAYS[5], days=2)[key]) == 1
+    assert read_trailing(registry, lake, "tiny", DAYS[0], days=14) == {}
+    strict = replace(recipe, gate=Gate(min_days=3))
+    _day(recipe, 5, settings, ne=0.9)
+    (ne,) = (check for check in gate(strict, DAYS[5], settings=settings).checks if check.name == "ne of click")
+    assert (ne.usual, ne.num_days, ne.verdict) == (0.9, 3, "promote")
+    rollback(recipe, settings=settings, by="alice")
+    assert read_trailing(registry, lake, "tiny", DAYS[5], days=14)[key] == (0.9, 0.9), "rolled back, no longer usual"
+
+
+def test_the_alert_of_a_held_day_ends_with_a_person(recipe: Recipe, settings: Settings) -> None:
+    _day(recipe, 0, settings)
+    promote(recipe, DAYS[0], settings=settings, by="gate")
+    _day(recipe, 1, settings, noise=FAR)
+    for _ in range(2):
+        hold(recipe, DAYS[1], settings=settings)
+    (alert,) = _alerts(settings)
+    assert (alert.kind, alert.severity, alert.version, alert.is_open) == ("users_moved", "warning", 2, True)
+    assert alert.runbook == "infra/runbooks/users_moved.md"
+    assert alert.report.endswith("2026-01-02.md")
+    hold(recipe, DAYS[1], settings=settings, by="alice", note="asking the owners")
+    (alert,) = _alerts(settings)
+    assert (alert.is_open, alert.decided_by, alert.note) == (True, "alice", "asking the owners")
+    version = newest(settings, DAYS[1])
+    assert (version.tags["decided_by"], version.tags["note"]) == ("alice", "asking the owners")
+    hold(recipe, DAYS[1], settings=settings)
+    assert newest(settings, DAYS[1]) == version, "the gate says the same, and a person stays the one who decided"
+    promote(recipe, DAYS[1], settings=settings, by="bob", note="a world cup")
+    (alert,) = _alerts(settings)
+    assert (alert.is_open, alert.decision, alert.decided_by, alert.note) == (False, "promoted", "bob", "a world cup")
+    rollback(recipe, settings=settings, by="carol", note="ctr fell")
+    undone = _alerts(settings)[-1]
+    assert (undone.kind, undone.is_open, undone.decided_by) == ("rolled_back", False, "carol")
+    assert "ctr fell" in undone.reasons[0]
+
+
+def test_a_person_who_rejects_a_good_day_is_announced_once(recipe: Recipe, settings: Settings) -> None:
+    _day(recipe, 0, settings)
+    for _ in range(2):
+        reject(recipe, DAYS[0], settings=settings, by="bob", note="wrong log")
+    (alert,) = _alerts(settings)
+    assert (alert.kind, alert.severity, alert.is_open, alert.note) == ("by_hand", "info", False, "wrong log")
+
+
+def test_a_damaged_snapshot_is_an_alert(recipe: Recipe, settings: Settings) -> None:
+    _day(recipe, 0, settings)
+    weights = newest(settings, DAYS[0]).path / WEIGHTS
+    weights.chmod(0o644)
+    weights.write_bytes(weights.read_bytes()[:-1])
+    for _ in range(2):
+        with pytest.raises(DamagedError):
+            promote(recipe, DAYS[0], settings=settings, by="gate")
+    (alert,) = _alerts(settings)
+    assert (alert.kind, alert.severity, alert.is_open) == ("damaged_snapshot", "critical", True)
+
+
+STEPS: dict[str, Callable[[Recipe, Settings], object]] = {
+    "gate": lambda recipe, settings: gate(recipe, DAYS[1], settings=settings),
+    "hold": lambda recipe, settings: hold(recipe, DAYS[1], settings=settings),
+    "promote": lambda recipe, settings: promote(recipe, DAYS[1], settings=settings, by="alice"),
+    "rollback": lambda recipe, settings: rollback(recipe, settings=settings, by="alice"),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_with_mlflow_down_nothing_happens(step: str, recipe: Recipe, settings: Settings) -> None:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        down = settings.model_copy(update={"mlflow_uri": f"http://{LOOPBACK}:{probe.getsockname()[1]}"})
+        with pytest.raises(TrackingUnavailableError, match="infra up"):
+            STEPS[step](recipe, down)
+    assert Lake(settings.lake).open("gate/tiny") is None
+    assert _alerts(settings) == []
+
+
+WRITES = ("log_dict", "log_artifact", "set_model_version_tag", "set_registered_model_alias")
+
+
+def test_mlflow_lost_at_any_write_leaves_a_step_that_can_be_repeated(
+    recipe: Recipe, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The n-th write of the n-th attempt fails until one gets through: the end is that of an undisturbed step."""
+    import mlflow
+
+    _day(recipe, 0, settings)
+    promote(recipe, DAYS[0], settings=settings, by="gate")
+    _day(recipe, 1, settings, noise=FAR)
+    left = 0
+
+    def failing(name: str) -> Callable[..., object]:
+        real = getattr(mlflow.MlflowClient, name)
+
+        def write(*args: object, **kwargs: object) -> object:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise TrackingUnavailableError("MLflow went away")
+            return real(*args, **kwargs)
+
+        return write
+
+    for name in WRITES:
+        monkeypatch.setattr(mlflow.MlflowClient, name, failing(name))
+    for step, decision in (("hold", "held"), ("promote", "promoted")):
+        interrupted = 0
+        while True:
+            left = 1 + interrupted
+            try:
+                STEPS[step](recipe, settings)
+                break
+            except TrackingUnavailableError:
+                interrupted += 1
+                assert newest(settings, DAYS[1]).decision in ("pending", "held")
+        assert interrupted >= 2
+        version = newest(settings, DAYS[1])
+        assert version.decision == decision
+        assert len(_alerts(settings)) == 1
+        assert _alerts(settings)[0].is_open == (decision == "held")
+    assert Registry(settings).aliases("tiny")["champion"] == 2
