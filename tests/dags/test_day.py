@@ -98,7 +98,8 @@ def test_one_real_day_twice(settings: Settings, airflow_home: Path) -> None:
     users = lake.dataset(lake.get("user_features/demo", DS)).count_rows()
     assert lake.dataset(champion.embeddings).count_rows() == users > 0
     compared = [row for row in read_rows(lake, lake.get("shift/demo", DS)) if row.kind != "inputs"]
-    assert compared and all(row.metric == "predecessor" for row in compared)
+    assert compared
+    assert all(row.metric == "predecessor" for row in compared)
     tables = {name: lake.get(name, DS) for name in ("examples/demo", "user_embeddings/demo", "shift/demo")}
 
     again = run_the_day(airflow_home)
