@@ -93,12 +93,36 @@ def publish(recipe: str, ds: str) -> Any:
     return plain(publish(config, day, settings=settings))
 
 
-def infer(recipe: str, ds: str) -> Any:
-    """Every active user of the day is embedded with the day's version, and pooled."""
+def infer(recipe: str, ds: str, *, workers: int = 1) -> Any:
+    """Every active user of the day is embedded with the day's version, and pooled: the three steps that follow."""
     config, day, settings = _resolve(recipe, ds)
     from snapshots.inference import infer
 
-    return plain(infer(config, day, settings=settings))
+    return plain(infer(config, day, settings=settings, workers=workers))
+
+
+def plan_inference(recipe: str, ds: str) -> list[int]:
+    """The shards that the day's users are embedded in."""
+    config, day, settings = _resolve(recipe, ds)
+    from snapshots.inference import plan_inference
+
+    return plan_inference(config, day, settings=settings)
+
+
+def infer_shard(recipe: str, ds: str, shard: int) -> Any:
+    """One shard of the day's users is embedded; nobody sees it yet."""
+    config, day, settings = _resolve(recipe, ds)
+    from snapshots.inference import infer_shard
+
+    return plain(infer_shard(config, day, shard, settings=settings))
+
+
+def commit_inference(recipe: str, ds: str) -> Any:
+    """The shards become the day's candidate embeddings, in one commit."""
+    config, day, settings = _resolve(recipe, ds)
+    from snapshots.inference import commit_inference
+
+    return plain(commit_inference(config, day, settings=settings))
 
 
 def check_shift(recipe: str, ds: str) -> Any:

@@ -31,6 +31,10 @@ def user_model(recipe: Recipe) -> DAG:
     schedule = recipe.schedule
     embeddings = embeddings_asset(recipe.name)
 
+    @task(map_index_template="shard {{ task.op_kwargs['shard'] }}")
+    def infer_shard(recipe: str, day: str, shard: int) -> Any:  # a mapped task cannot be given a `ds`
+        return steps.infer_shard(recipe, day, shard)
+
     @task.branch
     def gate(recipe: str, ds: str) -> str:
         return str(steps.gate(recipe, ds)["verdict"])
@@ -58,11 +62,14 @@ def user_model(recipe: Recipe) -> DAG:
     ) as dag:
         day: dict[str, Any] = {"recipe": recipe.name, "ds": data_day(schedule.timezone)}
         decide = gate(**day)
+        planned = task(steps.plan_inference)(**day)
         chain(
             task(steps.build_examples)(**day),
             task(steps.train)(**day),
             task(steps.publish)(**day),
-            task(steps.infer)(**day),
+            planned,
+            infer_shard.partial(recipe=recipe.name, day=day["ds"]).expand(shard=planned),
+            task(steps.commit_inference)(**day),
             task(steps.check_shift)(**day),
             decide,
         )

@@ -260,6 +260,12 @@ class Lake:
             file_pruning_predicate=[(DS, "=", partition.ds.isoformat())],
         )
 
+    def num_rows(self, partition: Partition) -> int:
+        """Of the partition, as its commit says; nothing is read."""
+        actions = pa.table(self._at(partition).get_add_actions(flatten=True)).to_pylist()
+        counts = [action["num_records"] for action in actions if action[f"partition.{DS}"] == str(partition.ds)]
+        return sum(counts) if None not in counts else self.dataset(partition).count_rows()
+
     def read(self, partition: Partition, *, columns: list[str] | None = None) -> pa.Table:
         """The partition at its version, in memory, without the `ds` column unless asked for."""
         dataset = self.dataset(partition)
@@ -281,11 +287,6 @@ class Lake:
         if (delta := self.open(partition.table, version=partition.version)) is None:
             raise MissingPartitionError(f"{self.uri(partition.table)} is gone; run the step that writes it first")
         return delta
-
-    def num_rows(self, partition: Partition) -> int:
-        """How many rows the partition has, as the table's log says: no file is read."""
-        actions = pa.table(self._at(partition).get_add_actions(flatten=True)).to_pylist()
-        return sum(action["num_records"] for action in actions if action[f"partition.{DS}"] == partition.ds.isoformat())
 
     def files(self, partition: Partition) -> list[str]:
         """URIs of the partition's Parquet files, sorted."""

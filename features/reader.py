@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import queue
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -15,10 +12,12 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import torch
 
+from features.ahead import ahead
 from features.batches import Batch, Encoder
 from features.columns import Ids
 from features.fingerprint import fingerprint
-from features.lake import Lake, Partition, fragments_of
+from features.lake import Lake, Partition
+from features.windows import Piece, Windows, pieces_of
 
 log = logging.getLogger(__name__)
 
@@ -29,36 +28,6 @@ WINDOW_BYTES = 128 * 2**20
 window as read and as encoded, and the batches that wait are there at once."""
 _VALUE_BYTES = 8
 _WAITING_BATCHES = 64
-_POLL_SECONDS = 0.2
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Piece:
-    """One row group of one file."""
-
-    fragment: pads.Fragment
-    num_rows: int
-    schema: pa.Schema
-    """The table's: a column that the file lacks reads as null."""
-
-    def read(self, columns: list[str]) -> pa.Table:
-        """These columns of all rows."""
-        return self.fragment.to_table(schema=self.schema, columns=columns, use_threads=False)
-
-    def num_values(self, columns: list[str]) -> int:
-        """Ids and numbers in these columns, as Parquet counts them (an empty list is one)."""
-        (group,) = self.fragment.row_groups
-        chunks = self.fragment.metadata.row_group(group.id)
-        found = (chunks.column(index) for index in range(chunks.num_columns))
-        wanted = set(columns)
-        return sum(chunk.num_values for chunk in found if chunk.path_in_schema.partition(".")[0] in wanted)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Failure:
-    """What the background thread died of."""
-
-    error: BaseException
 
 
 class DayReader:
@@ -91,7 +60,7 @@ class DayReader:
         self._key = int(fingerprint(seed, partition.ds)[:15], 16)
         dataset = lake.dataset(partition)
         require_columns(dataset, partition, encoder)
-        pieces = _pieces(dataset)
+        pieces = pieces_of(dataset)
         order = np.random.default_rng([self._key, 0]).permutation(len(pieces))
         self._pieces = [pieces[index] for index in order]
         self.num_rows = sum(piece.num_rows for piece in pieces)
@@ -106,7 +75,7 @@ class DayReader:
         # Enough to work on while the next window is read, and never more than a window's memory.
         self._num_waiting = min(self._window_rows // batch_size, _WAITING_BATCHES)
 
-    def _rows_of_a_window(self, pieces: list[_Piece]) -> int:
+    def _rows_of_a_window(self, pieces: list[Piece]) -> int:
         """Whole batches, the same number on every rank."""
         values = sum(piece.num_values(self._encoder.columns) for piece in pieces)
         fitting = WINDOW_BYTES * self.num_rows // (_VALUE_BYTES * max(values, 1))
@@ -121,42 +90,13 @@ class DayReader:
 
     def read_from(self, position: int) -> Iterator[Batch]:
         """As `iter`, without the first `position` batches."""
-        ready: queue.Queue[Batch | _Failure | None] = queue.Queue(maxsize=self._num_waiting)
-        stopped = threading.Event()
-        thread = threading.Thread(target=self._fill, args=(ready, stopped, position), name="day-reader", daemon=True)
-        thread.start()
-        try:
-            while (item := ready.get()) is not None:
-                if isinstance(item, _Failure):
-                    raise item.error
-                yield item
-        finally:
-            stopped.set()
-            thread.join()
-
-    def _fill(self, ready: queue.Queue[Batch | _Failure | None], stopped: threading.Event, position: int) -> None:
-        def put(item: Batch | _Failure | None) -> bool:
-            while not stopped.is_set():
-                try:
-                    ready.put(item, timeout=_POLL_SECONDS)
-                except queue.Full:
-                    continue
-                return True
-            return False
-
-        try:
-            for batch in self.batches(position):
-                if not put(batch):
-                    return
-            put(None)
-        except BaseException as error:  # the consumer raises it: nothing is lost in a thread
-            put(_Failure(error=error))
+        return ahead(self.batches(position), waiting=self._num_waiting, name="day-reader")
 
     def batches(self, first: int = 0) -> Iterator[Batch]:
         """The same batches from the one at `first` on, decoded when asked for; of those before it only the ones
         in its window are decoded."""
         start, stop = self._bounds[self._rank], self._bounds[self._rank + 1]
-        windows = _Windows(self._pieces, self._encoder.columns)
+        windows = Windows(self._pieces, self._encoder.columns)
         per_window = self._window_rows // self._batch_size
         position = first
         # A rank without rows still takes part in every step, with padding alone.
@@ -205,34 +145,6 @@ class DayReader:
         return sum(min(max(size - start, 0), self._batch_size) for size in sizes)
 
 
-class _Windows:
-    """Reads ranges of the concatenated pieces, keeping the last piece for the range that continues it."""
-
-    def __init__(self, pieces: list[_Piece], columns: list[str]) -> None:
-        self._pieces = pieces
-        self._columns = columns
-        self._starts = np.concatenate([[0], np.cumsum([piece.num_rows for piece in pieces])])
-        self._cached: tuple[int, pa.Table] | None = None
-
-    def read(self, start: int, stop: int) -> pa.Table:
-        """Rows [start, stop)."""
-        first = int(np.searchsorted(self._starts, start, side="right")) - 1
-        parts = []
-        for index in range(first, len(self._pieces)):
-            low, high = int(self._starts[index]), int(self._starts[index + 1])
-            if low >= stop:
-                break
-            begin, end = max(start, low), min(stop, high)
-            parts.append(self._load(index).slice(begin - low, end - begin))
-        return pa.concat_tables(parts or [self._load(len(self._pieces) - 1).slice(0, 0)])
-
-    def _load(self, index: int) -> pa.Table:
-        if self._cached is None or self._cached[0] != index:
-            table = self._pieces[index].read(self._columns)
-            self._cached = (index, table)
-        return self._cached[1]
-
-
 def require_columns(dataset: pads.Dataset, partition: Partition, encoder: Encoder) -> None:
     """ValueError unless the day has every column that is not optional. One that is newer than the day, or that the day
     was built without, reads as null in every row, and would count as empty."""
@@ -254,13 +166,4 @@ def _is_null(dataset: pads.Dataset, name: str) -> bool:
     first = dataset.head(1, columns=[name], batch_readahead=0, fragment_readahead=0)
     if not first.num_rows or first.column(name).null_count == 0:
         return False
-    return dataset.head(1, columns=[name], filter=pc.field(name).is_valid()).num_rows == 0
-
-
-def _pieces(dataset: pads.Dataset) -> list[_Piece]:
-    """Every row group of the partition, files in the order of their paths."""
-    return [
-        _Piece(fragment=group, num_rows=group.row_groups[0].num_rows, schema=dataset.schema)
-        for fragment in fragments_of(dataset)
-        for group in fragment.split_by_row_group()
-    ]
+    return not dataset.head(1, columns=[name], filter=pc.field(name).is_valid()).num_rows

@@ -134,6 +134,18 @@ def file_schema(uri: str, ds: date, name: str) -> pa.Schema:
         return pq.read_schema(file)
 
 
+def file_metadata(uri: str, ds: date, name: str) -> pq.FileMetaData:
+    """A file's footer: rows, row groups, statistics."""
+    with table_files(uri).open_input_file(_path(ds, name)) as file:
+        return pq.read_metadata(file)
+
+
+def file_column(uri: str, ds: date, name: str, column: str) -> pa.ChunkedArray:
+    """One column of a file."""
+    with table_files(uri).open_input_file(_path(ds, name)) as file:
+        return pq.read_table(file, columns=[column], use_threads=False).column(column)
+
+
 def add_actions(uri: str, ds: date, names: Sequence[str], *, schema: pa.Schema) -> list[AddAction]:
     """What makes these files part of the table, with their statistics.
 

@@ -25,6 +25,8 @@ class TaskState:
     state: str | None
     seconds: float | None
     try_number: int
+    shard: int
+    """Of a mapped task; -1 for any other."""
     ended: str
     """When, ISO 8601; empty while it has not."""
 
@@ -123,6 +125,7 @@ class Airflow:
                 state=task["state"],
                 seconds=task["duration"],
                 try_number=task["try_number"],
+                shard=task["map_index"],
                 ended=task["end_date"] or "",
             )
             for task in self._pages(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances", "task_instances")
@@ -131,7 +134,8 @@ class Airflow:
     def last_words(self, dag_id: str, run_id: str, task: TaskState) -> str:
         """The error that ended a task, from its log."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task.task}/logs/{task.try_number}"
-        answer = self._call("GET", path, params={"full_content": True}, headers={"Accept": "application/json"})
+        wanted = {"full_content": True, "map_index": task.shard}
+        answer = self._call("GET", path, params=wanted, headers={"Accept": "application/json"})
         events = [entry for entry in answer["content"] if isinstance(entry, dict)]
         for entry in reversed(events):
             for error in entry.get("error_detail") or []:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from features.hashing import mixed
 from features.lake import Lake, Partition
 from features.schema import USER_ID
-from snapshots.inference import ROWS_PER_BATCH, embedder_of, one_thread
+from snapshots.embedder import ROWS_PER_BATCH, embedder_of, one_thread
 from snapshots.registry import Version
 from snapshots.shift.ordered import SAMPLE_USERS, lowest_hashes
 

@@ -6,11 +6,13 @@ cached ones of that user. Cached are *computed* vectors: what is pooled is never
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as pads
 
 from features.lake import Lake, Partition
 from features.schema import USER_ID
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LOOKBACK_DAYS = 14
+_ROWS_AT_A_TIME = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,35 +50,49 @@ class History:
         return fp16_exact(pooled), num_pooled
 
 
-def read_history(
-    lake: Lake,
-    previous: Sequence[Partition],
-    user_ids: NDArray[np.int64],
-    *,
-    num_embeddings: int,
-    dim: int,
-    versions: int,
-) -> History:
-    """The newest `versions - 1` computed vectors of each of `user_ids` in `previous`, newest day first.
+class Cached:
+    """The computed vectors of earlier days, which lie in the lake. previous: newest day first."""
 
-    Streams the partitions, and reads no further than it must. ValueError for a user listed twice.
-    """
-    ids = np.sort(user_ids)
-    if len(ids) and bool((ids[1:] == ids[:-1]).any()):
-        twice = int(ids[1:][ids[1:] == ids[:-1]][0])
-        raise ValueError(f"user {twice} has more than one row; a day's user features hold one row per user")
-    num_cached = np.zeros(len(ids), dtype=np.int8)
-    total = np.zeros((len(ids), num_embeddings, dim), dtype=np.float32)
-    columns = [USER_ID, *(f"embedding_{k}" for k in range(num_embeddings))]
-    for partition in previous:
-        if bool((num_cached >= versions - 1).all()):
-            break
-        for batch in lake.dataset(partition).to_batches(columns=columns, batch_size=65_536):
-            found = batch.column(USER_ID).to_numpy()
-            rows = np.minimum(np.searchsorted(ids, found), len(ids) - 1)
-            wanted = (ids[rows] == found) & (num_cached[rows] < versions - 1)
-            if wanted.any():
-                vectors = stack(batch, "embedding", num_embeddings=num_embeddings, dim=dim)
-                total[rows[wanted]] += vectors[wanted]
-                num_cached[rows[wanted]] += 1
-    return History(ids=ids, num_cached=num_cached, total=total)
+    def __init__(
+        self, lake: Lake, previous: Sequence[Partition], *, num_embeddings: int, dim: int, versions: int
+    ) -> None:
+        self._lake, self._previous = lake, previous
+        self._datasets: dict[int, pads.Dataset] = {}
+        self._num_embeddings, self._dim, self._most = num_embeddings, dim, versions - 1
+
+    def of(self, user_ids: NDArray[np.int64]) -> History:
+        """The newest `versions - 1` of each of these users. Streams, and reads no further than it must: of a file in
+        the order of ids only the row groups that may hold one of them. ValueError for a user listed twice."""
+        ids = np.sort(user_ids)
+        if len(ids) and bool((ids[1:] == ids[:-1]).any()):
+            twice = int(ids[1:][ids[1:] == ids[:-1]][0])
+            raise ValueError(f"user {twice} has more than one row; a day's user features hold one row per user")
+        num_cached = np.zeros(len(ids), dtype=np.int8)
+        total = np.zeros((len(ids), self._num_embeddings, self._dim), dtype=np.float32)
+        for index in range(len(self._previous)):
+            if bool((num_cached >= self._most).all()):
+                break
+            for batch in self._rows_of(index, ids):
+                self._add(batch, ids, num_cached, total)
+        return History(ids=ids, num_cached=num_cached, total=total)
+
+    def _rows_of(self, index: int, ids: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
+        if index not in self._datasets:
+            self._datasets[index] = self._lake.dataset(self._previous[index])
+        columns = [USER_ID, *(f"embedding_{k}" for k in range(self._num_embeddings))]
+        among = (pads.field(USER_ID) >= int(ids[0])) & (pads.field(USER_ID) <= int(ids[-1]))
+        batches: Iterator[pa.RecordBatch] = self._datasets[index].to_batches(
+            columns=columns, filter=among, batch_size=_ROWS_AT_A_TIME, batch_readahead=1, fragment_readahead=1
+        )
+        return batches
+
+    def _add(
+        self, batch: pa.RecordBatch, ids: NDArray[np.int64], num_cached: NDArray[np.int8], total: NDArray[np.float32]
+    ) -> None:
+        found = batch.column(USER_ID).to_numpy()
+        rows = np.minimum(np.searchsorted(ids, found), len(ids) - 1)
+        wanted = (ids[rows] == found) & (num_cached[rows] < self._most)
+        if wanted.any():
+            vectors = stack(batch, "embedding", num_embeddings=self._num_embeddings, dim=self._dim)
+            total[rows[wanted]] += vectors[wanted]
+            num_cached[rows[wanted]] += 1

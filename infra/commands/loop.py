@@ -80,7 +80,7 @@ class _Follower:
         self._airflow = airflow
         self._timezone = recipe.schedule.timezone
         self._say = say
-        self._seen: set[tuple[str, str, str, int]] = set()
+        self._seen: set[tuple[str, str, str, int, int]] = set()
 
     def follow(self, dag_id: str, days: set[str], *, consumers: Sequence[str]) -> None:
         """Until every day's run has ended."""
@@ -115,7 +115,7 @@ class _Follower:
     def _report(self, dag_id: str, runs: Sequence[Run]) -> None:
         day_of = {run.run_id: run.day for run in runs}
         for task in sorted(self._airflow.tasks(dag_id), key=lambda task: task.ended):
-            key = (dag_id, task.run_id, task.task, task.try_number)
+            key = (dag_id, task.run_id, task.task, task.shard, task.try_number)
             if task.run_id in day_of and task.state in DONE and key not in self._seen:
                 self._seen.add(key)
                 self._say(_line(dag_id, day_of[task.run_id], task))
@@ -131,5 +131,6 @@ class _Follower:
 def _line(dag_id: str, day: str, task: TaskState) -> str:
     seconds = f"{task.seconds:6.1f} s" if task.seconds is not None else "        "
     name = task.task if dag_id.startswith("user_model") else dag_id
+    name += f" {task.shard}" if task.shard >= 0 else ""
     mark = "" if task.state == "success" else f"  {task.state}"
     return f"{day}  {name:<24}{seconds}{mark}"

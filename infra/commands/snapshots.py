@@ -28,9 +28,16 @@ def publish(recipe: RecipeName, ds: Day) -> None:
 
 
 @group.command()
-def infer(recipe: RecipeName, ds: Day) -> None:
-    """Embed every active user of the day."""
-    show(steps.infer(recipe, ds))
+def infer(
+    recipe: RecipeName,
+    ds: Day,
+    workers: Annotated[int, typer.Option("--workers", help="Processes; each embeds one shard at a time.")] = 1,
+    shard: Annotated[
+        int | None, typer.Option("--shard", help="Embed this shard alone, and commit nothing.", show_default="all")
+    ] = None,
+) -> None:
+    """Embed every active user of the day; finished shards are left as they are."""
+    show(steps.infer(recipe, ds, workers=workers) if shard is None else steps.infer_shard(recipe, ds, shard))
 
 
 @group.command()

@@ -19,7 +19,7 @@ from snapshots.compare.resolve import resolve_pair
 from snapshots.compare.sample import Sample, draw
 from snapshots.compare.scores import Difference, Scored, score
 from snapshots.compare.subject import NotLoadableError, Subject, trained_day
-from snapshots.inference import one_thread
+from snapshots.embedder import one_thread
 from snapshots.movement import movement
 from snapshots.registry import Registry, Version
 from snapshots.runs import artifact_page, links_of, log_text

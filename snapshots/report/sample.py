@@ -12,8 +12,8 @@ import pyarrow as pa
 from features.hashing import hash_ids
 from features.lake import Lake, Partition
 from features.schema import USER_ID
+from snapshots.embedder import ROWS_PER_BATCH
 from snapshots.embeddings import POOLINGS, to_vectors
-from snapshots.inference import ROWS_PER_BATCH
 from snapshots.movement import Movement, movement
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from features.lake import Lake
 from snapshots.both import NotComparableError, embed_by_both
-from snapshots.inference import embedder_of
+from snapshots.embedder import embedder_of
 from snapshots.shift.pair import Compared
 from snapshots.shift.rows import NOT_POOLED, ShiftRow, predecessor
 from snapshots.shift.same_users import Column, SameUsers

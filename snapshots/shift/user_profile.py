@@ -14,7 +14,7 @@ from features.columns import column_of
 from features.hashing import mixed
 from features.packing import unpack
 from features.schema import USER_ID, Schema, packed_columns
-from snapshots.inference import ROWS_PER_BATCH
+from snapshots.embedder import ROWS_PER_BATCH
 from snapshots.shift.id_sketch import IdSketch
 
 if TYPE_CHECKING:

@@ -35,7 +35,8 @@ def test_no_import_errors(dagbag: Any) -> None:
 @pytest.mark.parametrize("recipe", sorted(USER_MODELS))
 def test_user_model_is_the_day(dagbag: Any, recipe: str) -> None:
     dag = dagbag.dags[f"user_model_{recipe}"]
-    line = ["build_examples", "train", "publish", "infer", "check_shift", "gate"]
+    line = ["build_examples", "train", "publish", "plan_inference", "infer_shard", "commit_inference"]
+    line += ["check_shift", "gate"]
     for earlier, later in itertools.pairwise(line):
         assert dag.get_task(earlier).downstream_task_ids == {later}
     assert dag.get_task("gate").downstream_task_ids == {"promote", "hold", "reject"}

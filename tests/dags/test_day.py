@@ -83,7 +83,17 @@ def run_the_day(airflow_home: Path) -> dict[str, str]:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::ResourceWarning")
 def test_one_real_day_twice(settings: Settings, airflow_home: Path) -> None:
     states = run_the_day(airflow_home)
-    done = ("build_examples", "train", "publish", "infer", "check_shift", "gate", "promote")
+    done = (
+        "build_examples",
+        "train",
+        "publish",
+        "plan_inference",
+        "infer_shard",
+        "commit_inference",
+        "check_shift",
+        "gate",
+        "promote",
+    )
     assert {task: str(states[task]) for task in done} == dict.fromkeys(done, "success")
     assert {str(states[task]) for task in ("hold", "reject", "request_review")} == {"skipped"}
 

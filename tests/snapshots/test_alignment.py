@@ -13,9 +13,10 @@ from features.lake import Lake
 from infra.settings import Settings
 from snapshots.aligned import read_alignment
 from snapshots.alignment import fit, procrustes
+from snapshots.embedder import embedder_of
 from snapshots.export import load_snapshot
 from snapshots.graph import ALIGNMENT
-from snapshots.inference import embedder_of, infer
+from snapshots.inference import infer
 from snapshots.movement import movement
 from snapshots.promotion import promote
 from snapshots.registry import Registry, Version

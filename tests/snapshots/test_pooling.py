@@ -9,7 +9,7 @@ import pytest
 from features.lake import Lake, Partition
 from infra.settings import Settings
 from snapshots.embeddings import embeddings_schema, fp16_exact, to_lists, to_vectors
-from snapshots.pooling import read_history
+from snapshots.pooling import Cached
 from tests.snapshots.world import DAYS
 
 K, D = 2, 4
@@ -47,7 +47,7 @@ def test_pooling_is_the_mean_of_the_newest_computed_vectors(lake: Lake, versions
     newest_first = [_commit(lake, ds, users) for ds, users in zip(DAYS, days, strict=False)][::-1]
     today = rng.permutation(80)[:60].astype(np.int64)
     computed = _vectors(rng, 60)
-    history = read_history(lake, newest_first, today, num_embeddings=K, dim=D, versions=versions)
+    history = Cached(lake, newest_first, num_embeddings=K, dim=D, versions=versions).of(today)
     pooled, num_pooled = history.pool(today, computed)
     for row, user in enumerate(today):
         earlier = [users[int(user)] for users in days[::-1] if int(user) in users][: versions - 1]
@@ -61,7 +61,7 @@ def test_a_vector_that_did_not_move_stays_what_it_is(lake: Lake) -> None:
     vectors = _vectors(np.random.default_rng(0), 10)
     ids = np.arange(10, dtype=np.int64)
     previous = [_commit(lake, ds, dict(enumerate(vectors))) for ds in DAYS[:2]][::-1]
-    history = read_history(lake, previous, ids, num_embeddings=K, dim=D, versions=3)
+    history = Cached(lake, previous, num_embeddings=K, dim=D, versions=3).of(ids)
     pooled, num_pooled = history.pool(ids, vectors)
     np.testing.assert_array_equal(pooled, vectors)
     assert set(num_pooled) == {3}
@@ -69,7 +69,7 @@ def test_a_vector_that_did_not_move_stays_what_it_is(lake: Lake) -> None:
 
 def test_a_user_with_two_rows_is_an_error(settings: Settings) -> None:
     with pytest.raises(ValueError, match="user 7 has more than one row"):
-        read_history(Lake(settings.lake), [], np.array([7, 1, 7]), num_embeddings=K, dim=D, versions=3)
+        Cached(Lake(settings.lake), [], num_embeddings=K, dim=D, versions=3).of(np.array([7, 1, 7]))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from features.id_map import IdMap
 from features.lake import Lake
 from features.schema import Managed, Table
 from infra.settings import Settings
-from snapshots.inference import Embedder
+from snapshots.embedder import Embedder
 from snapshots.publish import publish
 from snapshots.registry import Registry
 from tests.trainer.planted import DAY, commit_day, planted_examples, planted_recipe
