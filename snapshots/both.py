@@ -13,7 +13,7 @@ from features.lake import Lake, Partition
 from features.schema import USER_ID
 from snapshots.embedder import ROWS_PER_BATCH, embedder_of, one_thread
 from snapshots.registry import Version
-from snapshots.shift.ordered import SAMPLE_USERS, lowest_hashes
+from snapshots.shift.ordered import SAMPLE_USERS, batches, lowest_hashes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,7 +74,7 @@ def _sample(lake: Lake, users: Partition, columns: list[str]) -> Iterator[pa.Rec
     """Up to SAMPLE_USERS of the day's users, the same ones each time: those whose ids hash lowest."""
     dataset = lake.dataset(users)
     last = lowest_hashes(dataset, SAMPLE_USERS)
-    for rows in dataset.to_batches(columns=[USER_ID, *columns], batch_size=ROWS_PER_BATCH):
+    for rows in batches(dataset, [USER_ID, *columns], rows=ROWS_PER_BATCH):
         sampled = rows.filter(pa.array(mixed(rows.column(USER_ID).to_numpy()) <= last))
         if sampled.num_rows:
             yield sampled

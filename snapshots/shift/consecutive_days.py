@@ -16,7 +16,6 @@ import pyarrow as pa
 
 from features.lake import DamagedTableError, Lake, MissingPartitionError, Partition
 from snapshots.embeddings import POOLINGS
-from snapshots.movement import Movement, movement
 from snapshots.shift.ordered import SAMPLE_USERS, Layout, Spool, Users, common, concatenated, num_buckets
 from snapshots.shift.pair import Compared
 from snapshots.shift.populations import POPULATION_USERS, Sample, population_statistics
@@ -92,33 +91,10 @@ def consecutive_days(recipe: Recipe, pair: Compared, lake: Lake) -> Iterator[Shi
     yield from _populations(recipe, number, *days)
 
 
-def day_movements(recipe: Recipe, pair: Compared, lake: Lake) -> Iterator[tuple[tuple[str, int], Movement]]:
-    """((`embedding` | `pooled`, k), movement since the last promoted day of a sample of the users of both); none
-    without such a day, or where it cannot be read."""
-    if pair.previous is None:
-        return
-    with ExitStack() as stack:
-        lake.dataset(pair.embeddings)
-        try:
-            days = [
-                stack.enter_context(_spool(recipe, pair, lake, partition, first=SAMPLE_USERS))
-                for partition in (pair.previous, pair.embeddings)
-            ]
-        except UNREADABLE as error:
-            log.warning("no movements model=%s ds=%s: %s", recipe.name, pair.version.ds, error)
-            return
-        parts = [common(*users) for users in zip(*(day.users() for day in days), strict=True)]
-    before, after = (concatenated(users)[:SAMPLE_USERS] for users in zip(*parts, strict=True))
-    num_embeddings = recipe.user_tower.num_embeddings
-    for place in range(len(POOLINGS) * num_embeddings):
-        moved = movement(before.vectors[:, place], after.vectors[:, place])
-        yield (POOLINGS[place // num_embeddings], place % num_embeddings), moved
-
-
-def _spool(recipe: Recipe, pair: Compared, lake: Lake, partition: Partition, *, first: int | None = None) -> Spool:
+def _spool(recipe: Recipe, pair: Compared, lake: Lake, partition: Partition) -> Spool:
     layout = layout_of(recipe)
     both = [pair.embeddings, pair.previous or pair.embeddings]
-    return Spool(lake, partition, layout, buckets=num_buckets(lake, both, layout), first=first)
+    return Spool(lake, partition, layout, buckets=num_buckets(lake, both, layout))
 
 
 def _stream(recipe: Recipe, before: Spool, after: Spool) -> tuple[SameUsers, list[Users]]:

@@ -106,16 +106,13 @@ class Spool:
     ValueError, OSError or DamagedTableError: the partition cannot be read.
     """
 
-    def __init__(self, lake: Lake, partition: Partition, layout: Layout, *, buckets: int, first: int | None = None):
-        """first: only the buckets that hold the `first` users in the order of hashes."""
+    def __init__(self, lake: Lake, partition: Partition, layout: Layout, *, buckets: int) -> None:
         self._layout, self._buckets, self._name = layout, buckets, f"{partition.table} {partition.ds}"
         dataset = lake.dataset(partition)
         self._counts = np.zeros(buckets, dtype=np.int64)
         for batch in batches(dataset, [USER_ID]):
             hashes = mixed(batch.column(USER_ID).to_numpy())
             self._counts += np.bincount(self._bucket_of(hashes), minlength=buckets)
-        if first is not None:
-            self._counts[np.cumsum(self._counts) - self._counts >= first] = 0
         self._starts = np.cumsum(self._counts) - self._counts
         with ExitStack() as stack:
             self._file = stack.enter_context(tempfile.TemporaryFile(prefix="usermodel-shift-"))
@@ -124,7 +121,7 @@ class Spool:
 
     @property
     def num_users(self) -> int:
-        """Those that were kept."""
+        """All of them."""
         return int(self._counts.sum())
 
     def read(self, bucket: int) -> Users:
@@ -158,11 +155,10 @@ class Spool:
             order = np.argsort(buckets, kind="stable")
             rows, ends = rows[order], np.cumsum(np.bincount(buckets, minlength=self._buckets))
             for bucket in np.flatnonzero(np.diff(ends, prepend=0)):
-                if self._counts[bucket]:
-                    end, begin = ends[bucket], ends[bucket - 1] if bucket else 0
-                    self._file.seek(int(free[bucket]) * row.itemsize)
-                    self._file.write(rows[begin:end].data)
-                    free[bucket] += end - begin
+                end, begin = ends[bucket], ends[bucket - 1] if bucket else 0
+                self._file.seek(int(free[bucket]) * row.itemsize)
+                self._file.write(rows[begin:end].data)
+                free[bucket] += end - begin
 
     def _rows(self, batch: pa.RecordBatch) -> NDArray[Any]:
         rows = np.empty(batch.num_rows, dtype=self._layout.row)

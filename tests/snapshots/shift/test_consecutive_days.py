@@ -17,7 +17,7 @@ from snapshots.embeddings import fp16_exact
 from snapshots.movement import movement
 from snapshots.shift import consecutive_days as module
 from snapshots.shift import ordered, same_users
-from snapshots.shift.consecutive_days import consecutive_days, day_movements
+from snapshots.shift.consecutive_days import consecutive_days
 from snapshots.shift.pair import Compared
 from snapshots.shift.rows import ShiftRow
 from tests.snapshots.shift.planted import commit, commit_in_files, embedded, embeddings_of, rotation
@@ -206,21 +206,6 @@ def test_a_damaged_day_before_is_a_note(lake: Lake) -> None:
     ((key, row),) = by_key(RECIPE, fresh, *days).items()
     assert key[:2] == ("consecutive_days", "predecessor")
     assert row.note.startswith("the embeddings of 2026-01-01 cannot be read")
-    assert list(day_movements(RECIPE, pair_of(*days), Lake(lake.root))) == []
-
-
-def test_movements_are_of_a_bounded_sample(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SAMPLE_USERS", 100)
-    monkeypatch.setattr(ordered, "BUCKET_BYTES", 64 * ordered.Layout(num_embeddings=2, dim=DIM).row.itemsize)
-    days = [commit(lake, ds, embeddings_of(ds, IDS, VECTORS * (1 + n))) for n, ds in enumerate(DAYS[:2])]
-    moved = dict(day_movements(RECIPE, pair_of(*days), lake))
-    assert list(moved) == [("embedding", 0), ("embedding", 1), ("pooled", 0), ("pooled", 1)]
-    assert all(found.num_users == 100 and found.norm_change.min() == 1.0 for found in moved.values())
-
-
-def test_a_first_day_has_no_movements(lake: Lake) -> None:
-    day = commit(lake, DAYS[0], embeddings_of(DAYS[0], IDS, VECTORS))
-    assert list(day_movements(RECIPE, pair_of(day, day, previous=None), lake)) == []
 
 
 def test_slices(lake: Lake) -> None:

@@ -52,13 +52,6 @@ def test_the_order_of_rows_files_and_batches_does_not_matter(
             np.testing.assert_array_equal(one.rows, another.rows)
 
 
-def test_the_first_users_are_the_whole_buckets_that_hold_them(lake: Lake, day: Partition) -> None:
-    with Spool(lake, day, LAYOUT, buckets=20, first=120) as spool:
-        users = concatenated(list(spool.users()))
-    assert 120 <= len(users) == spool.num_users < 240
-    np.testing.assert_array_equal(users.hashes, np.sort(mixed(IDS))[: len(users)])
-
-
 def test_a_sample_is_of_the_lowest_hashes(lake: Lake, day: Partition, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ordered, "_BATCH_ROWS", 64)
     last = lowest_hashes(lake.dataset(day), 100)
