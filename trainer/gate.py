@@ -68,16 +68,26 @@ class Rule:
             raise ValueError(f"the rule of {self.kind}/{self.metric} has no threshold; give it one or remove it")
 
 
-_LESS_COSINE = Relative(worse=("lower",), floor=0.03)
-_MORE_NORM = Relative(worse=("higher",), floor=0.03)
+_LESS_COSINE = Relative(worse=("lower",), floor=0.01)
+_MORE_NORM = Relative(worse=("higher",), floor=0.01)
+_FEWER_NEIGHBOURS = Relative(worse=("lower",), floor=0.03)
 _FEWER = Relative(worse=("lower",), floor_share=0.05)
+_LESS_OF_A_FEATURE = Relative(worse=("lower",), floor=0.02)
+_MORE_OF_A_FEATURE = Relative(worse=("higher",), floor=0.02)
 
 USUAL: tuple[Rule, ...] = (
     Rule(kind="same_inputs", metric="cosine_mean", about="model_moved", relative=_LESS_COSINE),
     Rule(kind="same_inputs", metric="norm_change_mean", about="norm", relative=_MORE_NORM),
-    Rule(kind="same_inputs", metric="knn_overlap", about="model_moved", relative=_LESS_COSINE),
+    Rule(kind="same_inputs", metric="knn_overlap", about="model_moved", relative=_FEWER_NEIGHBOURS),
+    Rule(kind="same_inputs", metric="collapsed_dimensions", about="dimensions", hold_above=0),
     Rule(kind="counts", metric="users", about="too_few", relative=_FEWER),
     Rule(kind="counts", metric="examples", about="too_few", relative=_FEWER),
+    Rule(kind="inputs", metric="hours_missing", about="too_few", hold_above=0.02),
+    Rule(kind="inputs", metric="present_share", about="inputs", relative=_LESS_OF_A_FEATURE),
+    Rule(kind="inputs", metric="zero_share", about="inputs", relative=_MORE_OF_A_FEATURE),
+    Rule(kind="inputs", metric="unchanged_share", about="inputs", relative=_MORE_OF_A_FEATURE),
+    Rule(kind="inputs", metric="psi", about="inputs", relative=_MORE_OF_A_FEATURE),
+    Rule(kind="inputs", metric="ids_seen_again", about="inputs", relative=_LESS_OF_A_FEATURE),
 )
 """What every gate holds relative to the usual, beside its named thresholds."""
 

@@ -221,5 +221,5 @@ def test_a_day_built_again_without_a_feature_is_not_learnt_from_in_silence(tmp_p
     encoder = Encoder(SCHEMA, tasks=("click",))
     assert DayReader(lake, lake.get(old.table, DAY), encoder, batch_size=32).num_rows == 50
     lake.commit(old.table, DAY, rows.drop_columns(["row"]), fingerprint="c" * 20)
-    with pytest.raises(ValueError, match=r"was built without the columns \['age'\]"):
+    with pytest.raises(ValueError, match=r"was built without the columns \['row'\]"):
         DayReader(lake, lake.get(old.table, DAY), encoder, batch_size=32)
