@@ -188,8 +188,9 @@ def _withhold(
         version = registry.decide(version, decision, by=by, note=note or "; ".join(judged.reasons))
         report = settings.home / "reports" / recipe.name / f"{ds}.md"
         report.parent.mkdir(parents=True, exist_ok=True)
-        report.write_text(write_report(recipe, ds, settings=settings).text, encoding="utf-8")
-        tell_withheld(version, judged, report=report, settings=settings)
+        written = write_report(recipe, ds, settings=settings)
+        report.write_text(written.text, encoding="utf-8")
+        tell_withheld(version, judged, written.causes, report=report, settings=settings)
     return Withheld(
         model=recipe.name,
         ds=ds,

@@ -8,7 +8,8 @@ is held when it is worse
 - than the worst of them, by more than one spread: what consumers lived with in these two weeks wakes nobody, and a
   week's Sunday is compared with the Sunday before.
 
-With fewer than `min_days` promoted days nothing is usual yet, and the absolute thresholds judge alone.
+With fewer than `min_days` promoted days nothing is usual yet, and the absolute thresholds judge alone. The floors are
+above what 60 quiet days of a small world showed (`python -m tests.experiments.detection`).
 """
 
 from __future__ import annotations
@@ -61,6 +62,9 @@ class Rule:
     reject_below: float | None = None
     reject_above: float | None = None
     relative: Relative | None = None
+    beyond_both: bool = False
+    """Held only when past the absolute and the relative threshold, once there is a usual: a metric that is noisy by
+    nature wakes nobody for its noise."""
 
     def __post_init__(self) -> None:
         absolute = (self.hold_below, self.hold_above, self.reject_below, self.reject_above)
@@ -68,28 +72,47 @@ class Rule:
             raise ValueError(f"the rule of {self.kind}/{self.metric} has no threshold; give it one or remove it")
 
 
-_LESS_COSINE = Relative(worse=("lower",), floor=0.01)
-_MORE_NORM = Relative(worse=("higher",), floor=0.01)
-_FEWER_NEIGHBOURS = Relative(worse=("lower",), floor=0.03)
-_FEWER = Relative(worse=("lower",), floor_share=0.05)
-_LESS_OF_A_FEATURE = Relative(worse=("lower",), floor=0.02)
-_MORE_OF_A_FEATURE = Relative(worse=("higher",), floor=0.02)
+def _lower(floor: float) -> Relative:
+    return Relative(worse=("lower",), floor=floor)
 
-USUAL: tuple[Rule, ...] = (
-    Rule(kind="same_inputs", metric="cosine_mean", about="model_moved", relative=_LESS_COSINE),
-    Rule(kind="same_inputs", metric="norm_change_mean", about="norm", relative=_MORE_NORM),
-    Rule(kind="same_inputs", metric="knn_overlap", about="model_moved", relative=_FEWER_NEIGHBOURS),
-    Rule(kind="same_inputs", metric="collapsed_dimensions", about="dimensions", hold_above=0),
-    Rule(kind="counts", metric="users", about="too_few", relative=_FEWER),
-    Rule(kind="counts", metric="examples", about="too_few", relative=_FEWER),
-    Rule(kind="inputs", metric="hours_missing", about="too_few", hold_above=0.02),
-    Rule(kind="inputs", metric="present_share", about="inputs", relative=_LESS_OF_A_FEATURE),
-    Rule(kind="inputs", metric="zero_share", about="inputs", relative=_MORE_OF_A_FEATURE),
-    Rule(kind="inputs", metric="unchanged_share", about="inputs", relative=_MORE_OF_A_FEATURE),
-    Rule(kind="inputs", metric="psi", about="inputs", relative=_MORE_OF_A_FEATURE),
-    Rule(kind="inputs", metric="ids_seen_again", about="inputs", relative=_LESS_OF_A_FEATURE),
+
+def _higher(floor: float) -> Relative:
+    return Relative(worse=("higher",), floor=floor)
+
+
+_FEWER = Relative(worse=("lower",), floor_share=0.05)
+_OTHER_LENGTH = Relative(worse=("lower", "higher"), floor_share=0.05)
+
+INPUTS: tuple[Rule, ...] = (
+    Rule(kind="counts", metric="users", about="too-few", relative=_FEWER),
+    Rule(kind="counts", metric="examples", about="too-few", relative=_FEWER),
+    Rule(kind="inputs", metric="hours_missing", about="partial-day", hold_above=0.02, relative=_higher(0.005)),
+    Rule(kind="inputs", metric="present_share", about="broken-feature", relative=_lower(0.01)),
+    Rule(kind="inputs", metric="zero_share", about="broken-feature", relative=_higher(0.01)),
+    Rule(kind="inputs", metric="mean_length", about="broken-feature", relative=_OTHER_LENGTH),
+    Rule(kind="inputs", metric="distinct_ids", about="broken-feature", relative=_FEWER),
+    Rule(kind="inputs", metric="mean_change", about="broken-feature", relative=_higher(0.05)),
+    Rule(kind="inputs", metric="psi", about="broken-feature", relative=_higher(0.03)),
+    Rule(kind="inputs", metric="unchanged_share", about="stale-feature", relative=_higher(0.02)),
 )
-"""What every gate holds relative to the usual, beside its named thresholds."""
+"""What went in: counts and features, as shares of the usual or of the users."""
+
+SPACE: tuple[Rule, ...] = (
+    Rule(kind="same_inputs", metric="unusable_share", about="unusable", hold_above=0.0, reject_above=0.01),
+    Rule(kind="consecutive_days", metric="unusable_share", about="unusable", hold_above=0.0, reject_above=0.01),
+    Rule(kind="same_inputs", metric="cross_cosine_max", about="swapped-pair", relative=_higher(0.03)),
+    Rule(kind="same_inputs", metric="collapsed_dimensions", about="collapsed-dimension", hold_above=0.0),
+    Rule(kind="same_inputs", metric="effective_rank_ratio", about="collapsed-dimension", relative=_lower(0.05)),
+    Rule(kind="same_inputs", metric="norm_change_mean", about="scaled-norm", relative=_higher(0.005)),
+    Rule(kind="same_inputs", metric="cosine_mean", about="model-moved", relative=_lower(0.01)),
+    Rule(kind="same_inputs", metric="knn_overlap", about="model-moved", relative=_lower(0.02)),
+    Rule(kind="populations", metric="classifier_auc", about="users-moved", pooled=True, relative=_higher(0.02)),
+    Rule(kind="populations", metric="psi_mean", about="users-moved", pooled=True, relative=_higher(0.05)),
+)
+"""What came out: the model alone, and the population that consumers see."""
+
+USUAL = INPUTS + SPACE
+"""What every gate judges beside its named thresholds, most telling first: a broken feature moves the model too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +122,7 @@ class Gate:
     ne_max: float = 1.0
     """Progressive NE of any task above this is rejected: worse than predicting the average."""
     ne_rise_hold: float = 0.02
-    """Progressive NE of any task this much (absolute) above the day before is held."""
+    """Progressive NE of any task this much (absolute) above the day before is held, if such a rise is not usual."""
     calibration: tuple[float, float] = (0.8, 1.25)
     """Predicted over observed positives outside this range is held."""
     cosine_min: float = 0.90
@@ -120,26 +143,29 @@ class Gate:
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        """The named thresholds as rules, then the others."""
+        """The others, then the named thresholds as rules: of equal verdicts the first names the alert."""
         low, high = self.calibration
         return (
+            *self.usual,
             Rule(
                 kind="training", metric="ne", about="ne",
-                reject_above=self.ne_max, relative=Relative(worse=("higher",), floor=0.01),
+                reject_above=self.ne_max, relative=_higher(0.01),
             ),
-            Rule(kind="training", metric="ne_rise", about="ne", hold_above=self.ne_rise_hold),
+            Rule(
+                kind="training", metric="ne_rise", about="ne",
+                hold_above=self.ne_rise_hold, relative=_higher(0.002), beyond_both=True,
+            ),
             Rule(
                 kind="training", metric="calibration", about="calibration",
                 hold_below=low, hold_above=high, relative=Relative(worse=("lower", "higher"), floor=0.02),
             ),
             Rule(kind="counts", metric="coverage", about="coverage", reject_below=self.coverage_min),
             Rule(
-                kind="consecutive_days", metric="cosine_mean", about="users_moved", pooled=True,
-                hold_below=self.cosine_min, relative=Relative(worse=("lower",), floor=0.01),
+                kind="consecutive_days", metric="cosine_mean", about="users-moved", pooled=True,
+                hold_below=self.cosine_min, relative=_lower(0.01),
             ),
             Rule(
-                kind="consecutive_days", metric="norm_change_mean", about="norm", pooled=True,
-                hold_above=self.norm_change_max, relative=Relative(worse=("higher",), floor=0.01),
+                kind="consecutive_days", metric="norm_change_mean", about="scaled-norm", pooled=True,
+                hold_above=self.norm_change_max, relative=_higher(0.01),
             ),
-            *self.usual,
         )  # fmt: skip

@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from infra.settings import Settings
 from snapshots.alerts.book import decide_alerts, raise_alert
-from snapshots.alerts.kinds import BY_HAND, DAMAGED_SNAPSHOT, ROLLED_BACK, Severity
+from snapshots.alerts.kinds import BY_HAND, DAMAGED_SNAPSHOT, ROLLED_BACK, UNKNOWN, Severity
+from snapshots.diagnosis import Cause
 from snapshots.gate import Decision
-from snapshots.registry import BY_GATE, Version
+from snapshots.registry import BY_GATE, Registry, Version
+from snapshots.runs import links_of
 
 
-def tell_withheld(version: Version, judged: Decision, *, report: Path, settings: Settings) -> None:
-    """The version is held or rejected: the gate raises an alert, a person decides those that there are."""
+def tell_withheld(
+    version: Version, judged: Decision, causes: Sequence[Cause], *, report: Path, settings: Settings
+) -> None:
+    """The version is held or rejected: the gate raises an alert, a person decides those that there are.
+
+    causes: most probable first. The alert, and so its runbook, is of the first that is known, else of the gravest rule.
+    """
     by, note = version.tags["decided_by"], version.tags["note"]
     if by != BY_GATE and _decided(version, settings):
         return
-    kind = judged.grave[0].about if by == BY_GATE and judged.grave else BY_HAND
+    kind, reasons = BY_HAND, [f"{version.decision} by {by}: {note}"]
+    if by == BY_GATE and judged.grave:
+        kind = next((cause.kind for cause in causes if cause.kind != UNKNOWN), judged.grave[0].about)
+        reasons = [*(f"Probable cause: {cause.kind}. {cause.sentence}" for cause in causes), *judged.reasons]
     severity: Severity = "info" if by != BY_GATE else "critical" if version.decision == "rejected" else "warning"
     raise_alert(
         version.model,
         version.ds,
         kind=kind,
         severity=severity,
-        reasons=judged.reasons if by == BY_GATE else (f"{version.decision} by {by}: {note}",),
+        reasons=reasons,
         settings=settings,
         version=version.number,
         what=f"{version.decision} by {by}",
-        report=" ".join(filter(None, (report_link(version, settings), str(report)))),
+        report=" ".join(filter(None, (links_of(Registry(settings), version).report, str(report)))),
     )
     if by != BY_GATE:
         _decided(version, settings)
@@ -50,7 +61,7 @@ def tell_rolled_back(version: Version, *, settings: Settings) -> None:
         settings=settings,
         version=version.number,
         what=f"rolled back by {by}",
-        report=report_link(version, settings),
+        report=links_of(Registry(settings), version).version,
     )
     _decided(version, settings)
 
@@ -65,15 +76,8 @@ def tell_damaged(version: Version, error: Exception, *, settings: Settings) -> N
         reasons=(str(error),),
         settings=settings,
         version=version.number,
-        report=report_link(version, settings),
+        report=links_of(Registry(settings), version).version,
     )
-
-
-def report_link(version: Version, settings: Settings) -> str:
-    """The version's page in MLflow, where its report is; empty where there is no server."""
-    if not settings.mlflow.startswith("http"):
-        return ""
-    return f"{settings.mlflow}/#/models/{version.model}/versions/{version.number}"
 
 
 def _decided(version: Version, settings: Settings) -> bool:

@@ -8,27 +8,33 @@ from infra.settings import REPOSITORY
 
 Severity = Literal["info", "warning", "critical"]
 
-BY_HAND, ROLLED_BACK, FRESHNESS = "by_hand", "rolled_back", "freshness"
-MLFLOW_DOWN, DAMAGED_SNAPSHOT = "mlflow_down", "damaged_snapshot"
+BY_HAND, ROLLED_BACK, FRESHNESS = "by-hand", "rolled-back", "freshness"
+MLFLOW_DOWN, DAMAGED_SNAPSHOT, UNKNOWN = "mlflow-down", "damaged-snapshot", "unknown"
 
 KINDS = {
+    "partial-day": "hours of the day are missing",
+    "too-few": "fewer users or examples than usual",
+    "broken-feature": "an input feature is broken",
+    "stale-feature": "an input feature did not change",
+    "unusable": "users have embeddings with NaN or infinity",
+    "swapped-pair": "embeddings stand in each other's place",
+    "collapsed-dimension": "dimensions say the same of everybody",
+    "rotated-space": "the space turned as a whole",
+    "scaled-norm": "the embeddings' length changed",
+    "model-moved": "training moved the embeddings",
+    "users-moved": "the embeddings that consumers read moved",
     "ne": "NE above its limit, or risen",
     "calibration": "calibration is off",
-    "model_moved": "training moved the embeddings",
-    "users_moved": "the embeddings that consumers read moved",
-    "norm": "the embeddings' length changed",
-    "dimensions": "dimensions collapsed or swapped",
-    "inputs": "an input feature is broken or stale",
-    "too_few": "fewer users or examples than usual",
     "coverage": "active users without an embedding",
-    "not_comparable": "the shift could not be measured",
+    "not-comparable": "the shift could not be measured",
+    UNKNOWN: "no known cause fits",
     BY_HAND: "a person held or rejected the day",
     ROLLED_BACK: "a person rolled back",
     FRESHNESS: "no version was promoted by its deadline",
     MLFLOW_DOWN: "MLflow does not answer",
     DAMAGED_SNAPSHOT: "a sealed snapshot is damaged",
 }
-"""Kind and what it says. Those of a rule (trainer/gate.py) are what the rule is `about`."""
+"""Kind and what it says: what a rule is `about` (trainer/gate.py), a cause that a diagnosis names, or an event."""
 
 TOLD_AFTERWARDS = frozenset({BY_HAND, ROLLED_BACK})
 """Alerts of what a person did: decided as they are raised, and still to be delivered."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from snapshots.shift.rows import NOT_POOLED, PREDECESSOR
 if TYPE_CHECKING:
     from trainer.gate import Gate, Rule
 
-NOT_COMPARABLE = "not_comparable"
+NOT_COMPARABLE = "not-comparable"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,9 @@ def judge(gate: Gate, values: Iterable[Value], *, trailing: Trailing, cold_start
             if cold_start and value.kind == TRAINING:
                 why = "a cold start is not judged by it"
                 yield Check(of=value, rule=why, verdict="promote", about=rule.about)
+            elif value.note and math.isnan(value.value or math.nan):
+                why = f"not judged, as it could not be measured: {value.note}"
+                yield Check(of=value, rule=why, verdict="promote", about=rule.about)
             elif value.value is None or math.isnan(value.value):
                 yield Check(of=value, rule="what is no number is held", verdict="hold", about=rule.about)
             else:
@@ -65,6 +68,8 @@ def _check(rule: Rule, value: Value, found: float, *, gate: Gate, trailing: Trai
     if rule.relative is not None:
         usual = usual_of(trailing.get(value.key, ()), rule.relative, min_days=gate.min_days)
     limits = [*_absolute(rule), *_relative(rule, usual)]
+    if rule.beyond_both and usual is not None:
+        limits = _furthest(limits)
     crossed = [limit for limit in limits if limit.crossed(found)]
     told: _Limit | None
     if crossed:
@@ -87,6 +92,16 @@ def _told(limit: _Limit | None, *, gate: Gate, num_days: int) -> str:
     if limit is None:
         return f"nothing is usual yet: {num_days} of {gate.min_days} promoted days"
     return f"{limit.side} than {limit.why} is {ASKS[limit.verdict]}"
+
+
+def _furthest(limits: Sequence[_Limit]) -> list[_Limit]:
+    """Of the limits of one side and verdict the one that is crossed last."""
+    last: dict[tuple[str, Verdict], _Limit] = {}
+    for limit in limits:
+        key = limit.side, limit.verdict
+        if key not in last or last[key].crossed(limit.at):
+            last[key] = limit
+    return list(last.values())
 
 
 def _absolute(rule: Rule) -> Iterator[_Limit]:

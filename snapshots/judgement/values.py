@@ -84,11 +84,10 @@ def shift_values(rows: Iterable[ShiftRow]) -> Iterator[Value]:
     for row in rows:
         if row.metric == PREDECESSOR and not row.note:
             continue
-        feature = getattr(row, "feature", "")
         yield Value(
             kind=row.kind,
             metric=row.metric,
-            subject=feature or ("" if row.embedding is None else f"embedding {row.embedding}"),
+            subject=row.feature or ("" if row.embedding is None else f"embedding {row.embedding}"),
             pooling=row.pooling,
             users=row.users,
             value=row.value,

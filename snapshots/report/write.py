@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from features.lake import Lake
 from infra.settings import Settings
 from snapshots.description import describe
+from snapshots.diagnosis import Cause
 from snapshots.registry import Registry
 from snapshots.report.findings import Findings, find
 from snapshots.report.html import render_page
@@ -25,10 +27,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """text: Markdown. page: HTML."""
+    """text: Markdown. page: HTML. causes: probable ones of what was found, most probable first."""
 
     text: str
     page: str
+    causes: Sequence[Cause]
 
 
 def read_report(recipe: Recipe, ds: date, *, settings: Settings) -> str:
@@ -41,7 +44,7 @@ def write_report(recipe: Recipe, ds: date, *, settings: Settings) -> Report:
     version's description. Written twice, the later one stays."""
     registry = Registry(settings)
     findings = find(recipe, ds, settings=settings)
-    report = Report(text=render(findings), page=_page(findings, Lake(settings.lake)))
+    report = Report(text=render(findings), page=_page(findings, Lake(settings.lake)), causes=findings.causes)
     log_text(registry, findings.version, report.text, "report/report.md")
     log_text(registry, findings.version, report.page, REPORT)
     registry.describe(

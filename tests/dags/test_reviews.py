@@ -14,7 +14,7 @@ from dags import steps
 from trainer.recipes import get_recipe
 
 DS = "2026-01-05"
-PROMOTION = {"model": "demo", "ds": "2026-01-04", "version": 4}
+PROMOTION = {"model": "demo", "ds": "2026-01-04", "version": 4, "partitions": ["2026-01-04", "2026-01-05"]}
 ANSWER_SECONDS = 60.0
 
 Called = list[tuple[str, tuple[Any, ...], dict[str, Any]]]
@@ -126,7 +126,7 @@ def test_a_rollback_is_one_press_and_tells_consumers(called: Called, airflow_hom
     assert called == [("rollback", ("demo",), {"by": "dag_test", "note": "ctr fell"})]
     with create_session() as session:
         events = session.scalars(select(AssetEvent).where(AssetEvent.source_dag_id == "rollback_demo")).all()
-        assert [event.extra["ds"] for event in events] == [PROMOTION["ds"]]
+        assert {event.partition_key for event in events} == set(PROMOTION["partitions"])
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import get_args
 
 import pytest
 import typer
@@ -23,6 +24,8 @@ from snapshots.alerts.book import Alert, decide_alerts, end_alerts, raise_alert,
 from snapshots.alerts.events import read_events
 from snapshots.alerts.kinds import FRESHNESS, KINDS, RUNBOOKS, runbook_of
 from snapshots.alerts.notify import deliver, label_of
+from snapshots.diagnosis import CauseKind
+from snapshots.judgement.judge import NOT_COMPARABLE
 from trainer.gate import Gate
 from trainer.recipes import USER_MODELS
 
@@ -276,10 +279,11 @@ def test_an_alarm_ends_by_itself(settings: Settings) -> None:
     ]
 
 
-KINDS_OF_RULES = sorted({rule.about for make in USER_MODELS.values() for rule in (*make().gate.rules, *Gate().rules)})
+GATES = [Gate(), *(make().gate for make in USER_MODELS.values())]
+KINDS_OF_RULES = {rule.about for gate in GATES for rule in gate.rules} | {NOT_COMPARABLE}
 
 
-@pytest.mark.parametrize("kind", sorted({*KINDS, *KINDS_OF_RULES, "not_comparable"}))
+@pytest.mark.parametrize("kind", sorted({*KINDS, *KINDS_OF_RULES, *get_args(CauseKind)}))
 def test_every_kind_of_alert_has_a_runbook(kind: str) -> None:
     assert kind in KINDS
     text = (REPOSITORY / runbook_of(kind)).read_text()

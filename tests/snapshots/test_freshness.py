@@ -99,7 +99,7 @@ def test_mlflow_down_is_an_alert_that_ends_when_it_answers(recipe: Recipe, setti
             with pytest.raises(TrackingUnavailableError):
                 check_freshness(recipe, now=_at(f"2026-01-02T11:{minute}"), settings=down)
     (alert,) = _alarms(settings)
-    assert (alert.kind, alert.severity, alert.is_open) == ("mlflow_down", "critical", True)
+    assert (alert.kind, alert.severity, alert.is_open) == ("mlflow-down", "critical", True)
     check_freshness(recipe, now=_at("2026-01-02T11:45"), settings=settings)
     (alert,) = _alarms(settings)
     assert (alert.is_open, alert.note) == (False, "MLflow answers")

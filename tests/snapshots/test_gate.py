@@ -84,6 +84,19 @@ def _row(**changes: object) -> ShiftRow:
         pytest.param(_row(metric="norm_change_mean", value=0.2), ["promote"], id="norm change at the limit"),
         pytest.param(_row(metric="norm_change_mean", value=0.201), ["hold"], id="norm changed too much"),
         pytest.param(_row(value=NAN), ["hold"], id="NaN is not fine"),
+        pytest.param(_row(value=NAN, note="3 users"), ["promote"], id="NaN with a reason: shown"),
+        pytest.param(
+            _row(kind="inputs", metric="hours_missing", embedding=None, pooling="none", value=0.1),
+            ["hold"],
+            id="hours are missing",
+        ),
+        pytest.param(
+            _row(kind="same_inputs", metric="collapsed_dimensions", pooling="none", value=1),
+            ["hold"],
+            id="a dimension collapsed",
+        ),
+        pytest.param(_row(metric="unusable_share", value=0.001), ["hold"], id="a NaN among the vectors"),
+        pytest.param(_row(metric="unusable_share", value=0.02), ["reject"], id="many"),
         pytest.param(_row(metric="cosine_p05", value=0.1), [], id="quantiles are shown"),
         pytest.param(_row(pooling="none"), [], id="what is not pooled is shown"),
         pytest.param(_row(users="new"), [], id="slices are shown"),
@@ -106,7 +119,7 @@ def test_coverage_rule(coverage: float, verdict: str) -> None:
 
 def _usual(value: float, days: Sequence[float], *, relative: Relative, **absolute: float) -> Check:
     """The one check of a gate with one rule, of a value on a day after `days`."""
-    rule = Rule(kind="counts", metric="x", about="too_few", relative=relative, **absolute)  # type: ignore[arg-type]
+    rule = Rule(kind="counts", metric="x", about="too-few", relative=relative, **absolute)  # type: ignore[arg-type]
     of = Value(kind="counts", metric="x", value=value)
     (check,) = judge(Gate(usual=(rule,)), [of], trailing={of.key: tuple(days)}, cold_start=False)
     return check
@@ -201,6 +214,27 @@ def test_one_wild_day_moves_neither_the_usual_nor_its_spread() -> None:
 )
 def test_a_check_explains_itself(check: Check, sentence: str) -> None:
     assert check.sentence == sentence
+
+
+NOISY = Relative(worse=("higher",), floor=0.002)
+LOUD = [-0.02, 0.01, 0.03, -0.01, 0.02, -0.03, 0.0, 0.01]  # spread 0.022
+
+
+@pytest.mark.parametrize(
+    ("value", "days", "verdict"),
+    [
+        pytest.param(0.03, [], "hold", id="nothing is usual yet: the absolute threshold"),
+        pytest.param(0.03, LOUD, "promote", id="such noise is usual"),
+        pytest.param(0.2, LOUD, "hold", id="beyond both"),
+        pytest.param(0.015, [0.0] * 8, "promote", id="unusual, and small"),
+        pytest.param(0.03, [0.0] * 8, "hold", id="unusual, and not small"),
+    ],
+)
+def test_a_rule_of_both_thresholds(value: float, days: list[float], verdict: str) -> None:
+    rule = Rule(kind="counts", metric="x", about="ne", hold_above=0.02, relative=NOISY, beyond_both=True)
+    of = Value(kind="counts", metric="x", value=value)
+    (check,) = judge(Gate(usual=(rule,)), [of], trailing={of.key: tuple(days)}, cold_start=False)
+    assert check.verdict == verdict
 
 
 def test_names_say_what_was_judged() -> None:

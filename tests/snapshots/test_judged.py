@@ -88,7 +88,8 @@ def test_two_gates_at_once_agree(recipe: Recipe, settings: Settings) -> None:
     for thread in threads:
         thread.join()
     assert found[0] == found[1]
-    assert len({row.metric for row in _judged(settings, 0)}) == len(_judged(settings, 0)), "no row is there twice"
+    rows = [(row.kind, row.metric, row.subject, row.pooling, row.users) for row in _judged(settings, 0)]
+    assert len(set(rows)) == len(rows), "no row is there twice"
 
 
 def test_what_is_usual_is_what_was_promoted(recipe: Recipe, settings: Settings) -> None:
@@ -122,8 +123,8 @@ def test_the_alert_of_a_held_day_ends_with_a_person(recipe: Recipe, settings: Se
     for _ in range(2):
         hold(recipe, DAYS[1], settings=settings)
     (alert,) = _alerts(settings)
-    assert (alert.kind, alert.severity, alert.version, alert.is_open) == ("users_moved", "warning", 2, True)
-    assert alert.runbook == "infra/runbooks/users_moved.md"
+    assert (alert.kind, alert.severity, alert.version, alert.is_open) == ("users-moved", "warning", 2, True)
+    assert alert.runbook == "infra/runbooks/users-moved.md"
     assert alert.report.endswith("2026-01-02.md")
     hold(recipe, DAYS[1], settings=settings, by="alice", note="asking the owners")
     (alert,) = _alerts(settings)
@@ -137,7 +138,7 @@ def test_the_alert_of_a_held_day_ends_with_a_person(recipe: Recipe, settings: Se
     assert (alert.is_open, alert.decision, alert.decided_by, alert.note) == (False, "promoted", "bob", "a world cup")
     rollback(recipe, settings=settings, by="carol", note="ctr fell")
     undone = _alerts(settings)[-1]
-    assert (undone.kind, undone.is_open, undone.decided_by) == ("rolled_back", False, "carol")
+    assert (undone.kind, undone.is_open, undone.decided_by) == ("rolled-back", False, "carol")
     assert "ctr fell" in undone.reasons[0]
 
 
@@ -146,7 +147,7 @@ def test_a_person_who_rejects_a_good_day_is_announced_once(recipe: Recipe, setti
     for _ in range(2):
         reject(recipe, DAYS[0], settings=settings, by="bob", note="wrong log")
     (alert,) = _alerts(settings)
-    assert (alert.kind, alert.severity, alert.is_open, alert.note) == ("by_hand", "info", False, "wrong log")
+    assert (alert.kind, alert.severity, alert.is_open, alert.note) == ("by-hand", "info", False, "wrong log")
 
 
 def test_a_damaged_snapshot_is_an_alert(recipe: Recipe, settings: Settings) -> None:
@@ -158,7 +159,7 @@ def test_a_damaged_snapshot_is_an_alert(recipe: Recipe, settings: Settings) -> N
         with pytest.raises(DamagedError):
             promote(recipe, DAYS[0], settings=settings, by="gate")
     (alert,) = _alerts(settings)
-    assert (alert.kind, alert.severity, alert.is_open) == ("damaged_snapshot", "critical", True)
+    assert (alert.kind, alert.severity, alert.is_open) == ("damaged-snapshot", "critical", True)
 
 
 STEPS: dict[str, Callable[[Recipe, Settings], object]] = {
