@@ -186,16 +186,13 @@ def _withhold(
             )
         judged = gate(recipe, ds, settings=settings)
         version = registry.decide(version, decision, by=by, note=note or "; ".join(judged.reasons))
-        report = settings.home / "reports" / recipe.name / f"{ds}.md"
-        report.parent.mkdir(parents=True, exist_ok=True)
         written = write_report(recipe, ds, settings=settings)
-        report.write_text(written.text, encoding="utf-8")
-        tell_withheld(version, judged, written.causes, report=report, settings=settings)
+        tell_withheld(version, judged, written.causes, report=written.path, settings=settings)
     return Withheld(
         model=recipe.name,
         ds=ds,
         version=version.number,
         decision=decision,
         reasons=judged.reasons,
-        report=report,
+        report=written.path,
     )

@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -30,7 +29,7 @@ _IN_TREND = re.compile(
     r"|shift consecutive_days/(cosine|norm_change)_mean \d+ pooling \d+"
 )
 """What is followed over days: what was learnt, how far the model moved, and what consumers saw of it."""
-_IN_CHART = re.compile(r"(ne|calibration)/|shift consecutive_days/cosine_mean")
+_IN_CHART = ("ne/", "calibration/", "shift consecutive_days/cosine_mean")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +63,7 @@ def _trend_chart(client: MlflowClient, base: str, experiment: str) -> str:
     trend = tracking.find_run(client, experiment, {tracking.KIND: tracking.TREND})
     if trend is None:
         return ""
-    names = [name for name in sorted(trend.data.metrics) if _IN_CHART.match(name)]
+    names = [name for prefix in _IN_CHART for name in sorted(trend.data.metrics) if name.startswith(prefix)]
     state = {
         "runs": [trend.info.run_id],
         "experiments": [experiment],
@@ -139,9 +138,3 @@ def log_params(registry: Registry, version: Version, params: Mapping[str, object
 def log_text(registry: Registry, version: Version, text: str, path: str) -> None:
     """A small text as an artifact of the version's run; one of the same name is replaced."""
     registry.client.log_text(version.run_id, text, path)
-
-
-def log_files(registry: Registry, version: Version, files: Sequence[Path], *, folder: str) -> None:
-    """Small files (reports, plots) as artifacts of the version's run; the same names are replaced."""
-    for file in files:
-        registry.client.log_artifact(version.run_id, str(file), folder)

@@ -79,18 +79,19 @@ def _shift(found: dict[str, Any]) -> Table:
 
 def _features(found: dict[str, Any]) -> Table:
     tasks = list(found["features"][0]["ne_change"])
+    notes = any(of["note"] for of in found["features"])
     rows = [
         (
             of["feature"], of["table"], _number(of["row_change"], ".1%"), _number(of["cosine"]),
-            *(_number(of["ne_change"].get(task), "+.5f") for task in tasks), of["note"],
+            *(_number(of["ne_change"].get(task), "+.5f") for task in tasks), *([of["note"]] if notes else []),
         )
         for of in found["features"]
     ]  # fmt: skip
     title = (
         f"each feature's table taken from B into A alone, on {found['on']['num_feature_examples']:,} of the examples"
     )
-    headings = ("feature", "table", ">row change", ">cosine", *(f">NE {task}" for task in tasks), "")
-    return _table(title, headings, rows, most=_FEATURES_SHOWN)
+    headings = ["feature", "table", ">row change", ">cosine", *(f">NE {task}" for task in tasks)]
+    return _table(title, headings + [""] * notes, rows, most=_FEATURES_SHOWN)
 
 
 def _changed(found: dict[str, Any]) -> Table:

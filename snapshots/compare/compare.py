@@ -181,6 +181,11 @@ def _on_examples(
         notes.append(
             f"there are no examples after {sample.ds}, which the newer version has learnt: its scores are flattered"
         )
+    if any("alignment" in version.tags for version in versions):
+        notes.append(
+            "a version is aligned after its training: features and slices are compared in the space that was learnt, "
+            "the shift of active users in the one that consumers read"
+        )
     of_a, of_b = a.encode(sample.chunks), b.encode(sample.chunks)
     users_a, users_b = a.embed(of_a), b.embed(of_b)
     head = slice(FEATURE_CHUNKS)

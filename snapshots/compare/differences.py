@@ -16,7 +16,7 @@ from trainer.trained import TrainedDay
 _TAGS = (
     "parent_ds", "code_version", "checkpoint", "plan", "verdict", "decision", "decided_by", "note",
     "examples.table_version", "examples.fingerprint", "user_features.table_version", "user_features.fingerprint",
-    "embeddings.table_version",
+    "embeddings.table_version", "alignment", "alignment.to",
 )  # fmt: skip
 _LIBRARIES = "versions"
 _OF_THE_DAY = ("model", "ds", "fingerprint", "format", "schema_hash")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from snapshots.page.html import Html, bar, page, section, table, tag
 from snapshots.page.svg import interval_plot
-from snapshots.report.tables import embedding_name, embeddings_of, measured, moved_table
+from snapshots.report.tables import Context, embedding_name, embeddings_of, measured, moved_table
 from snapshots.shift.distribution import QUANTILES
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _shift(found: Comparison) -> Html | None:
                 ("metric", *headings, "users"),
                 [
                     (moved.metric, *(cell.value for cell in moved.cells), moved.num_users)
-                    for moved in moved_table(rows, {}, quantiles=True)
+                    for moved in moved_table(rows, Context(usual={}, min_days=1), everything=True)
                 ],
             )
         )

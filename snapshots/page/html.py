@@ -21,7 +21,7 @@ code { font: .88em ui-monospace, monospace; background: var(--soft); padding: .0
   overflow-wrap: anywhere; }
 .badge { display: inline-block; padding: .1em .6em; border-radius: 4px; color: #fff; font-weight: 600; }
 .promote { background: #2d8a4e; } .hold { background: #b86e00; } .reject { background: #b3261e; }
-.scroll { overflow-x: auto; }
+summary { cursor: pointer; color: var(--c0); } .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: .5rem 0; font-size: .9rem; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 th { color: var(--dim); font-weight: 600; white-space: nowrap; }
@@ -30,7 +30,8 @@ td.far { color: #b3261e; } tr.hold td { background: #fff6e6; } tr.reject td { ba
 tr.hold, tr.reject, tr.promote { background: none; }
 td.bar { min-width: 8rem; } td.bar div { height: .8rem; margin-top: .25rem; border-radius: 2px; background: var(--c0); }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); gap: 1rem; }
-@media (max-width: 40rem) { body { padding: .6rem .7rem 3rem; font-size: 14px; } td { white-space: nowrap; } }
+@media (max-width: 40rem) { body { padding: .6rem .7rem 3rem; font-size: 14px; } td { white-space: nowrap; }
+  td:first-child { white-space: normal; min-width: 8rem; } }
 figure { margin: 0; } figcaption { font-weight: 600; color: var(--ink); }
 svg { width: 100%; height: auto; display: block; font: 11px system-ui, sans-serif; }
 svg text { fill: var(--dim); } svg .grid { stroke: var(--line); } svg .limit { stroke: #b3261e; stroke-dasharray: 5 3; }
@@ -87,6 +88,11 @@ def section(title: str, *children: object) -> Html:
     return tag("section", tag("h2", title), *children)
 
 
+def folded(summary: str, *children: object) -> Html:
+    """Shown when a person clicks on the summary."""
+    return tag("details", tag("summary", summary), *children)
+
+
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, classes: Iterable[str] | None = None) -> Html:
     """Numbers are set to the right, four digits; None is empty. classes: of each row."""
     body = list(rows)
@@ -112,7 +118,7 @@ def number(value: object) -> str:
     if isinstance(value, float) and math.isnan(value):
         return "n/a"
     if isinstance(value, float):
-        return f"{value:.4f}" if abs(value) < 10_000 else f"{value:,.0f}"
+        return f"{value:.4f}" if abs(value) < 1_000 else f"{value:,.0f}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 

@@ -56,7 +56,9 @@ def afterwards(findings: Findings) -> Iterator[str]:
     model = findings.version.model
     if findings.version.decision == "promoted":
         return
-    retrain = f"{', '.join(findings.consumers)} retrain" if findings.consumers else "no downstream model retrains"
+    retrain = f"{', '.join(findings.consumers) or 'no downstream model'} retrains"
+    if len(findings.consumers) > 1:
+        retrain = retrain.removesuffix("s")
     pooled = findings.recipe.pooling_versions - 1
     pools = f", and the next {_days(pooled)} are pooled with it" if pooled else ""
     yield f"Promoted, {retrain} with it{pools}; held or rejected, not."

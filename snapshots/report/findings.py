@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING
 from features.lake import Lake
 from infra.settings import Settings
 from snapshots.diagnosis import Cause, diagnose
-from snapshots.gate import Check, Decision, gate
+from snapshots.gate import Decision, gate
+from snapshots.judgement.usual import Usual
 from snapshots.registry import Registry, Version, partition_from
-from snapshots.report.usual import Usual, usual_of
+from snapshots.report.usual import usual_of
 from snapshots.runs import Links, links_of
 from snapshots.shift.rows import ShiftRow, read_rows
 from trainer.recipes import DOWNSTREAM_MODELS
 
 if TYPE_CHECKING:
     from trainer.recipe import Recipe
-
-LOOKBACK = timedelta(days=14)
-"""What is usual is what the promoted days of this long before were."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +47,7 @@ class Findings:
     """The newest promoted day of all: what consumers read now."""
     rows: Sequence[ShiftRow]
     past: Sequence[PastDay]
-    """The newest version of each of the days before, LOOKBACK at most, oldest first."""
+    """The newest version of each of the days that the gate looks back on, oldest first."""
     consumers: Sequence[str]
     """The downstream models that retrain when a day is promoted."""
     links: Links
@@ -75,12 +73,6 @@ class Findings:
         return [day for day in self.past if day.version.decision == "promoted"]
 
 
-def usual_value(check: Check) -> float | None:
-    """What the check's value was on the trailing promoted days, where the gate says so."""
-    usual: float | None = getattr(check, "usual", None)
-    return usual
-
-
 def find(recipe: Recipe, ds: date, *, settings: Settings) -> Findings:
     """Gather what the report says. ValueError names the step that has not run."""
     registry, lake = Registry(settings), Lake(settings.lake)
@@ -90,7 +82,8 @@ def find(recipe: Recipe, ds: date, *, settings: Settings) -> Findings:
     newest = {known.ds: known for known in registry.versions(recipe.name)}
     promoted = registry.promoted(recipe.name, before=date.max)
     rows = read_rows(lake, shift) if shift else ()
-    past = tuple(_past([of for day, of in sorted(newest.items()) if ds - LOOKBACK <= day < ds], lake))
+    first = ds - timedelta(days=recipe.gate.trailing_days)
+    past = tuple(_past([of for day, of in sorted(newest.items()) if first <= day < ds], lake))
     before = (row for day in past if day.version.decision == "promoted" for row in day.rows)
     return Findings(
         recipe=recipe,

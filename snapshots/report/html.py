@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from snapshots.judgement.check import SEVERITY
 from snapshots.movement import Movement
-from snapshots.page.html import Html, bar, number, page, section, table, tag
+from snapshots.page.html import Html, bar, folded, number, page, section, table, tag
 from snapshots.page.svg import Line, column_plot, histogram, line_plot
 from snapshots.registry import Version, partition_from
 from snapshots.report.consequences import afterwards, choices, now
-from snapshots.report.findings import Findings, usual_value
+from snapshots.report.findings import Findings
 from snapshots.report.render import HEADLINES
 from snapshots.report.sample import Sampled
 from snapshots.report.tables import (
     Cell,
+    Context,
+    Input,
+    Moved,
     embedding_name,
     embeddings_of,
     input_table,
@@ -58,7 +62,7 @@ def _head(findings: Findings) -> Iterator[Html]:
     version, decision = findings.version, findings.decision
     badge = tag("span", decision.verdict, class_=f"badge {decision.verdict}")
     yield tag("h1", badge, f" {version.model} {version.ds}, version {version.number}")
-    yield tag("p", f"{HEADLINES[decision.verdict]}. Decision: {version.decision}. {now(findings)}")
+    yield tag("p", f"{HEADLINES[decision.verdict]}. When this was written it was {version.decision}. {now(findings)}")
     if decision.reasons:
         yield tag("ul", *(tag("li", reason) for reason in decision.reasons))
     if findings.causes:
@@ -67,12 +71,12 @@ def _head(findings: Findings) -> Iterator[Html]:
 
 
 def _rules(findings: Findings) -> Html:
-    checks = findings.decision.checks
+    checks = sorted(findings.decision.checks, key=lambda check: -SEVERITY[check.verdict])
     return section(
         "The gate's rules",
         table(
-            ("rule", "value", "usual", "threshold", "asks for"),
-            [(check.name, check.value, usual_value(check), check.rule, check.verdict) for check in checks],
+            ("what", "value", "usual", "threshold", "rule", "asks for", "runbook"),
+            [(c.name, c.value, c.usual, c.threshold, c.rule, c.verdict, f"{c.about}.md") for c in checks],
             classes=[check.verdict for check in checks],
         ),
     )
@@ -95,15 +99,22 @@ def _moved(findings: Findings, sampled: Sequence[Sampled]) -> Html:
         return section("What moved", *notes, tag("p", "Nothing to compare with: no earlier day is promoted."))
     columns = embeddings_of(row for row in rows if row.users == EVERYONE)
     headings = [f for k in columns for f in (embedding_name(k), "usual")]
-    moved = moved_table(rows, findings.usual(), quantiles=True)
+    moved, everything = (moved_table(rows, Context.of(findings), everything=every) for every in (False, True))
     return section(
         "What moved",
         *notes,
         *_histograms(findings, sampled),
-        table(
-            ("compared", "metric", *headings, "users"),
-            [(m.compared, m.metric, *(part for cell in m.cells for part in _cells(cell)), m.num_users) for m in moved],
-        ),
+        _moved_rows(moved, headings),
+        folded(f"every metric: {len(everything)}", _moved_rows(everything, headings))
+        if len(everything) > len(moved)
+        else None,
+    )
+
+
+def _moved_rows(moved: Sequence[Moved], headings: Sequence[str]) -> Html:
+    return table(
+        ("compared", "metric", *headings, "users"),
+        [(m.compared, m.metric, *(part for cell in m.cells for part in _cells(cell)), m.num_users) for m in moved],
     )
 
 
@@ -113,16 +124,17 @@ def _cells(cell: Cell) -> tuple[object, object]:
 
 
 def _inputs(findings: Findings) -> Html | None:
-    found = input_table(findings.rows, findings.usual())
+    found = input_table(findings.rows, Context.of(findings))
     if not found:
         return None
-    return section(
-        "What went in",
-        tag("p", "Those furthest from the usual first.", class_="dim"),
-        table(
-            ("feature", "metric", "today", "usual"),
-            [(of.feature or "the day", of.metric, *_cells(of.cell)) for of in found],
-        ),
+    far = [of for of in found if of.cell.far or not of.feature]
+    return section("What went in", _input_rows(far), folded(f"every feature: {len(found)} numbers", _input_rows(found)))
+
+
+def _input_rows(found: Sequence[Input]) -> Html:
+    return table(
+        ("feature", "metric", "today", "usual"),
+        [(of.feature or "the day", of.metric, *_cells(of.cell)) for of in found],
     )
 
 
@@ -168,7 +180,7 @@ def _slices(findings: Findings) -> Html | None:
     if not slices:
         return None
     everyone = max(of.num_users for of in slices) or 1
-    headings = [f"{metric}, {embedding_name(k)}" for metric, k in columns]
+    headings = [f"{metric} {'' if k is None else k}" for metric, k in columns]
     rows = [(of.users, of.num_users, bar(of.num_users / everyone), *of.values) for of in slices]
     return section("Whose", table(("users", "how many", "share", *headings), rows))
 

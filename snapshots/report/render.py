@@ -10,7 +10,16 @@ from snapshots.page.html import number
 from snapshots.registry import partition_from
 from snapshots.report.consequences import afterwards, choices, now
 from snapshots.report.findings import Findings
-from snapshots.report.tables import Cell, embedding_name, embeddings_of, input_table, measured, moved_table, slice_table
+from snapshots.report.tables import (
+    Cell,
+    Context,
+    embedding_name,
+    embeddings_of,
+    input_table,
+    measured,
+    moved_table,
+    slice_table,
+)
 from snapshots.shift.rows import EVERYONE, PREDECESSOR
 
 HEADLINES = {
@@ -69,19 +78,22 @@ def _moved(findings: Findings) -> Iterator[str]:
     if not (rows := measured(findings.rows)):
         yield "Nothing to compare with: no earlier day is promoted."
         return
-    usual = findings.usual()
     since = f"Since {findings.previous.ds}. " if findings.previous else ""
     yield f"{since}Usual: the median of the promoted days of the two weeks before."
     yield ""
+    shown, found = (moved_table(rows, Context.of(findings), everything=every) for every in (False, True))
     columns = embeddings_of(row for row in rows if row.users == EVERYONE)
     headings = [f for k in columns for f in (embedding_name(k), "usual")]
     yield from md_table(
         ("compared", "metric", *headings, "users"),
         [
             (moved.compared, moved.metric, *(part for cell in moved.cells for part in _cells(cell)), moved.num_users)
-            for moved in moved_table(rows, usual, quantiles=False)
+            for moved in shown
         ],
     )
+    if len(found) > len(shown):
+        yield ""
+        yield f"Bold: far from the usual, or held by the gate. {len(found) - len(shown)} more are in the page."
 
 
 def _cells(cell: Cell) -> tuple[object, object]:
@@ -90,7 +102,7 @@ def _cells(cell: Cell) -> tuple[object, object]:
 
 
 def _inputs(findings: Findings) -> Iterator[str]:
-    far = [of for of in input_table(findings.rows, findings.usual()) if of.cell.far]
+    far = [of for of in input_table(findings.rows, Context.of(findings)) if of.cell.far]
     if not far:
         return
     yield "## What went in, where it is unusual"
@@ -110,7 +122,7 @@ def _slices(findings: Findings) -> Iterator[str]:
         return
     yield "## Whose"
     yield ""
-    headings = [f"{metric}, {embedding_name(k)}" for metric, k in columns]
+    headings = [f"{metric} {'' if k is None else k}" for metric, k in columns]
     yield from md_table(
         ("users", "how many", *headings), [(of.users, of.num_users, *of.values) for of in slices[: 1 + _SLICES_SHOWN]]
     )
@@ -140,8 +152,7 @@ def _further(findings: Findings) -> Iterator[str]:
         yield f"- [this report with plots]({links.report}), [the version]({links.version}), [the trend]({links.trend})"
     else:
         yield f"- with plots: artifact `report/report.html` of MLflow run {version.run_id}"
-    asked = [check for check in findings.decision.checks if check.verdict != "promote"]
-    runbooks = dict.fromkeys(f"{RUNBOOKS}/{about}.md" for check in asked if (about := getattr(check, "about", None)))
+    runbooks = dict.fromkeys(f"{RUNBOOKS}/{check.about}.md" for check in findings.decision.grave)
     yield from (f"- runbook: `{path}`" for path in runbooks)
     if findings.parent is not None:
         compare = f"usermodel snapshots compare {findings.parent.number} {version.number} --recipe {version.model}"

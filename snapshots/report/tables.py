@@ -5,10 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from snapshots.report.usual import Usual
+from snapshots.judgement.usual import Usual
+from snapshots.judgement.values import Key, shift_values
+from snapshots.report.usual import is_far, spreads
 from snapshots.shift.distribution import QUANTILES
 from snapshots.shift.rows import EVERYONE, NOT_POOLED, PREDECESSOR, ShiftRow
+
+if TYPE_CHECKING:
+    from snapshots.report.findings import Findings
 
 INPUTS = "inputs"
 KINDS = {
@@ -57,6 +63,40 @@ def measured(rows: Iterable[ShiftRow]) -> list[ShiftRow]:
     return [row for row in rows if row.metric != PREDECESSOR and row.kind != INPUTS]
 
 
+_HEADLINES = ("cosine_mean", "norm_change_mean", "knn_overlap")
+"""Shown whatever they are; other metrics where they are far from the usual, or the gate asks about them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What the day's numbers are seen against."""
+
+    usual: Mapping[str, Usual]
+    """By the row's name."""
+    asked: frozenset[Key] = frozenset()
+    """What the gate asked about."""
+    min_days: int
+
+    @classmethod
+    def of(cls, findings: Findings) -> Context:
+        """The gate's."""
+        asked = (check.of.key for check in findings.decision.checks if check.verdict != "promote")
+        return cls(usual=findings.usual(), asked=frozenset(asked), min_days=findings.recipe.gate.min_days)
+
+    def cell(self, row: ShiftRow | None) -> Cell:
+        """The row's value in a table."""
+        if row is None:
+            return Cell()
+        known = self.usual.get(row.name)
+        asked = any(value.key in self.asked for value in shift_values([row]))
+        far = asked or is_far(row.value, known, min_days=self.min_days)
+        return Cell(value=row.value, usual=None if known is None else known.median, far=far)
+
+    def spreads(self, row: ShiftRow) -> float:
+        """From the usual."""
+        return spreads(row.value, self.usual.get(row.name), min_days=self.min_days)
+
+
 def is_quantile(metric: str) -> bool:
     """Whether it is one of the quantiles that go with a mean."""
     return metric.rpartition("_")[2] in QUANTILES
@@ -73,11 +113,12 @@ def embedding_name(embedding: int | None) -> str:
     return "together" if embedding is None else f"embedding {embedding}"
 
 
-def moved_table(rows: Sequence[ShiftRow], usual: Mapping[str, Usual], *, quantiles: bool) -> list[Moved]:
-    """Everyone's movement, one entry per (comparison, pooling, metric), pooled first: what the gate judges."""
-    of_everyone = [
-        row for row in measured(rows) if row.users == EVERYONE and (quantiles or not is_quantile(row.metric))
-    ]
+def moved_table(rows: Sequence[ShiftRow], context: Context, *, everything: bool) -> list[Moved]:
+    """Everyone's movement, one entry per (comparison, pooling, metric), pooled first: what the gate judges.
+
+    everything: else headlines, and what is far from the usual.
+    """
+    of_everyone = [row for row in measured(rows) if row.users == EVERYONE]
     columns = embeddings_of(of_everyone)
     groups: dict[tuple[str, str, str], dict[int | None, ShiftRow]] = {}
     for row in of_everyone:
@@ -87,20 +128,13 @@ def moved_table(rows: Sequence[ShiftRow], usual: Mapping[str, Usual], *, quantil
             kind=kind,
             pooling=pooling,
             metric=metric,
-            cells=tuple(_cell(group.get(k), usual) for k in columns),
+            cells=tuple(context.cell(group.get(k)) for k in columns),
             num_users=max(row.num_users for row in group.values()),
         )
         for (kind, pooling, metric), group in groups.items()
     ]
-    return sorted(found, key=lambda moved: (moved.kind, moved.pooling == NOT_POOLED))
-
-
-def _cell(row: ShiftRow | None, usual: Mapping[str, Usual]) -> Cell:
-    if row is None:
-        return Cell()
-    if (known := usual.get(row.name)) is None:
-        return Cell(value=row.value)
-    return Cell(value=row.value, usual=known.median, far=known.is_far(row.value))
+    shown = [of for of in found if everything or of.metric in _HEADLINES or any(cell.far for cell in of.cells)]
+    return sorted(shown, key=lambda moved: (moved.kind, moved.pooling == NOT_POOLED))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,14 +148,14 @@ class Input:
     spreads: float
 
 
-def input_table(rows: Iterable[ShiftRow], usual: Mapping[str, Usual]) -> list[Input]:
+def input_table(rows: Iterable[ShiftRow], context: Context) -> list[Input]:
     """What went in, those furthest from the usual first; of the day as a whole before its features."""
     found = [
         Input(
             feature=row.feature,
             metric=row.metric,
-            cell=_cell(row, usual),
-            spreads=usual[row.name].spreads(row.value) if row.name in usual else 0.0,
+            cell=context.cell(row),
+            spreads=context.spreads(row),
         )
         for row in rows
         if row.kind == INPUTS and row.metric != PREDECESSOR

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features.lake import Lake
 from infra.settings import Settings
 from snapshots.description import describe
-from snapshots.diagnosis import Cause
 from snapshots.registry import Registry
 from snapshots.report.findings import Findings, find
 from snapshots.report.html import render_page
@@ -20,6 +20,7 @@ from snapshots.report.sample import sampled_movement
 from snapshots.runs import REPORT, log_text
 
 if TYPE_CHECKING:
+    from snapshots.diagnosis import Cause
     from trainer.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -27,11 +28,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """text: Markdown. page: HTML. causes: probable ones of what was found, most probable first."""
+    """text: Markdown. page: HTML."""
 
     text: str
     page: str
     causes: Sequence[Cause]
+    path: Path
+    """The Markdown on this machine, for whom MLflow is out of reach; the page lies beside it."""
 
 
 def read_report(recipe: Recipe, ds: date, *, settings: Settings) -> str:
@@ -40,11 +43,15 @@ def read_report(recipe: Recipe, ds: date, *, settings: Settings) -> str:
 
 
 def write_report(recipe: Recipe, ds: date, *, settings: Settings) -> Report:
-    """The report, with the version's run in MLflow as `report/report.md` and `report/report.html`, and its gist as the
-    version's description. Written twice, the later one stays."""
+    """The report, under `<home>/reports/<model>` and with the version's run in MLflow as `report/report.md` and
+    `report/report.html`, its gist as the version's description. Written twice, the later one stays."""
     registry = Registry(settings)
     findings = find(recipe, ds, settings=settings)
-    report = Report(text=render(findings), page=_page(findings, Lake(settings.lake)), causes=findings.causes)
+    path = settings.home / "reports" / recipe.name / f"{ds}.md"
+    report = Report(text=render(findings), page=_page(findings, Lake(settings.lake)), causes=findings.causes, path=path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(report.text, encoding="utf-8")
+    path.with_suffix(".html").write_text(report.page, encoding="utf-8")
     log_text(registry, findings.version, report.text, "report/report.md")
     log_text(registry, findings.version, report.page, REPORT)
     registry.describe(

@@ -100,8 +100,11 @@ def test_two_trained_days_are_compared(small_days: tuple[Recipe, Settings], caps
     for words in ("on the same 1,500 examples", "which neither has learnt", TABLES, "parent_ds", "compare/1-2.html"):
         assert words in shown
     registry = Registry(settings)
-    run = registry.number("small", 2).run_id
-    assert [a.path for a in registry.client.list_artifacts(run, "compare")] == ["compare/1-2.html"]
+    version = registry.number("small", 2)
+    assert [a.path for a in registry.client.list_artifacts(version.run_id, "compare")] == ["compare/1-2.html"]
+    assert [a.path for a in registry.client.list_artifacts(version.run_id, "training")] == ["training/plan.csv"]
+    assert version.tags["plan"].startswith("1 rank on 1 host (cpu), tables: ")
+    assert registry.client.get_run(version.run_id).data.params["dim"] == "8"
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from snapshots.report.render import render
 from snapshots.shift.rows import ShiftRow
 from tests.snapshots.days import FAR, judged_day, promoted_day
 from tests.snapshots.world import DAYS, newest
+from trainer import tracking
 from trainer.recipe import Recipe
 
 NASTY = "<script>alert('x')</script> | & \"quoted\""
@@ -68,6 +69,11 @@ def test_the_report_tells_what_moved(recipe: Recipe, settings: Settings) -> None
     client = Registry(settings).client
     found = {artifact.path for artifact in client.list_artifacts(newest(settings, DAYS[2]).run_id, "report")}
     assert found == {"report/report.html", "report/report.md"}
+    trend = tracking.find_run(client, tracking.experiment(client, "tiny"), {"kind": "trend"})
+    assert {name.partition("/")[0] for name in trend.data.metrics} == {
+        "ne", "calibration", "auc", "shift same_inputs", "shift consecutive_days",
+    }  # fmt: skip
+    assert len(trend.data.metrics) == 3 + 2 * 2 * 2, "two statistics of two embeddings, by model alone and pooled"
     description = client.get_model_version("tiny", "3").description
     for words in ("from version 2 of 2026-01-02", "The gate says **promote**", "| click | 0.9000 | +0.0000 |"):
         assert words in description
