@@ -238,6 +238,25 @@ def test_slices(lake: Lake) -> None:
     assert psi["liked=2"] > 0.2
 
 
+def test_of_a_sample_slices_have_errors(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SAMPLE_USERS", 300)
+    recipe = replace(RECIPE, slices=("liked",))
+    after = fp16_exact(VECTORS + 0.3 * embedded(N, seed=7))
+    days = [commit(lake, ds, embeddings_of(ds, IDS, v)) for ds, v in zip(DAYS, (VECTORS, after), strict=False)]
+    liked = pa.array([[user % 2] for user in range(N)], pa.list_(pa.int64()))
+    examples = [
+        commit(lake, ds, pa.table({"user_id": pa.array(IDS), "liked": liked}), table="examples/tiny") for ds in DAYS[:2]
+    ]
+    found = by_key(recipe, lake, *days, previous_examples=examples[0], examples=examples[1])
+    everyone = found["consecutive_days", "cosine_mean", 0, "3", "all"]
+    sampled = found["consecutive_days", "cosine_mean", 0, "3", "liked=1"]
+    assert (everyone.num_users, everyone.error) == (N, None)
+    assert 100 < sampled.num_users < 200
+    assert sampled.error is not None
+    assert sampled.value == pytest.approx(everyone.value, abs=4 * sampled.error)
+    assert found["populations", "mmd", 0, "3", "all"].num_users == 300
+
+
 def test_examples_that_cannot_be_read_leave_their_slices_out(lake: Lake) -> None:
     recipe = replace(RECIPE, slices=("liked",))
     days = [commit(lake, ds, embeddings_of(ds, IDS, VECTORS)) for ds in DAYS[:2]]
