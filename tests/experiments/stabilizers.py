@@ -131,8 +131,8 @@ def versus(ne: Sequence[float], reference: Sequence[float]) -> str:
     return f"{percent.mean():+.2f} ± {half:.2f}"
 
 
-def shown(found: Sequence[Measured], *, skip: int) -> Iterator[str]:
-    """The Markdown table; the first `skip` of the downstream days are left out."""
+def shown(found: Sequence[Measured], *, last: int) -> Iterator[str]:
+    """The Markdown table: means over the `last` days."""
     tasks = list(found[0].upstream_ne)
     embeddings = range(len(found[0].cosine[0]))
     titles = ["strategy", *(f"cosine {k}" for k in embeddings), *(f"norm change {k}" for k in embeddings)]
@@ -141,11 +141,11 @@ def shown(found: Sequence[Measured], *, skip: int) -> Iterator[str]:
     yield f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}"
     for one in found:
         cells = [one.strategy]
-        cells += [f"{value:.3f}" for value in np.mean(one.cosine[skip:], axis=0)]
-        cells += [f"{value:.3f}" for value in np.mean(one.norm_change[skip:], axis=0)]
-        cells += [f"{np.mean(values[skip:]):+.2f}" for values in (one.train_diff, one.eval_diff)]
-        cells += ["" if one is found[0] else versus(one.eval_ne[skip:], found[0].eval_ne[skip:])]
-        cells += [f"{np.mean(one.upstream_ne[task][skip:]):.4f}" for task in tasks]
+        cells += [f"{value:.3f}" for value in np.mean(one.cosine[-last:], axis=0)]
+        cells += [f"{value:.3f}" for value in np.mean(one.norm_change[-last:], axis=0)]
+        cells += [f"{np.mean(values[-last:]):+.2f}" for values in (one.train_diff, one.eval_diff)]
+        cells += ["" if one is found[0] else versus(one.eval_ne[-last:], found[0].eval_ne[-last:])]
+        cells += [f"{np.mean(one.upstream_ne[task][-last:]):.4f}" for task in tasks]
         cells += [f"{one.train_cpu_seconds:.1f}", f"{one.align_cpu_seconds:.2f}", f"{one.teacher_mib:.0f}"]
         yield f"| {' | '.join(cells)} |"
 
@@ -158,7 +158,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder of the real logs")
     parser.add_argument("--home", type=Path, help="where examples are built and kept; default: a temporary folder")
     parser.add_argument("--days", type=int, default=12)
-    parser.add_argument("--skip", type=int, default=3, help="downstream days that are left out of the means")
+    parser.add_argument("--last", type=int, default=8, help="the means are over so many last days")
     parser.add_argument("--one-of", type=int, default=1, help="keep one user of so many")
     parser.add_argument("--seed", type=int, default=0, help="of the training and of the downstream models")
     parser.add_argument("--skew", action="store_true", help="the version-skew sweep too")
@@ -215,7 +215,7 @@ def main() -> None:
             if options.json:
                 print(json.dumps(asdict(measured) | ({"skew": asdict(skews[-1])} if skews else {})), flush=True)
         dist.destroy_process_group()
-    print("\n".join(shown(found, skip=options.skip)))
+    print("\n".join(shown(found, last=options.last)))
     if skews:
         print("\n".join(["", *table(skews)]))
     if anew:
