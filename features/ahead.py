@@ -22,9 +22,12 @@ class _Failure:
 _END = object()
 
 
-def ahead(items: Iterator[T], *, waiting: int, name: str) -> Iterator[T]:
+def ahead(items: Iterator[T], *, waiting: int, name: str) -> Generator[T]:
     """The same items, made by a thread called `name`, which keeps at most `waiting` of them (0: any number) ahead of
-    whoever takes them, and ends with the iteration. An error of `items` is raised where its item would have been."""
+    whoever takes them, and ends with the iteration. An error of `items` is raised where its item would have been.
+
+    Who may fail while taking them closes it (`contextlib.closing`): a traceback would keep it, and its thread, alive.
+    """
     ready: queue.Queue[Any] = queue.Queue(maxsize=waiting)
     stopped = threading.Event()
     thread = threading.Thread(target=_fill, args=(items, ready, stopped), name=name, daemon=True)

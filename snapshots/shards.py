@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -115,12 +116,13 @@ def write_shard(work: Work, shard: int, lake: Lake, embedder: Embedder) -> int:
         ) as file,
     ):
         read = ahead(rows.windows(), waiting=_WAITING, name="embed-read")
-        for window, vectors in ahead(_computed(read, embedder), waiting=_WAITING, name="embed-compute"):
-            file.write(_arrow(work, window, vectors))
-            num_users += len(window.ids)
-            if (now := time.monotonic()) - said > _SECONDS_PER_LOG_LINE:
-                said, rate = now, num_users / (now - began)
-                _log(work, shard, f"users={num_users} of {rows.num_rows} users/s={rate:.0f}")
+        with closing(ahead(_computed(read, embedder), waiting=_WAITING, name="embed-compute")) as computed:
+            for window, vectors in computed:
+                file.write(_arrow(work, window, vectors))
+                num_users += len(window.ids)
+                if (now := time.monotonic()) - said > _SECONDS_PER_LOG_LINE:
+                    said, rate = now, num_users / (now - began)
+                    _log(work, shard, f"users={num_users} of {rows.num_rows} users/s={rate:.0f}")
     _log(work, shard, f"written users={num_users} users/s={num_users / (time.monotonic() - began):.0f}")
     return num_users
 
@@ -180,10 +182,11 @@ class _Rows:
         return None if bool((ids[1:] > ids[:-1]).all()) else self._cached.of(ids)
 
 
-def _computed(windows: Iterator[_Window], embedder: Embedder) -> Iterator[tuple[_Window, NDArray[np.float32]]]:
+def _computed(windows: Generator[_Window], embedder: Embedder) -> Iterator[tuple[_Window, NDArray[np.float32]]]:
     """With their vectors, [N, K, D]."""
-    for window in windows:
-        yield window, embedder.compute(window.inputs, num_rows=len(window.ids))
+    with closing(windows):
+        for window in windows:
+            yield window, embedder.compute(window.inputs, num_rows=len(window.ids))
 
 
 def _arrow(work: Work, window: _Window, computed: NDArray[np.float32]) -> pa.Table:
