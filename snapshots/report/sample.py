@@ -41,14 +41,13 @@ def sampled_movement(
 
     Memory: the sample, and a batch of rows.
     """
-    share = min(1.0, SAMPLE_USERS / max(lake.dataset(after).count_rows(), 1))
-    for prefix in POOLINGS:
-        for k in range(num_embeddings):
-            ids_a, a = _sample(lake, before, f"{prefix}_{k}", dim=dim, share=share)
-            ids_b, b = _sample(lake, after, f"{prefix}_{k}", dim=dim, share=share)
-            common, rows_a, rows_b = np.intersect1d(ids_a, ids_b, assume_unique=True, return_indices=True)
-            if common.size:
-                yield _sampled(a[rows_a], b[rows_b], embedding=k, pooled=prefix == "pooled")
+    share = min(1.0, SAMPLE_USERS / max(lake.num_rows(after), 1))
+    names = {f"{prefix}_{k}": (prefix == "pooled", k) for prefix in POOLINGS for k in range(num_embeddings)}
+    ids_a, of_a = _sample(lake, before, list(names), dim=dim, share=share)
+    ids_b, of_b = _sample(lake, after, list(names), dim=dim, share=share)
+    common, rows_a, rows_b = np.intersect1d(ids_a, ids_b, assume_unique=True, return_indices=True)
+    for name, (pooled, k) in names.items() if common.size else ():
+        yield _sampled(of_a[name][rows_a], of_b[name][rows_b], embedding=k, pooled=pooled)
 
 
 def _sampled(a: NDArray[np.float32], b: NDArray[np.float32], *, embedding: int, pooled: bool) -> Sampled:
@@ -63,15 +62,17 @@ def _sampled(a: NDArray[np.float32], b: NDArray[np.float32], *, embedding: int, 
 
 
 def _sample(
-    lake: Lake, partition: Partition, column: str, *, dim: int, share: float
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """(ids [N], vectors [N, D]) of the users whose ids hash lowest."""
-    ids, vectors = [np.empty(0, np.int64)], [np.empty((0, dim), np.float32)]
-    for rows in lake.dataset(partition).to_batches(columns=[USER_ID, column], batch_size=ROWS_PER_BATCH):
+    lake: Lake, partition: Partition, columns: list[str], *, dim: int, share: float
+) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float32]]]:
+    """(ids [N], vectors [N, D] by column) of the users whose ids hash lowest."""
+    ids = [np.empty(0, np.int64)]
+    vectors = {column: [np.empty((0, dim), np.float32)] for column in columns}
+    for rows in lake.dataset(partition).to_batches(columns=[USER_ID, *columns], batch_size=ROWS_PER_BATCH):
         hashes = rows.column(USER_ID).to_numpy().copy()
         hash_ids(hashes, _HASHES)
         drawn = rows.filter(pa.array(hashes < share * _HASHES))
         if drawn.num_rows:
             ids.append(drawn.column(USER_ID).to_numpy())
-            vectors.append(to_vectors(drawn.column(column), dim=dim))
-    return np.concatenate(ids), np.concatenate(vectors)
+            for column in columns:
+                vectors[column].append(to_vectors(drawn.column(column), dim=dim))
+    return np.concatenate(ids), {column: np.concatenate(parts) for column, parts in vectors.items()}
