@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,7 +44,7 @@ class Check:
     @property
     def sentence(self) -> str:
         """`ne of click is 1.0312, usually 0.8900 (spread 0.0100, 12 days); more than 1 is rejected`."""
-        value = "undefined" if self.value is None or math.isnan(self.value) else number(self.value)
+        value = "undefined" if self.value is None else number(self.value)
         usual = ""
         if self.usual is not None and self.spread is not None:
             usual = f", usually {number(self.usual)} (spread {number(self.spread)}, {self.num_days} days)"

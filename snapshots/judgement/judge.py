@@ -47,10 +47,10 @@ def judge(gate: Gate, values: Iterable[Value], *, trailing: Trailing, cold_start
             if cold_start and value.kind == TRAINING:
                 why = "a cold start is not judged by it"
                 yield Check(of=value, rule=why, verdict="promote", about=rule.about)
-            elif value.note and math.isnan(value.value or math.nan):
+            elif value.value is None and value.note:
                 why = f"not judged, as it could not be measured: {value.note}"
                 yield Check(of=value, rule=why, verdict="promote", about=rule.about)
-            elif value.value is None or math.isnan(value.value):
+            elif value.value is None:
                 yield Check(of=value, rule="what is no number is held", verdict="hold", about=rule.about)
             else:
                 yield _check(rule, value, value.value, gate=gate, trailing=trailing)

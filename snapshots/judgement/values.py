@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ Key = tuple[str, str, str, str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Value:
-    """One number of the day. value: None where it is not defined, as NE is of a day without a positive."""
+    """One number of the day. value: None where it is not defined, as NE is of a day without a positive; never NaN."""
 
     kind: str
     metric: str
@@ -60,10 +61,10 @@ def training_values(metrics: Metrics, *, before: Metrics) -> Iterator[Value]:
     """NE, its rise and calibration of every task; before: of the version that training began from."""
     for task, values in sorted(metrics.items()):
         for metric in ("ne", "calibration"):
-            yield Value(kind=TRAINING, metric=metric, subject=task, value=values.get(metric))
+            yield Value(kind=TRAINING, metric=metric, subject=task, value=_defined(values.get(metric)))
         ne, ne_before = values.get("ne"), before.get(task, {}).get("ne")
         if ne is not None and ne_before is not None:
-            yield Value(kind=TRAINING, metric="ne_rise", subject=task, value=ne - ne_before)
+            yield Value(kind=TRAINING, metric="ne_rise", subject=task, value=_defined(ne - ne_before))
 
 
 def count_values(version: Version, lake: Lake) -> Iterator[Value]:
@@ -90,7 +91,11 @@ def shift_values(rows: Iterable[ShiftRow]) -> Iterator[Value]:
             subject=row.feature or ("" if row.embedding is None else f"embedding {row.embedding}"),
             pooling=row.pooling,
             users=row.users,
-            value=row.value,
+            value=_defined(row.value),
             num_users=row.num_users,
             note=row.note,
         )
+
+
+def _defined(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value

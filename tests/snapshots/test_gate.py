@@ -117,7 +117,7 @@ def test_coverage_rule(coverage: float, verdict: str) -> None:
     assert [check.verdict for check in judge(GATE, [value], trailing={}, cold_start=False)] == [verdict]
 
 
-def _usual(value: float, days: Sequence[float], *, relative: Relative, **absolute: float) -> Check:
+def _usual(value: float | None, days: Sequence[float], *, relative: Relative, **absolute: float) -> Check:
     """The one check of a gate with one rule, of a value on a day after `days`."""
     rule = Rule(kind="counts", metric="x", about="too-few", relative=relative, **absolute)  # type: ignore[arg-type]
     of = Value(kind="counts", metric="x", value=value)
@@ -156,7 +156,7 @@ SHARE = Relative(worse=("lower",), floor_share=0.05)
         pytest.param(30.0, WEEK, SHARE, "hold", id="half a Sunday"),
         pytest.param(69.0, [100.0] * 8, SHARE, "hold", id="a third of the users is gone"),
         pytest.param(71.0, [100.0] * 8, SHARE, "promote", id="a quarter of the users"),
-        pytest.param(NAN, QUIET, LOWER, "hold", id="no number"),
+        pytest.param(None, QUIET, LOWER, "hold", id="no number"),
         pytest.param(math.inf, QUIET, HIGHER, "hold", id="infinite"),
     ],
 )
