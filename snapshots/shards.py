@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-USERS_PER_WINDOW = 16_384
-"""A window is a row group of the embeddings."""
+USERS_PER_WINDOW = 8_192
+"""A window is a row group of the embeddings. Nothing overlaps the reading of the first and the writing of the last."""
 _WAITING = 1
 """Windows between two threads."""
 _SECONDS_PER_LOG_LINE = 10.0

@@ -6,6 +6,8 @@ earlier days, compresses, fsyncs and commits beside it. Also measured, in the sa
 - `tolist_users_per_second`: how TorchEasyRec's predict is built (a reader, a forward and a writer thread with queues
   between them, vectors through `tolist()` into `list<double>`, no pooling), with our graph and batches in it; written
   for this comparison, as its package cannot be installed here.
+- `feed_users_per_second`, `tolist_feed_users_per_second`: both pipelines with vectors that are there already, in place
+  of the forward: what each can feed, as where a GPU computes.
 - `eager_users_per_second`: the same with the trained TorchRec module in batches of 4096, as a trainer's own predict
   runs it.
 """
@@ -17,11 +19,11 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -37,11 +39,16 @@ from infra.settings import Settings
 from snapshots.embedder import USERS_PER_FORWARD, Embedder, one_thread
 from snapshots.export import export_day
 from snapshots.registry import Version
-from snapshots.shards import Work, write_shard
+from snapshots.shards import USERS_PER_WINDOW, Work, write_shard
 from tests.benchmarks.common.report import finish, machine, options_of, parser, spread
 from trainer.model.user_tower import UserTower
 from trainer.recipe import Export, Inference, Recipe
 from trainer.recipes import get_recipe
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from snapshots.embedder import Inputs
 
 GOAL = 0.9
 USERS, QUICK_USERS = 100_000, 4_000
@@ -90,14 +97,18 @@ class World:
             previous.insert(0, self.embed(ds, previous=(), salt=""))
         self.previous = tuple(previous)
 
-    def embed(self, ds: date, *, previous: tuple[Partition, ...], salt: str) -> Partition:
+    def embed(
+        self, ds: date, *, previous: tuple[Partition, ...], salt: str, embedder: Embedder | None = None
+    ) -> Partition:
         """All shards and the commit, as `snapshots.inference.infer` does them."""
         work = Work(
             recipe=self.recipe, version=replace(self.version, ds=ds), users=self.users, previous=previous,
             key=fingerprint(str(ds), salt),
         )  # fmt: skip
         for shard in work.shards:
-            write_shard(work, shard, Lake(self.lake.root), self.embedder)  # checksums are verified each time
+            write_shard(
+                work, shard, Lake(self.lake.root), embedder or self.embedder
+            )  # checksums are verified each time
         return self.lake.commit_files(work.table, ds, work.files, schema=work.schema, fingerprint=work.key)
 
     def read(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
@@ -106,6 +117,20 @@ class World:
             columns=[USER_ID, *columns], batch_size=EAGER_BATCH, use_threads=False
         )
         return batches
+
+
+class Free(Embedder):
+    """An embedder that has computed before."""
+
+    def __init__(self, embedder: Embedder, *, most: int) -> None:
+        self.__dict__.update(vars(embedder))
+        tower = self._snapshot.contract.user_tower
+        shape = (most, tower.num_embeddings, tower.dim)
+        self._vectors = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+
+    def compute(self, inputs: Sequence[Inputs], *, num_rows: int) -> NDArray[np.float32]:
+        """The same ones each time."""
+        return self._vectors[:num_rows]
 
 
 def bare(world: World) -> Callable[[], object]:
@@ -142,25 +167,26 @@ def three_threads(
         thread.join()
 
 
-def predict(world: World, path: Path, *, eager: bool) -> Callable[[], None]:
+def predict(world: World, path: Path, *, eager: bool = False, embedder: Embedder | None = None) -> Callable[[], None]:
     """Vectors through `tolist()` into a Parquet file of `list<double>`."""
     encoder = Encoder(world.recipe.schema, sides=("user",))
     tower = world.recipe.user_tower
     names = [f"embedding_{k}" for k in range(tower.num_embeddings)]
     schema = pa.schema([(USER_ID, pa.int64()), *((name, pa.list_(pa.float64())) for name in names)])
     size = EAGER_BATCH if eager else USERS_PER_FORWARD
+    graph = embedder or world.embedder
 
     def encoded() -> Iterator[Any]:
         for rows in world.read(encoder.columns):
             for begin in range(0, rows.num_rows, size):
                 part = rows.slice(begin, size)
-                yield part.column(USER_ID), encoder.encode(part) if eager else world.embedder.encode(part)[0]
+                yield part.column(USER_ID), encoder.encode(part) if eager else graph.encode(part)[0]
 
     def forward(item: Any) -> torch.Tensor:
         if eager:
             found: torch.Tensor = world.tower(item[1].user_sparse, item[1].user_dense)
             return found
-        return torch.from_numpy(world.embedder.compute([item[1]], num_rows=len(item[1][2])))
+        return torch.from_numpy(graph.compute([item[1]], num_rows=len(item[1][2])))
 
     def run() -> None:
         with pq.ParquetWriter(path, schema) as writer, one_thread():
@@ -195,23 +221,28 @@ def main() -> None:
     options.home.mkdir(parents=True, exist_ok=True)
     with machine() as found, tempfile.TemporaryDirectory(dir=options.home) as name:
         world = World(recipe, num_users, Path(name))
+        free = Free(world.embedder, most=USERS_PER_WINDOW)
         salts = iter(range(1_000))
         runs: dict[str, Callable[[], object]] = {
             "users_per_second": lambda: world.embed(DAYS[2], previous=world.previous, salt=str(next(salts))),
             "forward_users_per_second": bare(world),
-            "tolist_users_per_second": predict(world, Path(name) / "tolist.parquet", eager=False),
+            "tolist_users_per_second": predict(world, Path(name) / "tolist.parquet"),
+            "feed_users_per_second": lambda: world.embed(
+                DAYS[2], previous=world.previous, salt=str(next(salts)), embedder=free
+            ),
+            "tolist_feed_users_per_second": predict(world, Path(name) / "feed.parquet", embedder=free),
             "eager_users_per_second": predict(world, Path(name) / "eager.parquet", eager=True),
         }
         turns = [{what: rate(run, num_users) for what, run in runs.items()} for _ in range(1 + options.runs)][1:]
-    ours = [turn["users_per_second"] for turn in turns]
 
-    def times(what: str) -> float:
-        return round(statistics.median(one / turn[what] for one, turn in zip(ours, turns, strict=True)), 3)
+    def times(what: str, over: str = "users_per_second") -> float:
+        return round(statistics.median(turn[over] / turn[what] for turn in turns), 3)
 
     finish(
         "batch_inference", options=options, recipe=recipe.name, tables=parsed.tables, users=num_users, machine=found,
         **{what: spread([turn[what] for turn in turns]) for what in runs},
         times_tolist=times("tolist_users_per_second"), times_eager=times("eager_users_per_second"),
+        times_feed=times("tolist_feed_users_per_second", over="feed_users_per_second"),
         goal=GOAL, ratio=times("forward_users_per_second"),
     )  # fmt: skip
 
