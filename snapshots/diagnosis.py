@@ -36,18 +36,6 @@ CauseKind = Literal[
     "unknown",
 ]
 RUNBOOKS = "infra/runbooks"
-_PAGES: dict[CauseKind, str] = {
-    "partial-day": "too_few",
-    "broken-feature": "inputs",
-    "stale-feature": "inputs",
-    "swapped-pair": "dimensions",
-    "collapsed-dimension": "dimensions",
-    "rotated-space": "model_moved",
-    "scaled-norm": "norm",
-    "model-moved": "model_moved",
-    "users-moved": "users_moved",
-    "unknown": "README",
-}
 USUAL_DAYS = 14
 MIN_DAYS = 7
 """Of fewer promoted days nothing is usual yet."""
@@ -75,7 +63,7 @@ class Cause:
     @property
     def runbook(self) -> str:
         """What to do about it."""
-        return f"{RUNBOOKS}/{_PAGES[self.kind]}.md"
+        return f"{RUNBOOKS}/{self.kind}.md"
 
 
 def diagnose(rows: Iterable[ShiftRow], usual: Iterable[ShiftRow], *, alarmed: bool = False) -> tuple[Cause, ...]:
