@@ -180,13 +180,13 @@ def test_what_was_read_before_is_not_read_again(tmp_path: Path, monkeypatch: pyt
     lake = Lake(str(tmp_path))
     day = DayReader(lake, commit(lake, 960), ENCODER, batch_size=32)
     windows: list[tuple[int, int]] = []
-    read = Windows.read
+    read = reader.Windows.read
 
-    def counted(self: Windows, start: int, stop: int) -> pa.Table:
+    def counted(self: reader.Windows, start: int, stop: int) -> pa.Table:
         windows.append((start, stop))
         return read(self, start, stop)
 
-    monkeypatch.setattr(Windows, "read", counted)
+    monkeypatch.setattr(reader.Windows, "read", counted)
     assert len(list(day.read_from(28))) == 2
     assert windows == [(864, 960)]
 
