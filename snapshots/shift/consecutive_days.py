@@ -5,9 +5,9 @@ consecutive_days: the users of both days. populations: everybody of either day, 
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -63,18 +63,16 @@ def consecutive_days(recipe: Recipe, pair: Compared, lake: Lake) -> Iterator[Shi
     if pair.previous is None:
         yield predecessor(number, "consecutive_days", found=False, num_users=0)
         return
-    with ExitStack() as stack:
-        lake.dataset(pair.embeddings)  # where the day itself is damaged, it is no fault of the day before
-        try:
-            before = stack.enter_context(_spool(recipe, pair, lake, pair.previous))
-        except UNREADABLE as error:
-            log.warning("shift not comparable model=%s ds=%s: %s", recipe.name, pair.version.ds, error)
-            note = f"the embeddings of {pair.previous.ds} cannot be read: {error}"
-            yield predecessor(number, "consecutive_days", found=True, num_users=0, note=note)
-            return
-        after = stack.enter_context(_spool(recipe, pair, lake, pair.embeddings))
-        same, samples = _stream(recipe, before, after)
-        sampled = max(before.num_users, after.num_users) > SAMPLE_USERS
+    lake.dataset(pair.embeddings)  # where the day itself is damaged, it is no fault of the day before
+    try:
+        same, samples = _streamed(recipe, lake, pair.previous, pair.embeddings)
+    except UNREADABLE as error:
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            raise
+        log.warning("shift not comparable model=%s ds=%s: %s", recipe.name, pair.version.ds, error)
+        note = f"{pair.previous.ds} cannot be compared with: {error}"
+        yield predecessor(number, "consecutive_days", found=True, num_users=0, note=note)
+        return
     yield predecessor(
         number,
         "consecutive_days",
@@ -87,28 +85,30 @@ def consecutive_days(recipe: Recipe, pair: Compared, lake: Lake) -> Iterator[Shi
         _sliced(recipe, lake, examples, users)
         for examples, users in zip((pair.previous_examples, pair.examples), samples, strict=True)
     ]
-    yield from _same_users_by_slice(recipe, number, *days, sampled=sampled)
+    yield from _same_users_by_slice(recipe, number, *days)
     yield from _populations(recipe, number, *days)
 
 
-def _spool(recipe: Recipe, pair: Compared, lake: Lake, partition: Partition) -> Spool:
-    layout = layout_of(recipe)
-    both = [pair.embeddings, pair.previous or pair.embeddings]
-    return Spool(lake, partition, layout, buckets=num_buckets(lake, both, layout))
-
-
-def _stream(recipe: Recipe, before: Spool, after: Spool) -> tuple[SameUsers, list[Users]]:
+def _streamed(
+    recipe: Recipe, lake: Lake, previous: Partition, embeddings: Partition
+) -> tuple[SameUsers, tuple[Users, Users]]:
     """Everybody's movement, and the samples of both days."""
-    same = SameUsers(columns_of(recipe), dim=recipe.user_tower.dim)
+    layout = layout_of(recipe)
+    buckets = num_buckets(lake, [previous, embeddings], layout)
+    same = SameUsers(columns_of(recipe), dim=layout.dim)
     samples: tuple[list[Users], list[Users]] = ([], [])
-    for days in zip(before.users(), after.users(), strict=True):
-        for users, sample in zip(days, samples, strict=True):
-            wanted = SAMPLE_USERS - sum(map(len, sample))
-            if wanted > 0 or not sample:
-                sample.append(users[: max(wanted, 0)])
-        a, b = common(*days)
-        same.add(a.vectors, b.vectors)
-    return same, [concatenated(sample) for sample in samples]
+    with (
+        Spool(lake, previous, layout, buckets=buckets) as before,
+        Spool(lake, embeddings, layout, buckets=buckets) as after,
+    ):
+        for days in zip(before.users(), after.users(), strict=True):
+            for users, sample in zip(days, samples, strict=True):
+                wanted = SAMPLE_USERS - sum(map(len, sample))
+                if wanted > 0:  # a part of nothing would keep its whole bucket in memory
+                    sample.append(users[:wanted])
+            a, b = common(*days)
+            same.add(a.vectors, b.vectors)
+    return same, (concatenated(samples[0]), concatenated(samples[1]))
 
 
 def _sliced(recipe: Recipe, lake: Lake, examples: Partition | None, users: Users) -> SampledDay:
@@ -121,11 +121,10 @@ def _sliced(recipe: Recipe, lake: Lake, examples: Partition | None, users: Users
     return SampledDay(users=users, slices=slices_of(day))
 
 
-def _same_users_by_slice(
-    recipe: Recipe, number: int, before: SampledDay, after: SampledDay, *, sampled: bool
-) -> Iterator[ShiftRow]:
+def _same_users_by_slice(recipe: Recipe, number: int, before: SampledDay, after: SampledDay) -> Iterator[ShiftRow]:
     """Slices are the day's; `returning` is everybody of both days."""
     a, b = common(before.users, after.users)
+    sampled = max(len(before.users), len(after.users)) == SAMPLE_USERS
     rows = np.searchsorted(after.users.hashes, b.hashes)
     slices = {name: members[rows] for name, members in after.slices.items() if name not in ("new", "returning")}
     yield from slice_rows(

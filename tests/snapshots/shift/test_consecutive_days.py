@@ -205,7 +205,15 @@ def test_a_damaged_day_before_is_a_note(lake: Lake) -> None:
     fresh = Lake(lake.root)
     ((key, row),) = by_key(RECIPE, fresh, *days).items()
     assert key[:2] == ("consecutive_days", "predecessor")
-    assert row.note.startswith("the embeddings of 2026-01-01 cannot be read")
+    assert row.note.startswith("2026-01-01 cannot be compared with: ")
+
+
+def test_a_user_who_is_listed_twice_is_a_note(lake: Lake) -> None:
+    ids = IDS.copy()
+    ids[5] = ids[9]
+    days = [commit(lake, ds, embeddings_of(ds, of, VECTORS)) for ds, of in zip(DAYS, (ids, IDS), strict=False)]
+    (row,) = by_key(RECIPE, lake, *days).values()
+    assert row.note.startswith(f"2026-01-01 cannot be compared with: user_embeddings/tiny 2026-01-01 has user {ids[5]}")
 
 
 def test_slices(lake: Lake) -> None:
