@@ -28,8 +28,10 @@ import pyarrow as pa
 from features.fingerprint import fingerprint
 from features.lake import Lake, Partition
 from features.schema import USER_ID
+from features.table_files import TableFile
 from infra.settings import REPOSITORY, child_environment
-from snapshots.embeddings import embeddings_schema, fp16_exact, to_lists, writer_properties
+from snapshots.embeddings import embeddings_schema, file_options, fp16_exact, to_lists
+from snapshots.shards import USERS_PER_WINDOW
 from snapshots.shift.consecutive_days import columns_of, consecutive_days, layout_of
 from snapshots.shift.ordered import Spool, common, num_buckets
 from snapshots.shift.pair import Compared
@@ -41,6 +43,7 @@ GOAL = 0.2
 DAYS = (date(2026, 1, 1), date(2026, 1, 2))
 NUM_USERS = (200_000, 800_000)
 _QUICK_USERS = (2_000, 4_000)
+
 _CHURN = 5
 """One in so many users is of one day only."""
 RECIPE = replace(get_recipe("demo"), slices=())
@@ -66,7 +69,11 @@ def make_days(lake: Lake, num_users: int) -> list[Partition]:
             pa.repeat(pa.scalar(0, schema.field("feature_time").type), len(moved)),
         ]
         table = pa.Table.from_arrays(columns, schema=schema)
-        days.append(lake.commit(f"user_embeddings/{num_users}", ds, table, fingerprint=key, writer=writer_properties()))
+        name = f"user_embeddings/{num_users}"
+        with TableFile(lake.uri(name), ds, f"{ds}.parquet", schema=schema, options=file_options(schema)) as file:
+            for begin in range(0, table.num_rows, USERS_PER_WINDOW):
+                file.write(table.slice(begin, USERS_PER_WINDOW))
+        days.append(lake.commit_files(name, ds, [f"{ds}.parquet"], schema=schema, fingerprint=key))
     return days
 
 
