@@ -44,10 +44,10 @@ _EXPRESSION_TOKEN = re.compile(
     r"Symbol\('[a-z]+\d+'|(?:positive|integer|nonnegative)=True|(?:Integer|Add|Mul|Max|Min)\(|-?\d+|[(),\s]"
 )
 _ARGUMENTS = {
-    *("as_tensor", "as_tensors", "as_int", "as_ints", "as_float", "as_floats", "as_bool", "as_bools", "as_none"),
-    *("as_sym_int", "as_sym_ints", "as_name", "as_expr", "as_string", "as_strings", "as_scalar_type"),
-    *("as_memory_format", "as_layout", "as_device", "as_optional_tensors", "as_sym_bool"),
+    *("as_tensor", "as_tensors", "as_int", "as_ints", "as_float", "as_bool", "as_none", "as_scalar_type"),
+    *("as_sym_int", "as_sym_ints", "as_name", "as_expr"),
 }
+"""Numbers and tensors: no text, which could name a file."""
 
 
 def load_graph(path: Path) -> Graph:

@@ -15,7 +15,7 @@ from features.batches import Encoder
 from features.fingerprint import file_sha256
 from features.lake import Lake
 from features.reader import DayReader
-from snapshots.export import WEIGHTS, export_day, load_snapshot
+from snapshots.export import GRAPH, WEIGHTS, export_day, load_snapshot
 from snapshots.seal import MANIFEST as SEAL
 from snapshots.seal import DamagedError
 from tests.faults.attempts import EVERY, attempt, lines_of, settings_of
@@ -178,16 +178,18 @@ def pickled(trial: Trial) -> Outcome:
     """A pickle where tensors are expected, every checksum made to match: it is refused and never unpickled."""
     mark, broken = trial.folder / "unpickled", []
     poison = pickle.dumps(Exploit(mark))
-    folder, _ = sealed_snapshot(trial.folder / "snapshots")
-    folder.chmod(0o755)
-    overwrite(folder / WEIGHTS, poison, manifest=folder / SEAL)
-    used: dict[str, Callable[[], object]] = {"a published snapshot": lambda: load_snapshot(folder)}
+    used: dict[str, Callable[[], object]] = {}
+    for name in (WEIGHTS, GRAPH):
+        folder, _ = sealed_snapshot(trial.folder / name)
+        folder.chmod(0o755)
+        overwrite(folder / name, poison, manifest=folder / SEAL)
+        used[f"{name} of a published snapshot"] = lambda folder=folder: load_snapshot(folder)
     _, trained = trial.world.trained(trial.folder / "home")
     names = [path.relative_to(trained.path) for path in sorted((trained.path / STATE).iterdir())]
     names.append(Path(STATE) / "__0.metadata")  # not there; DCP would read it first
-    for name in names:
-        copied = poisoned_copy(trained, name, poison, to=trial.folder / f"copy-{name.name}")
-        used[f"{name} of a checkpoint"] = lambda copied=copied: load_user_tower(planted_recipe(), copied)
+    for path in names:
+        copied = poisoned_copy(trained, path, poison, to=trial.folder / f"copy-{path.name}")
+        used[f"{path} of a checkpoint"] = lambda copied=copied: load_user_tower(planted_recipe(), copied)
     for what, use in used.items():
         try:
             use()

@@ -327,6 +327,7 @@ FOREIGN = [
     pytest.param(
         _in_graph("\"Symbol('", "\"__import__('os').system('true') or Symbol('"), "the expression", id="expression"
     ),
+    pytest.param(_in_graph('"as_none": true', '"as_string": "/etc/passwd"'), "kind 'as_string'", id="text"),
     pytest.param(_put("models/model.json", b"{"), "is no JSON", id="no JSON"),
     pytest.param(_put("models/model.json", b"{}"), "is no graph that torch", id="no graph"),
 ]  # fmt: skip
