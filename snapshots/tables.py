@@ -62,13 +62,16 @@ def pooled(weights: dict[str, torch.Tensor], rows: torch.Tensor, offsets: torch.
     rows: [n] int64; offsets: [bags + 1] int64, bag b is rows[offsets[b] : offsets[b + 1]]. Any device.
     """
     import torch
-    from torch.nn.functional import embedding_bag
+    from torch.nn.functional import embedding, embedding_bag
 
     tables = weights[TABLES]
     if SCALE not in weights:
         means = embedding_bag(rows, tables, offsets, mode="mean", include_last_offset=True)
         return means if means.dtype == torch.float32 else means.float()
-    steps = torch.nn.functional.embedding(rows, tables).float()
-    values = torch.addcmul(weights[OFFSET][rows, None], steps, weights[SCALE][rows, None])
+    steps = embedding(rows, tables).float()
     place = torch.ones_like(rows).cumsum(0) - 1  # an arange that is on the device of its input
-    return embedding_bag(place, values, offsets, mode="mean", include_last_offset=True)
+    scaled = embedding_bag(
+        place, steps, offsets, mode="sum", include_last_offset=True, per_sample_weights=weights[SCALE][rows]
+    )
+    begun = embedding_bag(rows, weights[OFFSET][:, None], offsets, mode="mean", include_last_offset=True)
+    return begun + scaled / (offsets[1:] - offsets[:-1]).clamp(min=1)[:, None]
