@@ -37,6 +37,8 @@ ARGUMENTS = {
     "resume": ["--quick"],
     "incremental": ["--quick"],
     "shift": ["--quick"],
+    "batch_inference": ["--quick"],
+    "embedding_write": ["--quick"],
     "gpu": ["--quick", "--steps", "10", "--batch-size", "256", "--models", "demo"],
 }
 """The quick forms. `reader` has none: it starts no ranks."""
