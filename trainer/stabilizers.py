@@ -61,10 +61,12 @@ class Procrustes:
 class BackwardCompatible:
     """The K embeddings, side by side, go through the linear map that predicts the previous snapshot's best.
 
-    ridge: how strongly the map is pulled towards `Procrustes`'s, in mean variances of the new embeddings.
+    ridge: how strongly the map is pulled towards `Procrustes`'s, in mean variances of the new embeddings. Small ones
+    keep of every day only what the day before predicts of it: for one change of model, not for every day
+    (infra/decisions/014-stabilisers.md).
     """
 
-    ridge: float = 1e-3
+    ridge: float = 1.0
     kind: Literal["backward_compatible"] = "backward_compatible"
 
     def __post_init__(self) -> None:
