@@ -91,6 +91,7 @@ INPUTS: tuple[Rule, ...] = (
     Rule(kind="inputs", metric="zero_share", about="broken-feature", relative=_higher(0.01)),
     Rule(kind="inputs", metric="mean_length", about="broken-feature", relative=_OTHER_LENGTH),
     Rule(kind="inputs", metric="distinct_ids", about="broken-feature", relative=_FEWER),
+    Rule(kind="inputs", metric="ids_seen_again", about="broken-feature", relative=_lower(0.02)),
     Rule(kind="inputs", metric="mean_change", about="broken-feature", relative=_higher(0.05)),
     Rule(kind="inputs", metric="psi", about="broken-feature", relative=_higher(0.03)),
     Rule(kind="inputs", metric="unchanged_share", about="stale-feature", relative=_higher(0.02)),
@@ -100,15 +101,18 @@ INPUTS: tuple[Rule, ...] = (
 SPACE: tuple[Rule, ...] = (
     Rule(kind="same_inputs", metric="unusable_share", about="unusable", hold_above=0.0, reject_above=0.01),
     Rule(kind="consecutive_days", metric="unusable_share", about="unusable", hold_above=0.0, reject_above=0.01),
-    Rule(kind="same_inputs", metric="cross_cosine_max", about="swapped-pair", relative=_higher(0.03)),
+    Rule(
+        kind="same_inputs", metric="cross_cosine_max", about="swapped-pair",
+        hold_above=0.5, relative=_higher(0.03), beyond_both=True,
+    ),
     Rule(kind="same_inputs", metric="collapsed_dimensions", about="collapsed-dimension", hold_above=0.0),
     Rule(kind="same_inputs", metric="effective_rank_ratio", about="collapsed-dimension", relative=_lower(0.05)),
-    Rule(kind="same_inputs", metric="norm_change_mean", about="scaled-norm", relative=_higher(0.005)),
+    Rule(kind="same_inputs", metric="norm_change_mean", about="scaled-norm", relative=_higher(0.008)),
     Rule(kind="same_inputs", metric="cosine_mean", about="model-moved", relative=_lower(0.01)),
     Rule(kind="same_inputs", metric="knn_overlap", about="model-moved", relative=_lower(0.02)),
     Rule(kind="populations", metric="classifier_auc", about="users-moved", pooled=True, relative=_higher(0.02)),
     Rule(kind="populations", metric="psi_mean", about="users-moved", pooled=True, relative=_higher(0.05)),
-)
+)  # fmt: skip
 """What came out: the model alone, and the population that consumers see."""
 
 USUAL = INPUTS + SPACE

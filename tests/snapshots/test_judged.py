@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from features.lake import Lake
 from infra.settings import LOOPBACK, Settings
@@ -22,7 +25,7 @@ from snapshots.promotion import hold, promote, reject, rollback
 from snapshots.registry import Registry
 from snapshots.seal import DamagedError
 from snapshots.shift.measure import check_shift
-from tests.snapshots.world import DAYS, commit_users, make_tower, newest, publish_day
+from tests.snapshots.world import DAYS, commit_users, make_tower, newest, publish_day, tiny_recipe
 from trainer.gate import Gate
 from trainer.recipe import Recipe
 from trainer.tracking import TrackingUnavailableError
@@ -41,6 +44,40 @@ def _day(recipe: Recipe, ds: int, settings: Settings, *, noise: float = 0.001, n
     check_shift(recipe, DAYS[ds], settings=settings)
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+    """`one`: a day that waits for its gate. `two`: that day is promoted, and the next one has moved far."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("judged")
+    (folder / "one").mkdir()
+    shutil.copy(empty_store, folder / "one" / "mlflow.db")
+    with chdir(folder):  # where MLflow's artifacts land
+        _day(tiny_recipe(), 0, _settings_in(folder / "one"))
+        shutil.copytree(folder / "one", folder / "two")
+        promote(tiny_recipe(), DAYS[0], settings=_settings_in(folder / "two"), by="gate")
+        _day(tiny_recipe(), 1, _settings_in(folder / "two"), noise=FAR)
+    return folder
+
+
+@pytest.fixture
+def one(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    return _copied(prepared / "one", tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def two(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    return _copied(prepared / "two", tmp_path, monkeypatch)
+
+
+def _copied(folder: Path, to: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.chdir(to)
+    return _settings_in(shutil.copytree(folder, to / "copy"))
+
+
+def _settings_in(folder: Path) -> Settings:
+    return Settings(home=folder / "home", mlflow_uri=f"sqlite:///{folder}/mlflow.db", _env_file=None)
+
+
 def _judged(settings: Settings, ds: int) -> tuple[JudgedRow, ...]:
     lake = Lake(settings.lake)
     return read_judged(lake, lake.get("gate/tiny", DAYS[ds]))
@@ -50,12 +87,8 @@ def _alerts(settings: Settings) -> list[Alert]:
     return read_alerts(Lake(settings.lake), "tiny")
 
 
-def test_every_value_is_kept_and_judging_again_writes_nothing(recipe: Recipe, settings: Settings) -> None:
-    lake = Lake(settings.lake)
-    _day(recipe, 0, settings)
-    promote(recipe, DAYS[0], settings=settings, by="gate")
-    gate(recipe, DAYS[0], settings=settings)
-    _day(recipe, 1, settings, noise=FAR)
+def test_every_value_is_kept_and_judging_again_writes_nothing(recipe: Recipe, two: Settings) -> None:
+    settings, lake = two, Lake(two.lake)
     decision = gate(recipe, DAYS[1], settings=settings)
     before = lake.get("gate/tiny", DAYS[1])
     rows = read_judged(lake, before)
@@ -77,8 +110,8 @@ def test_every_value_is_kept_and_judging_again_writes_nothing(recipe: Recipe, se
     assert {row.metric: row.value for row in _judged(settings, 1) if row.kind == "counts"} == counts
 
 
-def test_two_gates_at_once_agree(recipe: Recipe, settings: Settings) -> None:
-    _day(recipe, 0, settings)
+def test_two_gates_at_once_agree(recipe: Recipe, one: Settings) -> None:
+    settings = one
     found: list[object] = []
     threads = [
         threading.Thread(target=lambda: found.append(gate(recipe, DAYS[0], settings=settings))) for _ in range(2)
@@ -92,39 +125,33 @@ def test_two_gates_at_once_agree(recipe: Recipe, settings: Settings) -> None:
     assert len(set(rows)) == len(rows), "no row is there twice"
 
 
-def test_what_is_usual_is_what_was_promoted(recipe: Recipe, settings: Settings) -> None:
-    """Day 1 is held and day 3 was never judged: neither is usual."""
-    lake, registry = Lake(settings.lake), Registry(settings)
-    for ds in range(5):
-        if ds == 3:
-            continue
-        _day(recipe, ds, settings, ne=0.9 if ds != 1 else 0.95)
-        gate(recipe, DAYS[ds], settings=settings)
-        if ds == 1:
-            hold(recipe, DAYS[ds], settings=settings)
-        else:
-            promote(recipe, DAYS[ds], settings=settings, by="alice")
+def test_what_is_usual_is_what_was_promoted(recipe: Recipe, two: Settings) -> None:
+    """Day 1 is held, and day 2 was never judged: neither is usual."""
+    settings, lake, registry = two, Lake(two.lake), Registry(two)
+    gate(recipe, DAYS[0], settings=settings)
+    hold(recipe, DAYS[1], settings=settings)
+    _day(recipe, 3, settings)
+    gate(recipe, DAYS[3], settings=settings)
+    promote(recipe, DAYS[3], settings=settings, by="alice")
     key = ("training", "ne", "click", "none", "all")
-    assert read_trailing(registry, lake, "tiny", DAYS[5], days=14)[key] == (0.9, 0.9, 0.9)
-    assert len(read_trailing(registry, lake, "tiny", DAYS[5], days=2)[key]) == 1
+    assert read_trailing(registry, lake, "tiny", DAYS[4], days=14)[key] == (0.9, 0.9)
+    assert read_trailing(registry, lake, "tiny", DAYS[4], days=2)[key] == (0.9,)
     assert read_trailing(registry, lake, "tiny", DAYS[0], days=14) == {}
-    strict = replace(recipe, gate=Gate(min_days=3))
-    _day(recipe, 5, settings, ne=0.9)
-    (ne,) = (check for check in gate(strict, DAYS[5], settings=settings).checks if check.name == "ne of click")
-    assert (ne.usual, ne.num_days, ne.verdict) == (0.9, 3, "promote")
+    _day(recipe, 4, settings)
+    judged = gate(replace(recipe, gate=Gate(min_days=2)), DAYS[4], settings=settings)
+    (ne,) = (check for check in judged.checks if check.name == "ne of click")
+    assert (ne.usual, ne.num_days, ne.verdict) == (0.9, 2, "promote")
     rollback(recipe, settings=settings, by="alice")
-    assert read_trailing(registry, lake, "tiny", DAYS[5], days=14)[key] == (0.9, 0.9), "rolled back, no longer usual"
+    assert read_trailing(registry, lake, "tiny", DAYS[4], days=14)[key] == (0.9,), "rolled back, no longer usual"
 
 
-def test_the_alert_of_a_held_day_ends_with_a_person(recipe: Recipe, settings: Settings) -> None:
-    _day(recipe, 0, settings)
-    promote(recipe, DAYS[0], settings=settings, by="gate")
-    _day(recipe, 1, settings, noise=FAR)
+def test_the_alert_of_a_held_day_ends_with_a_person(recipe: Recipe, two: Settings) -> None:
+    settings = two
     for _ in range(2):
         hold(recipe, DAYS[1], settings=settings)
     (alert,) = _alerts(settings)
-    assert (alert.kind, alert.severity, alert.version, alert.is_open) == ("users-moved", "warning", 2, True)
-    assert alert.runbook == "infra/runbooks/users-moved.md"
+    assert (alert.severity, alert.version, alert.is_open) == ("warning", 2, True)
+    assert alert.runbook == f"infra/runbooks/{alert.kind}.md"
     assert alert.report.endswith("2026-01-02.md")
     hold(recipe, DAYS[1], settings=settings, by="alice", note="asking the owners")
     (alert,) = _alerts(settings)
@@ -142,8 +169,8 @@ def test_the_alert_of_a_held_day_ends_with_a_person(recipe: Recipe, settings: Se
     assert "ctr fell" in undone.reasons[0]
 
 
-def test_a_person_who_rejects_a_good_day_is_announced_once(recipe: Recipe, settings: Settings) -> None:
-    _day(recipe, 0, settings)
+def test_a_person_who_rejects_a_good_day_is_announced_once(recipe: Recipe, one: Settings) -> None:
+    settings = one
     for _ in range(2):
         reject(recipe, DAYS[0], settings=settings, by="bob", note="wrong log")
     (alert,) = _alerts(settings)
@@ -185,15 +212,12 @@ WRITES = ("log_dict", "log_artifact", "set_model_version_tag", "set_registered_m
 
 
 def test_mlflow_lost_at_any_write_leaves_a_step_that_can_be_repeated(
-    recipe: Recipe, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, two: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The n-th write of the n-th attempt fails until one gets through: the end is that of an undisturbed step."""
     import mlflow
 
-    _day(recipe, 0, settings)
-    promote(recipe, DAYS[0], settings=settings, by="gate")
-    _day(recipe, 1, settings, noise=FAR)
-    left = 0
+    settings, left = two, 0
 
     def failing(name: str) -> Callable[..., object]:
         real = getattr(mlflow.MlflowClient, name)
