@@ -9,19 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import date
 from itertools import islice
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
-from features.lake import Lake
-from infra.settings import Settings
-from snapshots.registry import Registry, partition_from
-from snapshots.shift.rows import EVERYONE, NOT_POOLED, ShiftRow, read_rows
-
-if TYPE_CHECKING:
-    from trainer.recipe import Recipe
+from snapshots.shift.rows import EVERYONE, NOT_POOLED, ShiftRow
 
 CauseKind = Literal[
     "partial-day",
@@ -36,7 +29,6 @@ CauseKind = Literal[
     "unknown",
 ]
 RUNBOOKS = "infra/runbooks"
-USUAL_DAYS = 14
 MIN_DAYS = 7
 """Of fewer promoted days nothing is usual yet."""
 MAD_TO_SIGMA = 1.4826
@@ -69,7 +61,7 @@ class Cause:
 def diagnose(rows: Iterable[ShiftRow], usual: Iterable[ShiftRow], *, alarmed: bool = False) -> tuple[Cause, ...]:
     """Every cause whose signature fits the day, most probable first; none on a quiet day.
 
-    usual: the rows of the promoted days before (`usual_rows`). alarmed: the gate asked for more than promotion, so
+    usual: the rows of the promoted days before. alarmed: the gate asked for more than promotion, so
     that where no signature fits the cause is unknown.
     """
     found = Evidence.of(rows, usual)
@@ -77,14 +69,6 @@ def diagnose(rows: Iterable[ShiftRow], usual: Iterable[ShiftRow], *, alarmed: bo
     if causes or not alarmed:
         return causes
     return (Cause(kind="unknown", sentence="No known signature fits: compare the versions, then the day's log."),)
-
-
-def usual_rows(recipe: Recipe, ds: date, *, settings: Settings, days: int = USUAL_DAYS) -> tuple[ShiftRow, ...]:
-    """The rows of the last `days` promoted days before `ds`."""
-    lake = Lake(settings.lake)
-    promoted = Registry(settings).promoted(recipe.name, before=ds)[:days]
-    found = [partition_from(version.tags, "shift", version.ds) for version in promoted]
-    return tuple(row for partition in found if partition is not None for row in read_rows(lake, partition))
 
 
 Key = tuple[str, str, int | None, str, str]

@@ -6,10 +6,12 @@ import json
 import logging
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import chdir, contextmanager
+from contextlib import chdir, closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date, timedelta
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,14 +20,17 @@ import torch.distributed as dist
 
 from features.examples import build_examples
 from features.fingerprint import fingerprint
+from features.lake import Lake, Partition
 from features.sources.synthetic import SyntheticWorld
 from infra.settings import Settings
-from snapshots.diagnosis import diagnose, usual_rows
+from snapshots.diagnosis import diagnose
 from snapshots.gate import Check, gate
 from snapshots.inference import infer
 from snapshots.promotion import promote
 from snapshots.publish import publish, publish_tower
+from snapshots.registry import Registry, partition_from
 from snapshots.shift.measure import check_shift
+from snapshots.shift.rows import ShiftRow, read_rows
 from tests.faults.__main__ import remove
 from tests.towers import tiny_mix_tower, tiny_user_tower
 from trainer import job
@@ -161,7 +166,7 @@ def judge(recipe: Recipe, ds: date, *, settings: Settings, fault: str, magnitude
     infer(recipe, ds, settings=settings)
     shift = check_shift(recipe, ds, settings=settings)
     decision = gate(recipe, ds, settings=settings)
-    usual = usual_rows(recipe, ds, settings=settings)
+    usual = _usual_rows(recipe, ds, settings=settings)
     causes = diagnose(shift.rows, usual, alarmed=decision.verdict != "promote")
     return Judged(
         ds=ds.isoformat(),
@@ -175,6 +180,19 @@ def judge(recipe: Recipe, ds: date, *, settings: Settings, fault: str, magnitude
     )
 
 
+def _usual_rows(recipe: Recipe, ds: date, *, settings: Settings) -> list[ShiftRow]:
+    """The rows of the trailing promoted days; each is read once."""
+    lake = Lake(settings.lake)
+    promoted = Registry(settings).promoted(recipe.name, before=ds)[: recipe.gate.trailing_days]
+    found = [partition_from(version.tags, "shift", version.ds) for version in promoted]
+    return [row for partition in found if partition is not None for row in _rows_of(lake.root, partition)]
+
+
+@lru_cache(maxsize=32)
+def _rows_of(root: str, partition: Partition) -> tuple[ShiftRow, ...]:
+    return read_rows(Lake(root), partition)
+
+
 def _checked(checks: Iterable[Check]) -> dict[str, float]:
     found = {f"check {check.name}": check.value for check in checks}
     return {name: value for name, value in found.items() if value is not None}
@@ -184,12 +202,18 @@ def branch(home: Path, to: Path) -> Settings:
     """A copy of the home to plant faults in: hard links of what is written once, the store and the logs in full."""
     if to.exists():
         remove(to)
-    shutil.copytree(home, to, copy_function=_link, ignore=shutil.ignore_patterns("logs", "locks", "*.jsonl"))
+    shutil.copytree(
+        home,
+        to,
+        copy_function=_link,
+        ignore=shutil.ignore_patterns("logs", "locks", "*.jsonl", "*.db-*", ".within-*", "*.partial"),
+    )
     return settings_at(to)
 
 
 def _link(source: str, target: str) -> None:
-    if Path(source).name.startswith("mlflow.db"):
-        shutil.copyfile(source, target)
+    if Path(source).suffix == ".db":
+        with closing(sqlite3.connect(source)) as store, closing(sqlite3.connect(target)) as copied:
+            store.backup(copied)  # whole, though another process may be writing to it
     else:
         os.link(source, target)
