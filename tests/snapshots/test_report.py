@@ -55,14 +55,14 @@ def test_the_report_tells_what_moved(recipe: Recipe, settings: Settings) -> None
     report = write_report(recipe, DAYS[2], settings=settings)
     assert report.text == read_report(recipe, DAYS[2], settings=settings)
     assert report.text.startswith("# tiny 2026-01-03: PROMOTE")
-    assert _headings(report.text) == ["What to do", "What moved", "What it learnt", "Where to look"]
+    assert _headings(report.text) == ["What to do", "What moved", "Whose", "What it learnt", "Where to look"]
     assert "| as consumers see it, pooled over 3 | cosine_mean | 1.0000 | 1.0000 |" in report.text
     assert "| click | 0.9000 | 0.9000 | 0.0000 |" in report.text
     assert "| **roll back** | as of version 2 of 2026-01-02 |" in report.text
     outline = _Outline(report.page)
     assert outline.headings == [
-        "The gate's rules", "What a decision changes", "What moved", "By dimension", "The days before",
-        "What it learnt", "Where it comes from",
+        "The gate's rules", "What a decision changes", "What moved", "By dimension", "Whose", "What went in",
+        "The days before", "What it learnt", "Where it comes from",
     ]  # fmt: skip
     assert outline.plots == 4 + 2 + 6 + 3, "histograms, dimensions, bands, what was learnt"
     assert not outline.foreign, "self-contained"
