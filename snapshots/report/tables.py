@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from snapshots.judgement.usual import Usual
 from snapshots.judgement.values import Key, shift_values
-from snapshots.report.usual import is_far, spreads
+from snapshots.report.usual import FAR, spreads
 from snapshots.shift.distribution import QUANTILES
 from snapshots.shift.rows import EVERYONE, NOT_POOLED, PREDECESSOR, ShiftRow
 
@@ -30,8 +30,10 @@ class Cell:
 
     value: float | None = None
     usual: float | None = None
+    spreads: float = 0.0
+    """From the usual."""
     far: bool = False
-    """Further from the usual than a day should be."""
+    """Further than a day should be, or the gate asks about it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,9 @@ def measured(rows: Iterable[ShiftRow]) -> list[ShiftRow]:
     return [row for row in rows if row.metric != PREDECESSOR and row.kind != INPUTS]
 
 
+_FURTHEST_SHOWN = 6
+_MIN_DAYS = 3
+"""Fewer than the gate's: what is pointed at is looked at by a person who came anyway."""
 _HEADLINES = ("cosine_mean", "norm_change_mean", "knn_overlap")
 """Shown whatever they are; other metrics where they are far from the usual, or the gate asks about them."""
 
@@ -79,22 +84,19 @@ class Context:
 
     @classmethod
     def of(cls, findings: Findings) -> Context:
-        """The gate's."""
+        """Of the day that was judged."""
         asked = (check.of.key for check in findings.decision.checks if check.verdict != "promote")
-        return cls(usual=findings.usual(), asked=frozenset(asked), min_days=findings.recipe.gate.min_days)
+        return cls(usual=findings.usual(), asked=frozenset(asked), min_days=_MIN_DAYS)
 
     def cell(self, row: ShiftRow | None) -> Cell:
         """The row's value in a table."""
         if row is None:
             return Cell()
         known = self.usual.get(row.name)
+        apart = spreads(row.value, known, min_days=self.min_days)
         asked = any(value.key in self.asked for value in shift_values([row]))
-        far = asked or is_far(row.value, known, min_days=self.min_days)
-        return Cell(value=row.value, usual=None if known is None else known.median, far=far)
-
-    def spreads(self, row: ShiftRow) -> float:
-        """From the usual."""
-        return spreads(row.value, self.usual.get(row.name), min_days=self.min_days)
+        usual = None if known is None else known.median
+        return Cell(value=row.value, usual=usual, spreads=apart, far=asked or apart > FAR)
 
 
 def is_quantile(metric: str) -> bool:
@@ -116,7 +118,7 @@ def embedding_name(embedding: int | None) -> str:
 def moved_table(rows: Sequence[ShiftRow], context: Context, *, everything: bool) -> list[Moved]:
     """Everyone's movement, one entry per (comparison, pooling, metric), pooled first: what the gate judges.
 
-    everything: else headlines, and what is far from the usual.
+    everything: else headlines, and what is furthest from the usual.
     """
     of_everyone = [row for row in measured(rows) if row.users == EVERYONE]
     columns = embeddings_of(of_everyone)
@@ -133,7 +135,10 @@ def moved_table(rows: Sequence[ShiftRow], context: Context, *, everything: bool)
         )
         for (kind, pooling, metric), group in groups.items()
     ]
-    shown = [of for of in found if everything or of.metric in _HEADLINES or any(cell.far for cell in of.cells)]
+    others = [of for of in found if of.metric not in _HEADLINES and not is_quantile(of.metric)]
+    others = [of for of in others if any(cell.far for cell in of.cells)]
+    furthest = sorted(others, key=lambda of: -max(cell.spreads for cell in of.cells))[:_FURTHEST_SHOWN]
+    shown = found if everything else [of for of in found if of.metric in _HEADLINES or of in furthest]
     return sorted(shown, key=lambda moved: (moved.kind, moved.pooling == NOT_POOLED))
 
 
@@ -145,7 +150,6 @@ class Input:
     """Empty: of the day as a whole."""
     metric: str
     cell: Cell
-    spreads: float
 
 
 def input_table(rows: Iterable[ShiftRow], context: Context) -> list[Input]:
@@ -155,12 +159,11 @@ def input_table(rows: Iterable[ShiftRow], context: Context) -> list[Input]:
             feature=row.feature,
             metric=row.metric,
             cell=context.cell(row),
-            spreads=context.spreads(row),
         )
         for row in rows
         if row.kind == INPUTS and row.metric != PREDECESSOR
     ]
-    return sorted(found, key=lambda of: (bool(of.feature), -of.spreads))
+    return sorted(found, key=lambda of: (bool(of.feature), -of.cell.spreads))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,8 @@ from snapshots.judgement.usual import Usual
 from trainer.gate import Relative
 
 _RELATIVE = Relative(worse=("lower", "higher"), floor=0.005, floor_share=0.01)
+FAR = _RELATIVE.spreads
+"""Spreads from the usual, on either side, that a person should look at, whatever the gate's rules say."""
 
 
 def usual_of(named: Iterable[tuple[str, float | None]]) -> dict[str, Usual]:
@@ -27,8 +29,3 @@ def spreads(value: float, of: Usual | None, *, min_days: int) -> float:
     if of is None or of.num_days < min_days or not math.isfinite(value):
         return 0.0
     return abs(value - of.median) / of.spread
-
-
-def is_far(value: float, of: Usual | None, *, min_days: int) -> bool:
-    """Whether a person should look at it: on either side, whatever the gate's rules say."""
-    return spreads(value, of, min_days=min_days) > _RELATIVE.spreads
