@@ -1,4 +1,4 @@
-"""SHA-256 of every data file of a table, beside it: `<table>/_checksums/<file>.sha256`.
+"""SHA-256 of every data file of a table, beside it: `<table>/_checksums/ds=…/<file>.sha256`.
 
 delta-rs writes no page checksums, and nine flipped bits in ten read as other numbers. Delta and its other readers leave
 folders with an underscore alone.
@@ -40,7 +40,7 @@ class Checksums:
     def put(self, name: str, sha256: str) -> None:
         """Keep `sha256` as that of the file."""
         path = self._path(name)
-        self._files.create_dir(FOLDER, recursive=True)
+        self._files.create_dir(path.rpartition("/")[0], recursive=True)
         partial = f"{path}.{uuid4().hex[:12]}"
         with self._files.open_output_stream(partial) as file:
             file.write(sha256.encode())
@@ -63,7 +63,7 @@ class Checksums:
             return str(file.read().decode(errors="replace"))
 
     def _path(self, name: str) -> str:
-        return f"{FOLDER}/{name.rpartition('/')[2]}.sha256"
+        return f"{FOLDER}/{name}.sha256"
 
     def _sha256(self, name: str) -> str:
         """Of the file as it is now."""

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from pyarrow.fs import FileSelector, FileType
 
+from features.checksums import FOLDER
 from features.lake import Lake, Partition
 from features.schema import DS
 from features.storage import table_files
@@ -45,7 +46,7 @@ def sweep(lake: Lake, table: str, *, keep: Iterable[Partition], before: datetime
     ]
     for info in [] if dry_run else found:
         files.delete_file(info.path)
-        checksum = f"_checksums/{info.base_name}.sha256"
+        checksum = f"{FOLDER}/{info.path}.sha256"
         if files.get_file_info(checksum).type is FileType.File:
             files.delete_file(checksum)
     swept = Swept(table=table, files=tuple(info.path for info in found), num_bytes=sum(info.size for info in found))

@@ -129,7 +129,7 @@ def _unwritten(lake: Lake) -> tuple[str, pa.Schema]:
 
 def _without_checksum(lake: Lake) -> tuple[str, pa.Schema]:
     name = _write(lake, DAY, "a.parquet", _rows(0))
-    (Path(lake.root) / TABLE / "_checksums/a.parquet.sha256").unlink()
+    (Path(lake.root) / TABLE / "_checksums" / f"ds={DAY}" / "a.parquet.sha256").unlink()
     return name, SCHEMA
 
 
