@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from datetime import date
 
@@ -11,8 +12,8 @@ from numpy.typing import NDArray
 
 from features.lake import Lake, Partition
 from snapshots.alignment import fit
-from snapshots.embeddings import embeddings_schema, fp16_exact, table_of, to_lists, writer_properties
-from snapshots.pooling import read_history
+from snapshots.embeddings import embeddings_schema, fp16_exact, table_of, to_lists
+from snapshots.pooling import Cached
 from tests.experiments.daily_towers import DailyTowers, DayOfUsers, Vectors
 from trainer.recipe import Recipe
 from trainer.stabilizers import Alignment, Regularizer
@@ -56,9 +57,8 @@ class Published:
         """The partition of the day's embeddings, pooled with those of the days before."""
         k, dim = recipe.user_tower.num_embeddings, recipe.user_tower.dim
         computed = self.computed(day, day)
-        history = read_history(
-            lake, self.partitions[::-1], users.ids, num_embeddings=k, dim=dim, versions=self.strategy.pooling
-        )
+        cached = Cached(lake, self.partitions[::-1], num_embeddings=k, dim=dim, versions=self.strategy.pooling)
+        history = cached.of(users.ids)
         pooled, num_pooled = history.pool(users.ids, computed)
         rows = pa.Table.from_arrays(
             [
@@ -70,7 +70,6 @@ class Published:
             ],
             schema=embeddings_schema(num_embeddings=k, dim=dim, model=recipe.name),
         )
-        partition = lake.commit(
-            table_of(recipe.name), ds, rows, fingerprint=f"{day + 1:060x}", writer=writer_properties()
-        )
+        content = hashlib.sha256(pooled.tobytes() + computed.tobytes()).hexdigest()
+        partition = lake.commit(table_of(recipe.name), ds, rows, fingerprint=content)
         self.partitions.append(partition)
