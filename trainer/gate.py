@@ -92,8 +92,8 @@ INPUTS: tuple[Rule, ...] = (
     Rule(kind="inputs", metric="mean_length", about="broken-feature", relative=_OTHER_LENGTH),
     Rule(kind="inputs", metric="distinct_ids", about="broken-feature", relative=_FEWER),
     Rule(kind="inputs", metric="ids_seen_again", about="broken-feature", relative=_lower(0.02)),
-    Rule(kind="inputs", metric="mean_change", about="broken-feature", relative=_higher(0.05)),
-    Rule(kind="inputs", metric="psi", about="broken-feature", relative=_higher(0.03)),
+    Rule(kind="inputs", metric="mean_change", about="broken-feature", hold_above=1.0, relative=_higher(0.05)),
+    Rule(kind="inputs", metric="psi", about="broken-feature", hold_above=1.0, relative=_higher(0.03)),
     Rule(kind="inputs", metric="unchanged_share", about="stale-feature", relative=_higher(0.02)),
 )
 """What went in: counts and features, as shares of the usual or of the users."""
@@ -106,6 +106,10 @@ SPACE: tuple[Rule, ...] = (
         hold_above=0.5, relative=_higher(0.03), beyond_both=True,
     ),
     Rule(kind="same_inputs", metric="collapsed_dimensions", about="collapsed-dimension", hold_above=0.0),
+    Rule(
+        kind="consecutive_days", metric="collapsed_dimensions", about="collapsed-dimension",
+        pooled=False, hold_above=0.0,
+    ),
     Rule(kind="same_inputs", metric="effective_rank_ratio", about="collapsed-dimension", relative=_lower(0.05)),
     Rule(kind="same_inputs", metric="norm_change_mean", about="scaled-norm", relative=_higher(0.008)),
     Rule(kind="same_inputs", metric="cosine_mean", about="model-moved", relative=_lower(0.01)),
