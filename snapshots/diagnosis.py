@@ -33,6 +33,7 @@ MIN_DAYS = 7
 """Of fewer promoted days nothing is usual yet."""
 MAD_TO_SIGMA = 1.4826
 
+_OTHER_DISTRIBUTION = 1.0  # a PSI that needs no days before
 _MISSING = 0.02  # of the usual day's examples: half an hour
 _MOVED = 6.0  # spreads from the usual
 _FLOOR = 0.01  # the smallest spread of a cosine or of a norm's change that is believed,
@@ -140,12 +141,19 @@ def _partial_day(found: Evidence) -> Iterator[Cause]:
 
 
 def _broken_feature(found: Evidence) -> Iterator[Cause]:
+    named = set()
     for key, share in found.all_of("inputs", "present_share"):
         if found.fell(key, floor=_FLOOR_OF_SHARES):
+            named.add(key[4])
             yield _broken(key, f"{share:.0%} of the users have a value, usually {found.usual(key):.0%}")
     for key, share in found.all_of("inputs", "zero_share"):
         if found.rose(key, floor=_FLOOR_OF_SHARES):
+            named.add(key[4])
             yield _broken(key, f"{share:.0%} of the values are 0, usually {found.usual(key):.0%}")
+    for key, psi in found.all_of("inputs", "psi"):
+        if psi > _OTHER_DISTRIBUTION and key[4] not in named:
+            zeros = found.values.get(_of(key, "zero_share"), 0.0)
+            yield _broken(key, f"PSI {psi:.1f} against the promoted day, {zeros:.0%} of the values are 0")
 
 
 def _broken(key: Key, evidence: str) -> Cause:

@@ -26,8 +26,9 @@ def tell_withheld(
         return
     kind, reasons = BY_HAND, [f"{version.decision} by {by}: {note}"]
     if by == BY_GATE and judged.grave:
-        kind = next((cause.kind for cause in causes if cause.kind != UNKNOWN), judged.grave[0].about)
-        reasons = [*(f"Probable cause: {cause.kind}. {cause.sentence}" for cause in causes), *judged.reasons]
+        known = [cause for cause in causes if cause.kind != UNKNOWN]
+        kind = next((cause.kind for cause in known), judged.grave[0].about)
+        reasons = [*(f"Probable cause: {cause.kind}. {cause.sentence}" for cause in known), *judged.reasons]
     severity: Severity = "info" if by != BY_GATE else "critical" if version.decision == "rejected" else "warning"
     raise_alert(
         version.model,

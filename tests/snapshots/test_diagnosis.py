@@ -122,6 +122,14 @@ def test_without_days_before_only_what_is_certain_is_named() -> None:
     assert [cause.kind for cause in diagnose(_rows(QUIET | changed), ())] == ["partial-day"]
 
 
+def test_a_feature_that_is_another_one_is_named_from_the_second_day_on() -> None:
+    changed: Changed = {("inputs", "psi", None, "age"): 8.4, ("inputs", "zero_share", None, "age"): 1.0}
+    (cause,) = diagnose(_rows(QUIET | changed), ())
+    assert (cause.kind, cause.sentence) == (
+        "broken-feature", "Feature age: PSI 8.4 against the promoted day, 100% of the values are 0.",
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("kind", get_args(CauseKind))
 def test_every_cause_has_a_runbook(kind: CauseKind) -> None:
     assert (REPOSITORY / Cause(kind=kind, sentence="").runbook).is_file()
