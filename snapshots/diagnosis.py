@@ -36,8 +36,8 @@ MAD_TO_SIGMA = 1.4826
 _OTHER_DISTRIBUTION = 1.0  # a PSI that needs no days before
 _MISSING = 0.02  # of the usual day's examples: half an hour
 _MOVED = 6.0  # spreads from the usual
-_FLOOR = 0.01  # the smallest spread of a cosine or of a norm's change that is believed,
-_FLOOR_OF_SHARES = 0.02  # and of a share of users
+_FLOOR = 0.01  # the smallest spread of a cosine, of a norm's change and of a share of users that is believed,
+_FLOOR_OF_UNCHANGED = 0.02  # and of the share of users whose value stayed
 _CLEARLY = 0.2  # a cosine above another
 _NEIGHBOURS_KEPT = 0.7  # of the usual overlap
 
@@ -143,11 +143,11 @@ def _partial_day(found: Evidence) -> Iterator[Cause]:
 def _broken_feature(found: Evidence) -> Iterator[Cause]:
     named = set()
     for key, share in found.all_of("inputs", "present_share"):
-        if found.fell(key, floor=_FLOOR_OF_SHARES):
+        if found.fell(key, floor=_FLOOR):
             named.add(key[4])
             yield _broken(key, f"{share:.0%} of the users have a value, usually {found.usual(key):.0%}")
     for key, share in found.all_of("inputs", "zero_share"):
-        if found.rose(key, floor=_FLOOR_OF_SHARES):
+        if found.rose(key, floor=_FLOOR):
             named.add(key[4])
             yield _broken(key, f"{share:.0%} of the values are 0, usually {found.usual(key):.0%}")
     for key, psi in found.all_of("inputs", "psi"):
@@ -162,7 +162,7 @@ def _broken(key: Key, evidence: str) -> Cause:
 
 def _stale_feature(found: Evidence) -> Iterator[Cause]:
     for key, share in found.all_of("inputs", "unchanged_share"):
-        if found.rose(key, floor=_FLOOR_OF_SHARES):
+        if found.rose(key, floor=_FLOOR_OF_UNCHANGED):
             yield Cause(
                 kind="stale-feature",
                 sentence=f"Feature {key[4]}: {share:.0%} of the returning users have exactly the value of the "

@@ -71,7 +71,8 @@ def planted_days(recipe: Recipe, wanted: Sequence[date], chosen: Sequence[Fault]
         found += [done[ds.isoformat(), fault.label] for fault in chosen if fault not in missing]
         if not missing:
             continue
-        settings = branch(home, home.with_name(f"{home.name}-branch"))
+        # a folder of its own: MLflow keeps a store open by its address
+        settings = branch(home, home.with_name(f"{home.name}-{ds}"))
         for fault in missing:  # those in the weights first: they need the day's own features
             began = time.monotonic()
             if fault.tower is not None:

@@ -26,6 +26,7 @@ from infra.settings import Settings
 from snapshots.diagnosis import diagnose
 from snapshots.gate import Check, gate
 from snapshots.inference import infer
+from snapshots.judgement.check import SEVERITY
 from snapshots.promotion import promote
 from snapshots.publish import publish, publish_tower
 from snapshots.registry import Registry, partition_from
@@ -166,14 +167,16 @@ def judge(recipe: Recipe, ds: date, *, settings: Settings, fault: str, magnitude
     infer(recipe, ds, settings=settings)
     shift = check_shift(recipe, ds, settings=settings)
     decision = gate(recipe, ds, settings=settings)
+    # of the checks, not of the decision: a day that was promoted stays so, and can be judged again by other rules
+    verdict = max((check.verdict for check in decision.checks), key=SEVERITY.__getitem__)
     usual = _usual_rows(recipe, ds, settings=settings)
-    causes = diagnose(shift.rows, usual, alarmed=decision.verdict != "promote")
+    causes = diagnose(shift.rows, usual, alarmed=verdict != "promote")
     return Judged(
         ds=ds.isoformat(),
         fault=fault,
         magnitude=magnitude,
-        verdict=decision.verdict,
-        reasons=list(decision.reasons),
+        verdict=verdict,
+        reasons=[check.sentence for check in decision.checks if check.verdict != "promote"],
         causes=[cause.kind for cause in causes],
         sentences=[cause.sentence for cause in causes],
         values={row.name: row.value for row in shift.rows} | _checked(decision.checks),
