@@ -42,7 +42,7 @@ from trainer.recipe import Recipe
 WARM_UP = 14
 """Days of a young model, whose verdicts are not counted: nothing is usual yet."""
 EVERY = 4
-"""Faults are planted on every fourth day."""
+"""Faults are planted on every fourth day, from the last on."""
 KEPT = "judged.jsonl"
 
 
@@ -118,7 +118,7 @@ def main() -> None:
     recipe, all_days = quiet_recipe(), days(WARM_UP + options.days)
     chosen = [f for f in faults() if not options.only or f.label.startswith(tuple(options.only))]
     counted = all_days[WARM_UP:]
-    planted_on = counted[EVERY - 1 :: EVERY][: options.planted_days]
+    planted_on = counted[::-EVERY][: options.planted_days]  # a model that has matured
     with tempfile.TemporaryDirectory() as scratch, in_this_process():
         home = Path(scratch) / "home" if options.home is None else options.home
         quiet = quiet_days(recipe, all_days, home=home)[WARM_UP:]
