@@ -33,7 +33,7 @@ MIN_DAYS = 7
 """Of fewer promoted days nothing is usual yet."""
 MAD_TO_SIGMA = 1.4826
 
-_OTHER_DISTRIBUTION = 1.0  # a PSI that needs no days before
+_OTHER_DISTRIBUTION = 4.0  # a PSI that needs no days before; a young log grows by less
 _MISSING = 0.02  # of the usual day's examples: half an hour
 _MOVED = 6.0  # spreads from the usual
 _FLOOR = 0.01  # the smallest spread of a cosine, of a norm's change and of a share of users that is believed,

@@ -92,7 +92,7 @@ INPUTS: tuple[Rule, ...] = (
     Rule(kind="inputs", metric="mean_length", about="broken-feature", relative=_OTHER_LENGTH),
     Rule(kind="inputs", metric="distinct_ids", about="broken-feature", relative=_FEWER),
     Rule(kind="inputs", metric="ids_seen_again", about="broken-feature", relative=_lower(0.02)),
-    Rule(kind="inputs", metric="mean_change", about="broken-feature", hold_above=1.0, relative=_higher(0.05)),
+    Rule(kind="inputs", metric="mean_change", about="broken-feature", relative=_higher(0.05)),
     Rule(kind="inputs", metric="psi", about="broken-feature", hold_above=4.0, relative=_higher(0.03)),
     Rule(kind="inputs", metric="unchanged_share", about="stale-feature", relative=_higher(0.02)),
 )

@@ -101,7 +101,7 @@ def _row(**changes: object) -> ShiftRow:
             id="everybody looks alike, to the model before too",
         ),
         pytest.param(_row(metric="collapsed_dimensions", value=1), [], id="pooling hides a collapse"),
-        pytest.param(_row(kind="inputs", metric="psi", embedding=None, value=1.1), ["hold"], id="another distribution"),
+        pytest.param(_row(kind="inputs", metric="psi", embedding=None, value=4.1), ["hold"], id="another distribution"),
         pytest.param(_row(metric="unusable_share", value=0.001), ["hold"], id="a NaN among the vectors"),
         pytest.param(_row(metric="unusable_share", value=0.02), ["reject"], id="many"),
         pytest.param(_row(metric="cosine_p05", value=0.1), [], id="quantiles are shown"),
