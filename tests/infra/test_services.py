@@ -116,7 +116,8 @@ def test_two_days_go_through_the_scheduler_and_reach_the_consumer(
     with Airflow(running, token=services.airflow_token(running)) as airflow:
         run_days(airflow, recipe, days, say=lines.append)
         steps = [line.split()[:2] for line in lines if line.startswith("2026")]
-        order = ["build_examples", "train", "publish", "infer", "check_shift", "gate", "promote"]
+        embed = ["plan_inference", "infer_shard", "infer_shard", "commit_inference"]
+        order = ["build_examples", "train", "publish", *embed, "check_shift", "gate", "promote"]
         for ds in ("2026-01-01", "2026-01-02"):
             assert [step for day, step in steps if day == ds and not step.startswith("downstream")] == order
         assert ["2026-01-02", "downstream_demo_ctr"] in steps
