@@ -40,20 +40,31 @@ class _Store(DeltaStorageHandler):
         return pa.PythonFile(_Bytes(self._handler.open_output_stream(path, metadata)), mode="w")
 
 
-class _Bytes:
+class OpenedFile:
+    """A file under another: what happens to the bytes on the way is its subclass's `write`."""
+
     def __init__(self, file: Any) -> None:
         self._file = file
 
     def write(self, data: Any) -> int:
-        self._file.write(bytes(data))
+        """All of it."""
+        self._file.write(data)
         return len(data)
 
     def flush(self) -> None:
+        """Hand on what waits."""
         self._file.flush()
 
     def close(self) -> None:
+        """May be called again."""
         self._file.close()
 
     @property
     def closed(self) -> bool:
+        """Whether `close` was called."""
         return bool(self._file.closed)
+
+
+class _Bytes(OpenedFile):
+    def write(self, data: Any) -> int:
+        return super().write(bytes(data))

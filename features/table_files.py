@@ -26,7 +26,7 @@ from pyarrow.fs import FileSystem, FileType, SubTreeFileSystem
 
 from features.checksums import Checksums
 from features.schema import DS
-from features.storage import make_durable, table_files
+from features.storage import OpenedFile, make_durable, table_files
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.parquet")
 
@@ -79,12 +79,12 @@ class TableFile:
         make_durable(self._files, self._path.rpartition("/")[0])
 
 
-class _Hashed:
+class _Hashed(OpenedFile):
     """A file that is hashed while it is written."""
 
     def __init__(self, files: FileSystem, path: str) -> None:
+        super().__init__(files.open_output_stream(path))
         self._digest = hashlib.sha256()
-        self._file = files.open_output_stream(path)
 
     @property
     def sha256(self) -> str:
@@ -92,18 +92,7 @@ class _Hashed:
 
     def write(self, data: Any) -> int:
         self._digest.update(data)
-        self._file.write(data)
-        return len(data)
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
-
-    @property
-    def closed(self) -> bool:
-        return bool(self._file.closed)
+        return super().write(data)
 
 
 def share_file(source: str, target: str, ds: date, name: str) -> None:

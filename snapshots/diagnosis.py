@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Literal
 
-import numpy as np
-
+from snapshots.judgement.usual import Usual, usual_of
 from snapshots.shift.rows import EVERYONE, NOT_POOLED, ShiftRow
+from trainer.gate import SPREADS, Relative
 
 CauseKind = Literal[
     "partial-day",
@@ -31,11 +31,9 @@ CauseKind = Literal[
 RUNBOOKS = "infra/runbooks"
 MIN_DAYS = 7
 """Of fewer promoted days nothing is usual yet."""
-MAD_TO_SIGMA = 1.4826
 
 _OTHER_DISTRIBUTION = 4.0  # a PSI that needs no days before; a young log grows by less
 _MISSING = 0.02  # of the usual day's examples: half an hour
-_MOVED = 6.0  # spreads from the usual
 _FLOOR = 0.01  # the smallest spread of a cosine, of a norm's change and of a share of users that is believed,
 _FLOOR_OF_UNCHANGED = 0.02  # and of the share of users whose value stayed
 _CLEARLY = 0.2  # a cosine above another
@@ -98,23 +96,21 @@ class Evidence:
 
     def usual(self, key: Key) -> float | None:
         """The median of the days before; None where they are fewer than MIN_DAYS."""
-        values = self.before.get(key, [])
-        return float(np.median(values)) if len(values) >= MIN_DAYS else None
+        of = self._of_days_before(key, floor=_FLOOR)
+        return None if of is None else of.median
 
-    def _far(self, key: Key, *, floor: float) -> float:
-        """What days before explain: _MOVED standard deviations, as their median absolute deviation tells it."""
-        values = np.array(self.before[key])
-        return _MOVED * max(float(np.median(np.abs(values - np.median(values)))) * MAD_TO_SIGMA, floor)
+    def _of_days_before(self, key: Key, *, floor: float) -> Usual | None:
+        return usual_of(self.before.get(key, ()), Relative(worse=("lower", "higher"), floor=floor), min_days=MIN_DAYS)
 
     def fell(self, key: Key, *, floor: float = _FLOOR) -> bool:
         """Whether it is so far below the usual that days before cannot explain it."""
-        usual = self.usual(key)
-        return usual is not None and usual - self.values[key] > self._far(key, floor=floor)
+        of = self._of_days_before(key, floor=floor)
+        return of is not None and of.median - self.values[key] > SPREADS * of.spread
 
     def rose(self, key: Key, *, floor: float) -> bool:
         """The same above the usual; False where it is not known."""
-        usual = self.usual(key)
-        return usual is not None and key in self.values and self.values[key] - usual > self._far(key, floor=floor)
+        of = self._of_days_before(key, floor=floor)
+        return of is not None and key in self.values and self.values[key] - of.median > SPREADS * of.spread
 
 
 def _counts(row: ShiftRow) -> bool:

@@ -19,6 +19,8 @@ from typing import Literal
 
 EVERYONE = "all"
 Side = Literal["lower", "higher"]
+SPREADS = 6.0
+"""So far from the usual is unusual."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,7 @@ class Relative:
     """The smallest spread that is believed, in the metric's unit: days that were all alike are no proof of more."""
     floor_share: float = 0.0
     """The same, as a share of the usual."""
-    spreads: float = 6.0
+    spreads: float = SPREADS
 
     def __post_init__(self) -> None:
         if not self.worse:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from features.lake import Lake, Partition
-from snapshots.registry import Registry, partition_from
+from features.lake import Lake
 from snapshots.shift.day_profile import DayProfile, profile_day
 from snapshots.shift.id_sketch import seen_again
 from snapshots.shift.pair import Compared
@@ -28,30 +27,19 @@ if TYPE_CHECKING:
 PSI_BINS = 10
 
 
-def inputs(recipe: Recipe, pair: Compared, *, registry: Registry, lake: Lake) -> Iterator[ShiftRow]:
+def inputs(recipe: Recipe, pair: Compared, lake: Lake) -> Iterator[ShiftRow]:
     """The day's users feature by feature, and its examples; of two days where there is a promoted one before."""
-    users_before, examples_before = _promoted_before(recipe, pair, registry)
+    users_before, examples_before = pair.previous_users, pair.previous_examples
     number = pair.version.number
     profile = profile_users(lake, pair.users, recipe.schema)
     before = None if users_before is None else profile_users(lake, users_before, recipe.schema)
     yield predecessor(number, "inputs", found=before is not None, num_users=profile.num_users)
     for metric, feature, value, error in _of_users(profile, before):
         yield _row(number, metric, value, feature=feature, error=error, num_users=profile.num_users)
-    examples = partition_from(pair.version.tags, "examples", pair.version.ds)
-    if examples is not None:
+    if pair.examples is not None:
         day_before = None if examples_before is None else profile_day(lake, examples_before, recipe.source)
-        for metric, value in _of_day(profile_day(lake, examples, recipe.source), day_before):
+        for metric, value in _of_day(profile_day(lake, pair.examples, recipe.source), day_before):
             yield _row(number, metric, value, num_users=profile.num_users)
-
-
-def _promoted_before(recipe: Recipe, pair: Compared, registry: Registry) -> tuple[Partition | None, Partition | None]:
-    """User features and examples of the last promoted day, as its version used them."""
-    promoted = registry.promoted(recipe.name, before=pair.version.ds) if pair.previous else []
-    if not promoted:
-        return None, None
-    last = promoted[0]
-    users, examples = (partition_from(last.tags, name, last.ds) for name in ("user_features", "examples"))
-    return users, examples
 
 
 def _row(

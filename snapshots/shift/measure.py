@@ -75,8 +75,7 @@ def check_shift(recipe: Recipe, ds: date, *, settings: Settings) -> Shift:
     measured = partition_from(pair.version.tags, "shift", ds)
     found = measured or lake.find(table_of(recipe.name), ds)
     if found is None or not key.startswith(found.fingerprint):
-        rows = [*same_inputs(recipe, pair, lake), *consecutive_days(recipe, pair, lake)]
-        rows += inputs(recipe, pair, registry=registry, lake=lake)
+        rows = [row for measure in (same_inputs, consecutive_days, inputs) for row in measure(recipe, pair, lake)]
         table = pa.Table.from_pylist([vars(row) for row in rows], schema=ROWS)
         found = lake.commit(
             table_of(recipe.name), ds, table, fingerprint=key, metadata={"version": pair.version.number}

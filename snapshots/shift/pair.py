@@ -22,9 +22,11 @@ class Compared:
     users: Partition
     parent: Version | None
     previous: Partition | None
+    """The embeddings of the last promoted day, as consumers see them."""
     examples: Partition | None
+    previous_users: Partition | None
     previous_examples: Partition | None
-    """Of the day of `previous`."""
+    """Of the day of `previous`, as its version used them."""
 
 
 def compared(recipe: Recipe, ds: date, *, registry: Registry, lake: Lake) -> Compared:
@@ -36,13 +38,18 @@ def compared(recipe: Recipe, ds: date, *, registry: Registry, lake: Lake) -> Com
             f"run `usermodel snapshots infer --recipe {recipe.name} --ds {ds}` first"
         )
     promoted = registry.promoted(recipe.name, before=ds)
-    previous = next((earlier for earlier in promoted if earlier.embeddings is not None), None)
+    previous = next((earlier for earlier in promoted if earlier.visible is not None), None)
+    users, examples = (
+        None if previous is None else partition_from(previous.tags, name, previous.ds)
+        for name in ("user_features", "examples")
+    )
     return Compared(
         version=version,
         embeddings=version.embeddings,
         users=lake.get(f"user_features/{recipe.source.name}", ds),
         parent=None if version.parent is None else registry.number(recipe.name, version.parent),
-        previous=None if previous is None else previous.embeddings,
+        previous=None if previous is None else previous.visible,
         examples=partition_from(version.tags, "examples", ds),
-        previous_examples=None if previous is None else partition_from(previous.tags, "examples", previous.ds),
+        previous_users=users,
+        previous_examples=examples,
     )

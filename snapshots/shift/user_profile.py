@@ -16,13 +16,13 @@ from features.packing import unpack
 from features.schema import USER_ID, Schema, packed_columns
 from snapshots.embedder import ROWS_PER_BATCH
 from snapshots.shift.id_sketch import IdSketch
+from snapshots.shift.ordered import SAMPLE_USERS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from features.lake import Lake, Partition
 
-SAMPLE_USERS = 20_000
 SAMPLE_VALUES = 2**24
 """The values of at most so many (user, feature) pairs are kept: of a wide schema, those of fewer users."""
 _STEP = np.int64(-7046029254386353131)  # odd: the same id at another place of the list is another value

@@ -10,33 +10,16 @@ from infra.settings import Settings
 from snapshots.embeddings import to_vectors
 from snapshots.export import WEIGHTS
 from snapshots.gate import gate
-from snapshots.inference import infer
 from snapshots.promotion import hold, promote, reject, rollback
-from snapshots.registry import Registry, Version
+from snapshots.registry import Registry
 from snapshots.report import read_report
 from snapshots.seal import DamagedError
 from snapshots.shift.measure import Shift, check_shift
 from snapshots.shift.rows import ShiftRow
-from tests.snapshots.world import DAYS, commit_users, make_tower, newest, publish_day
+from tests.snapshots.days import FAR, judged_day
+from tests.snapshots.world import DAYS, make_tower, newest, publish_day
 from trainer import tracking
 from trainer.recipe import Recipe
-
-STILL = 0.001
-FAR = 5.0
-
-
-def _day(recipe: Recipe, ds: int, settings: Settings, *, noise: float = STILL, ne: float = 0.9) -> Version:
-    """Publish, embed and measure a day, warm-started from the day before."""
-    commit_users(Lake(settings.lake), DAYS[ds], range(ds, 40 + ds))
-    parent = Registry(settings).find("tiny", DAYS[ds - 1]) if ds else None
-    version = publish_day(
-        recipe, DAYS[ds], make_tower(recipe, noise=noise * ds), settings=settings, parent=parent,
-        metrics={"ne": ne, "calibration": 1.0, "auc": 0.7},
-    )  # fmt: skip
-    infer(recipe, DAYS[ds], settings=settings)
-    check_shift(recipe, DAYS[ds], settings=settings)
-    gate(recipe, DAYS[ds], settings=settings)
-    return version
 
 
 def _aliases(settings: Settings) -> dict[str, int]:
@@ -51,7 +34,7 @@ def _find(shift: Shift, **wanted: object) -> ShiftRow:
 
 
 def test_the_first_day_has_nothing_to_compare_with(recipe: Recipe, settings: Settings) -> None:
-    _day(recipe, 0, settings, ne=1.4)
+    judged_day(recipe, 0, settings, ne=1.4)
     shift = check_shift(recipe, DAYS[0], settings=settings)
     assert [(row.kind, row.metric, row.value, row.note) for row in shift.rows if row.metric == "predecessor"] == [
         ("same_inputs", "predecessor", 0.0, ""),
@@ -63,9 +46,9 @@ def test_the_first_day_has_nothing_to_compare_with(recipe: Recipe, settings: Set
 
 
 def test_shift_is_what_numpy_says(recipe: Recipe, settings: Settings, lake: Lake) -> None:
-    _day(recipe, 0, settings)
+    judged_day(recipe, 0, settings)
     promote(recipe, DAYS[0], settings=settings, by="gate")
-    _day(recipe, 1, settings, noise=0.2)
+    judged_day(recipe, 1, settings, noise=0.2)
     shift = check_shift(recipe, DAYS[1], settings=settings)
     assert shift.previous_ds == DAYS[0]
     days = [lake.read(lake.get("candidate_embeddings/tiny", ds)) for ds in DAYS[:2]]
@@ -101,7 +84,7 @@ def test_shift_is_what_numpy_says(recipe: Recipe, settings: Settings, lake: Lake
 
 def test_every_step_twice_changes_nothing(recipe: Recipe, settings: Settings, lake: Lake) -> None:
     for ds in range(2):
-        _day(recipe, ds, settings)
+        judged_day(recipe, ds, settings)
         promote(recipe, DAYS[ds], settings=settings, by="gate")
 
     def state() -> object:
@@ -114,7 +97,7 @@ def test_every_step_twice_changes_nothing(recipe: Recipe, settings: Settings, la
 
     before = state()
     for ds in range(2):
-        _day(recipe, ds, settings)
+        judged_day(recipe, ds, settings)
         assert gate(recipe, DAYS[ds], settings=settings).verdict == "promote"
         promote(recipe, DAYS[ds], settings=settings, by="gate")
     assert state() == before
@@ -122,7 +105,7 @@ def test_every_step_twice_changes_nothing(recipe: Recipe, settings: Settings, la
 
 def test_promotion_moves_the_champion_and_keeps_the_previous(recipe: Recipe, settings: Settings) -> None:
     for ds in range(3):
-        version = _day(recipe, ds, settings)
+        version = judged_day(recipe, ds, settings)
         assert gate(recipe, DAYS[ds], settings=settings).verdict == "promote"
         promotion = promote(recipe, DAYS[ds], settings=settings, by="gate")
         assert promotion.embeddings == newest(settings, DAYS[ds]).visible
@@ -135,9 +118,9 @@ def test_promotion_moves_the_champion_and_keeps_the_previous(recipe: Recipe, set
 def test_a_promotion_killed_half_way_is_finished_by_the_next(
     recipe: Recipe, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _day(recipe, 0, settings)
+    judged_day(recipe, 0, settings)
     promote(recipe, DAYS[0], settings=settings, by="gate")
-    _day(recipe, 1, settings)
+    judged_day(recipe, 1, settings)
 
     def die(*_args: object, **_kwargs: object) -> None:
         raise KeyboardInterrupt
@@ -154,9 +137,9 @@ def test_a_promotion_killed_half_way_is_finished_by_the_next(
 def test_a_far_shift_is_held_and_the_on_call_is_told(
     recipe: Recipe, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _day(recipe, 0, settings)
+    judged_day(recipe, 0, settings)
     promote(recipe, DAYS[0], settings=settings, by="gate")
-    version = _day(recipe, 1, settings, noise=FAR)
+    version = judged_day(recipe, 1, settings, noise=FAR)
     decision = gate(recipe, DAYS[1], settings=settings)
     assert decision.verdict == "hold"
     assert any("cosine_mean of embedding 0, pooling 3" in reason for reason in decision.reasons)
@@ -183,9 +166,9 @@ def test_a_far_shift_is_held_and_the_on_call_is_told(
 
 
 def test_a_person_promotes_what_was_held(recipe: Recipe, settings: Settings) -> None:
-    _day(recipe, 0, settings)
+    judged_day(recipe, 0, settings)
     promote(recipe, DAYS[0], settings=settings, by="gate")
-    _day(recipe, 1, settings, noise=FAR)
+    judged_day(recipe, 1, settings, noise=FAR)
     hold(recipe, DAYS[1], settings=settings)
     promote(recipe, DAYS[1], settings=settings, by="alice", note="a world cup")
     assert _aliases(settings)["champion"] == 2
@@ -197,9 +180,9 @@ def test_a_person_promotes_what_was_held(recipe: Recipe, settings: Settings) -> 
 
 
 def test_a_bad_model_is_rejected(recipe: Recipe, settings: Settings) -> None:
-    _day(recipe, 0, settings)
+    judged_day(recipe, 0, settings)
     promote(recipe, DAYS[0], settings=settings, by="gate")
-    _day(recipe, 1, settings, ne=1.2)
+    judged_day(recipe, 1, settings, ne=1.2)
     decision = gate(recipe, DAYS[1], settings=settings)
     assert decision.verdict == "reject"
     assert decision.reasons[0] == "ne of click is 1.2000; more than 1 is rejected"
@@ -209,7 +192,7 @@ def test_a_bad_model_is_rejected(recipe: Recipe, settings: Settings) -> None:
 
 
 def test_the_gate_does_not_overturn_a_person(recipe: Recipe, settings: Settings) -> None:
-    _day(recipe, 0, settings)
+    judged_day(recipe, 0, settings)
     reject(recipe, DAYS[0], settings=settings, by="bob", note="wrong log")
     assert gate(recipe, DAYS[0], settings=settings).verdict == "reject"
     with pytest.raises(ValueError, match="was rejected by bob"):
@@ -219,7 +202,7 @@ def test_the_gate_does_not_overturn_a_person(recipe: Recipe, settings: Settings)
 
 def test_rollback_goes_back_one_version_and_its_embeddings(recipe: Recipe, settings: Settings, lake: Lake) -> None:
     for ds in range(3):
-        _day(recipe, ds, settings)
+        judged_day(recipe, ds, settings)
         promote(recipe, DAYS[ds], settings=settings, by="gate")
     before = lake.read(newest(settings, DAYS[1]).visible)
     restored = rollback(recipe, settings=settings, by="alice", note="ctr fell")
@@ -242,7 +225,7 @@ def test_a_rollback_killed_half_way_goes_one_step_and_no_further(
     recipe: Recipe, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for ds in range(3):
-        _day(recipe, ds, settings)
+        judged_day(recipe, ds, settings)
         promote(recipe, DAYS[ds], settings=settings, by="gate")
 
     def die(*_args: object, **_kwargs: object) -> None:
@@ -257,7 +240,7 @@ def test_a_rollback_killed_half_way_goes_one_step_and_no_further(
 
 
 def test_a_damaged_snapshot_is_not_promoted(recipe: Recipe, settings: Settings) -> None:
-    version = _day(recipe, 0, settings)
+    version = judged_day(recipe, 0, settings)
     (version.path / WEIGHTS).chmod(0o644)
     content = bytearray((version.path / WEIGHTS).read_bytes())
     content[-1] ^= 4
@@ -278,7 +261,7 @@ def test_a_version_without_embeddings_is_not_promoted(recipe: Recipe, settings: 
 
 def test_an_older_day_does_not_become_the_champion(recipe: Recipe, settings: Settings) -> None:
     for ds in range(3):
-        _day(recipe, ds, settings)
+        judged_day(recipe, ds, settings)
         if ds != 1:
             promote(recipe, DAYS[ds], settings=settings, by="gate")
     with pytest.raises(ValueError, match="is older than the champion"):

@@ -41,6 +41,7 @@ def pair_of(before: Partition, after: Partition, **changes: Any) -> Compared:
     version: Any = SimpleNamespace(number=2, ds=after.ds)
     pair = Compared(
         version=version, embeddings=after, users=after, parent=None, previous=before, examples=None,
+        previous_users=None,
         previous_examples=None,
     )  # fmt: skip
     return replace(pair, **changes)
