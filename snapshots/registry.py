@@ -218,8 +218,20 @@ class Registry:
         """`version` with `tags` on it."""
         for name, value in tags.items():
             if version.tags.get(name) != value:
-                self.client.set_model_version_tag(version.model, str(version.number), name, value)
+                self._set_tag(version, name, value)
         return self.number(version.model, version.number)
+
+    def _set_tag(self, version: Version, name: str, value: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        number = str(version.number)
+        try:
+            self.client.set_model_version_tag(version.model, number, name, value)
+        except MlflowException as error:
+            if error.error_code != "BAD_REQUEST":
+                raise
+            # MLflow looks for the tag, then inserts it: of two writers of a new one, the second finds it there now
+            self.client.set_model_version_tag(version.model, number, name, value)
 
     def describe(self, version: Version, text: str) -> None:
         """What MLflow shows at the head of the version's page, Markdown."""

@@ -102,7 +102,7 @@ def shift(lake: Lake, days: list[Partition]) -> int:
     version: Any = SimpleNamespace(number=2, ds=DAYS[1])
     pair = Compared(
         version=version, embeddings=days[1], users=days[1], parent=None, previous=days[0], examples=None,
-        previous_examples=None,
+        previous_users=None, previous_examples=None,
     )  # fmt: skip
     return sum(1 for _ in consecutive_days(RECIPE, pair, lake))
 
