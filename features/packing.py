@@ -29,13 +29,19 @@ def feature_fields(
     fields = [pa.field(f.name, IDS) for f in sparse if f.side not in packed]
     fields += [pa.field(f.name, pa.float32()) for f in dense if f.side not in packed]
     for side in packed:
-        names = ([f.name for f in sparse if f.side == side], [f.name for f in dense if f.side == side])
-        ids, lengths, values = packed_columns(side)
-        if names[0]:
-            fields += [_packed_field(ids, IDS, names[0]), _packed_field(lengths, LENGTHS, names[0])]
-        if names[1]:
-            fields.append(_packed_field(values, VALUES, names[1]))
+        fields += packed_fields(
+            side,
+            sparse=[f.name for f in sparse if f.side == side],
+            dense=[f.name for f in dense if f.side == side],
+        )
     return fields
+
+
+def packed_fields(side: Side, *, sparse: list[str], dense: list[str]) -> list[pa.Field]:
+    """The columns of a packed side: ids and lengths where it has lists, values where it has any."""
+    ids, lengths, values = packed_columns(side)
+    fields = [_packed_field(ids, IDS, sparse), _packed_field(lengths, LENGTHS, sparse)] if sparse else []
+    return [*fields, _packed_field(values, VALUES, dense)] if dense else fields
 
 
 def _packed_field(name: str, kind: pa.DataType, features: list[str]) -> pa.Field:

@@ -13,6 +13,7 @@ from typing import Literal
 from features.schema import Schema, Table
 from features.source import Source
 from trainer.gate import Gate
+from trainer.serving import Serving
 from trainer.stabilizers import Alignment, Regularizer, check_regularizers
 from trainer.towers import MixTower, UserTower
 
@@ -163,6 +164,7 @@ class Recipe:
     """More rejected log rows than this fails the day."""
     keep_days: int = 30
     """Checkpoints, snapshots and candidate embeddings of older days go, unless something points to them."""
+    serving: Serving = field(default_factory=Serving)
     slices: tuple[str, ...] = ()
     """Sparse features of the examples by whose most frequent ids users are told apart when shift is measured."""
 

@@ -1,0 +1,38 @@
+"""Connections to the feature store: the embedded Redis, any other, or a cluster, by URL.
+
+`redis://`, `rediss://` (TLS) and `unix://` as redis-py reads them; `redis+cluster://` and `rediss+cluster://` name one
+node of a cluster, through which the others are found.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+import redis.asyncio
+
+
+def connect(url: str, *, timeout_seconds: float, **options: Any) -> redis.Redis:
+    """A client that waits no longer than this for an answer, or for a connection. ValueError for no Redis URL."""
+    waits = {"socket_timeout": timeout_seconds, "socket_connect_timeout": timeout_seconds}
+    if _is_cluster(url):
+        made: Any = redis.RedisCluster.from_url(_plain(url), **waits, **options)
+        return made  # type: ignore[no-any-return]
+    return redis.Redis.from_url(url, **waits, **options)
+
+
+def connect_async(url: str, *, timeout_seconds: float, **options: Any) -> redis.asyncio.Redis:
+    """The same for asyncio; connects when it is first used."""
+    waits: dict[str, Any] = {"socket_timeout": timeout_seconds, "socket_connect_timeout": timeout_seconds}
+    if _is_cluster(url):
+        made: Any = redis.asyncio.RedisCluster.from_url(_plain(url), **waits, **options)
+        return made  # type: ignore[no-any-return]
+    return redis.asyncio.Redis.from_url(url, **waits, **options)
+
+
+def _is_cluster(url: str) -> bool:
+    return "+cluster://" in url
+
+
+def _plain(url: str) -> str:
+    return url.replace("+cluster://", "://", 1)

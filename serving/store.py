@@ -1,0 +1,149 @@
+"""The feature store (section 4): computed vectors per (model, user) in Redis, merged atomically, read in one go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from serving.keys import LAYOUT, ONE_SERVER, SERVED, Keys
+from serving.record import KEPT, Entry, Record, header
+from serving.scripts import ENQUEUE, MERGE
+from serving.served import Served
+
+if TYPE_CHECKING:
+    import redis
+    import redis.asyncio
+
+MARKER_MS = 60_000
+"""A request whose marker is older is queued again: whoever took it lost it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Write:
+    """New vectors of one user, of several models: one script call. entries: by model, with the key's ttl in seconds."""
+
+    user: int
+    entries: Mapping[str, tuple[Entry, float]]
+    future_seconds: float
+
+    def arguments(self, keys: Keys) -> tuple[list[str], list[Any]]:
+        """KEYS and ARGV of MERGE."""
+        arguments: list[Any] = [int(1000 * self.future_seconds), KEPT]
+        for entry, ttl_seconds in self.entries.values():
+            num_embeddings, dim = entry.vectors.shape
+            arguments += [int(1000 * ttl_seconds), header(num_embeddings, dim), entry.packed()]
+        return keys.records(tuple(self.entries), self.user), arguments
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A user to compute, of one source. payload: of `serving.features`; empty: with the features that are known."""
+
+    source: str
+    user: int
+    feature_ms: int
+    payload: bytes = b""
+    ttl_seconds: float
+    """Of the features."""
+    longest: int
+    """Of the stream: a request that finds it so long is shed."""
+    future_seconds: float
+
+    def arguments(self, keys: Keys) -> tuple[list[str], list[Any]]:
+        """KEYS and ARGV of ENQUEUE."""
+        names = [
+            keys.features(self.source, self.user),
+            keys.queued(self.source, self.user),
+            keys.requests(self.source, keys.partition(self.user)),
+        ]
+        ttl, allowance = int(1000 * self.ttl_seconds), int(1000 * self.future_seconds)
+        return names, [self.user, self.feature_ms, self.payload, ttl, MARKER_MS, self.longest, allowance]
+
+
+class Store:
+    """redis: a client or cluster client of redis-py. keys: as every other client of this store has them."""
+
+    def __init__(self, redis: redis.Redis, keys: Keys = ONE_SERVER) -> None:
+        self.redis, self.keys = redis, keys
+        self._merge, self._enqueue = redis.register_script(MERGE), redis.register_script(ENQUEUE)
+
+    def require_layout(self) -> None:
+        """ValueError where the store was written with another number of partitions."""
+        self.redis.setnx(LAYOUT, self.keys.partitions)
+        _require_layout(self.redis.get(LAYOUT), self.keys)
+
+    def read(self, user: int, models: tuple[str, ...]) -> list[Record | None]:
+        """The user's records, one per model: one round trip. RecordError for a value that is none."""
+        return _records(self.redis.mget(self.keys.records(models, user)))
+
+    def write(self, writes: Sequence[Write]) -> list[dict[str, int]]:
+        """Each user's entries, atomically: their places by model (`serving.scripts.MERGE`). One round trip for all."""
+        with self.redis.pipeline(transaction=False) as pipeline:
+            for write in writes:
+                names, arguments = write.arguments(self.keys)
+                self._merge(names, arguments, client=pipeline)
+            found = pipeline.execute()
+        return [dict(zip(write.entries, places, strict=True)) for write, places in zip(writes, found, strict=True)]
+
+    def enqueue(self, requests: Sequence[Request]) -> list[int]:
+        """What became of each (`serving.scripts.ENQUEUE`). One round trip for all."""
+        with self.redis.pipeline(transaction=False) as pipeline:
+            for request in requests:
+                names, arguments = request.arguments(self.keys)
+                self._enqueue(names, arguments, client=pipeline)
+            return pipeline.execute()
+
+    def announce(self, served: Served) -> None:
+        """Tell every client what is served now."""
+        self.redis.hset(SERVED, served.model, served.to_json())
+
+    def served(self) -> dict[str, Served]:
+        """What is served, by model."""
+        return _served(self.redis.hgetall(SERVED))
+
+
+class AsyncStore:
+    """The same for asyncio."""
+
+    def __init__(self, redis: redis.asyncio.Redis, keys: Keys = ONE_SERVER) -> None:
+        self.redis, self.keys = redis, keys
+        self._merge, self._enqueue = redis.register_script(MERGE), redis.register_script(ENQUEUE)
+
+    async def require_layout(self) -> None:
+        """As `Store.require_layout`."""
+        await self.redis.setnx(LAYOUT, self.keys.partitions)
+        _require_layout(await self.redis.get(LAYOUT), self.keys)
+
+    async def read(self, user: int, models: tuple[str, ...]) -> list[Record | None]:
+        """As `Store.read`."""
+        return _records(await self.redis.mget(self.keys.records(models, user)))
+
+    async def enqueue(self, requests: Sequence[Request]) -> list[int]:
+        """As `Store.enqueue`."""
+        async with self.redis.pipeline(transaction=False) as pipeline:
+            for request in requests:
+                names, arguments = request.arguments(self.keys)
+                await self._enqueue(names, arguments, client=pipeline)
+            found: list[int] = await pipeline.execute()
+            return found
+
+    async def served(self) -> dict[str, Served]:
+        """As `Store.served`."""
+        return _served(await self.redis.hgetall(SERVED))
+
+
+def _records(values: Any) -> list[Record | None]:
+    return [None if value is None else Record.parse(value) for value in values]
+
+
+def _served(found: Any) -> dict[str, Served]:
+    return {model.decode(): Served.from_json(text) for model, text in found.items()}
+
+
+def _require_layout(found: Any, keys: Keys) -> None:
+    if int(found) != keys.partitions:
+        raise ValueError(
+            f"the store was written with {int(found)} partitions, this client has {keys.partitions}; "
+            "every client of a store has the same number: set it, or empty the store"
+        )

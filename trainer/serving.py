@@ -1,0 +1,50 @@
+"""How a recipe's embeddings are served online: the mode of Table 2, and how long a computed vector counts (ERCache)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Mode = Literal["frozen", "batch", "realtime", "async"]
+"""Section 6.4. frozen: vectors of one snapshot, loaded once. batch: the promoted day, loaded once a day. realtime: a
+request waits for its own inference, for `window_ms` at most. async: a request gets what earlier ones had computed, and
+its own inference comes after (SOAP, section 4)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """The policy of one user model."""
+
+    mode: Mode = "async"
+    window_ms: float = 30.0
+    """realtime: an inference that takes longer is a fallback, and counted."""
+    deadline_ms: float = 20.0
+    """A read that the store does not answer for so long gets the default."""
+    direct_seconds: float = 0.0
+    """ERCache's direct cache: what the champion wrote less long ago replaces the inference. 0: nothing does."""
+    failover_seconds: float = 14 * 86_400.0
+    """ERCache's failover cache: how long an embedding is kept, and served when there is no newer one."""
+    max_inferences_per_second: float = float("inf")
+    """Over all clients of a store; what is above is not computed, and counted."""
+    future_seconds: float = 60.0
+    """Features from further in the future, by the store's clock, are refused: they would be the newest for too long."""
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            raise ValueError(f"serving mode {self.mode!r} is none of {list(get_args(Mode))}")
+        for name in ("window_ms", "deadline_ms", "failover_seconds", "max_inferences_per_second"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"serving: {name} is {getattr(self, name)}; it is positive")
+        for name in ("direct_seconds", "future_seconds"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"serving: {name} is {getattr(self, name)}; it is 0 or more")
+        if self.direct_seconds > self.failover_seconds:
+            raise ValueError(
+                f"serving: direct_seconds {self.direct_seconds:g} is more than failover_seconds "
+                f"{self.failover_seconds:g}; the failover cache outlives the direct one"
+            )
+
+    @property
+    def computes(self) -> bool:
+        """Whether requests cause inferences."""
+        return self.mode in ("realtime", "async")
