@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,8 +97,14 @@ def test_many_models_of_a_user_are_written_and_read_together(store: Store) -> No
 
 def request(user: int = 7, *, feature_ms: int = 10, payload: bytes = b"x", longest: int = 2) -> Request:
     return Request(
-        source="s", user=user, feature_ms=feature_ms, payload=payload, ttl_seconds=60, longest=longest, future_seconds=60
-    )  # fmt: skip
+        source="s",
+        user=user,
+        feature_ms=feature_ms,
+        payload=payload,
+        ttl_seconds=60,
+        longest=longest,
+        future_seconds=60,
+    )
 
 
 def test_what_becomes_of_requests(store: Store) -> None:

@@ -125,6 +125,29 @@ def test_two_gates_at_once_agree(recipe: Recipe, one: Settings) -> None:
     assert len(set(rows)) == len(rows), "no row is there twice"
 
 
+def test_two_who_tag_at_once_both_do(one: Settings) -> None:
+    """Between the look and the insertion of one, the other inserts: each of many new tags is a chance for it."""
+    version, together = newest(one, DAYS[0]), threading.Barrier(2)
+    failed: list[Exception] = []
+
+    def tag() -> None:
+        registry = Registry(one)
+        for number in range(20):
+            together.wait()
+            try:
+                registry.tag(version, {f"tag-{number}": "there"})
+            except Exception as error:
+                failed.append(error)
+
+    threads = [threading.Thread(target=tag) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert {f"tag-{number}" for number in range(20)} < newest(one, DAYS[0]).tags.keys()
+
+
 def test_what_is_usual_is_what_was_promoted(recipe: Recipe, two: Settings) -> None:
     """Day 1 is held, and day 2 was never judged: neither is usual."""
     settings, lake, registry = two, Lake(two.lake), Registry(two)
