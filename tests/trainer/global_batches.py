@@ -62,13 +62,18 @@ def split_every_table() -> None:
     rules.allowed_types = split  # type: ignore[assignment]
 
 
-def main(to: str, placement: str, steps: str, weight: str = "0") -> None:
-    """placement: `planned`, or `row_wise` to split every table; steps: `by_hand` or `overlapped`; weight: of the
-    regularizers, whose parent is the initial model."""
-    if placement == "row_wise":
-        split_every_table()
+def main(folder: str, *runs: str) -> None:
+    """Each run is `NAME,PLACEMENT,STEPS,WEIGHT` and leaves `folder/NAME/checkpoint`. placement: `planned`, or
+    `row_wise` to split every table; steps: `by_hand` or `overlapped`; weight: of the regularizers, whose parent is the
+    initial model."""
     rank, world_size, _ = torchrun_rank()
-    dist.init_process_group("gloo", init_method=f"file://{to}.store", rank=rank, world_size=world_size)
-    regularizers = (L2ToPrevious(weight=float(weight)), Distillation(weight=float(weight)))
-    train(Path(to), overlapped=steps == "overlapped", regularizers=regularizers)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size)
+    planned = rules.allowed_types
+    for run in runs:
+        name, placement, steps, weight = run.split(",")
+        if placement == "row_wise":
+            split_every_table()
+        regularizers = (L2ToPrevious(weight=float(weight)), Distillation(weight=float(weight)))
+        train(Path(folder) / name / "checkpoint", overlapped=steps == "overlapped", regularizers=regularizers)
+        rules.allowed_types = planned
     dist.destroy_process_group()

@@ -9,30 +9,32 @@ from tests.trainer.agreement import assert_agree
 from tests.trainer.test_checkpoint import tensors
 from trainer.launch import run_ranks
 
-RUNS = {
-    "1-rank": (1, "planned", "by_hand"),
-    "2-ranks": (2, "planned", "by_hand"),
-    "2-ranks-again": (2, "planned", "by_hand"),
-    "2-ranks-overlapped": (2, "planned", "overlapped"),
-    "4-ranks": (4, "planned", "by_hand"),
-    "4-ranks-row-wise": (4, "row_wise", "by_hand"),
-}
-ANCHORED = {
-    "1-rank-anchored": (1, "planned", "by_hand", "0.5"),
-    "2-ranks-anchored": (2, "planned", "by_hand", "0.5"),
-    "2-ranks-anchored-overlapped": (2, "planned", "overlapped", "0.5"),
-}
+JOBS = (
+    (1, {"1-rank": "planned,by_hand,0", "1-rank-anchored": "planned,by_hand,0.5"}),
+    (
+        2,
+        {
+            "2-ranks": "planned,by_hand,0",
+            "2-ranks-overlapped": "planned,overlapped,0",
+            "2-ranks-anchored": "planned,by_hand,0.5",
+            "2-ranks-anchored-overlapped": "planned,overlapped,0.5",
+        },
+    ),
+    (2, {"2-ranks-again": "planned,by_hand,0"}),
+    (4, {"4-ranks": "planned,by_hand,0", "4-ranks-row-wise": "row_wise,by_hand,0"}),
+)
+"""(ranks, runs by name). The ranks of one job do its runs one after the other: to start them takes longer."""
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, torch.Tensor]]:
     """Every tensor of each run's checkpoint, optimizer included."""
     found = {}
-    for name, (ranks, *told) in (RUNS | ANCHORED).items():
-        directory = tmp_path_factory.mktemp(name)
-        arguments = [str(directory / "checkpoint"), *map(str, told)]
-        run_ranks("tests.trainer.global_batches:main", arguments, ranks=ranks, directory=directory)
-        found[name] = tensors(directory / "checkpoint", directory / "all.pt")
+    for ranks, runs in JOBS:
+        folder = tmp_path_factory.mktemp("job")
+        arguments = [str(folder), *(f"{name},{told}" for name, told in runs.items())]
+        run_ranks("tests.trainer.global_batches:main", arguments, ranks=ranks, directory=folder)
+        found |= {name: tensors(folder / name / "checkpoint", folder / f"{name}.pt") for name in runs}
     return found
 
 

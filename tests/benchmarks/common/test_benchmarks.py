@@ -35,7 +35,7 @@ ARGUMENTS = {
     "scaling": ["--quick"],
     "checkpoint": ["--quick"],
     "resume": ["--quick"],
-    "incremental": ["--quick"],
+    "incremental": ["--quick", "--worlds", "demo"],
     "shift": ["--quick"],
     "batch_inference": ["--quick"],
     "embedding_write": ["--quick"],
