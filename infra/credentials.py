@@ -56,11 +56,13 @@ def postgres_passfile(settings: Settings) -> Path:
     return _folder(settings) / "pgpass"
 
 
-def keep_alert_urls(settings: Settings) -> None:
+def keep_secrets(settings: Settings) -> None:
     """Keep the URLs that are set, for the services and later commands; a secret does not go to `settings.env`."""
+    private_folder(_folder(settings))
     if settings.alert_urls is not None:
-        private_folder(_folder(settings))
         write_private(settings.alert_urls_file, "\n".join([*settings.alert_targets(), ""]))
+    if settings.redis_url is not None:
+        write_private(settings.redis_url_file, settings.redis_url.get_secret_value() + "\n")
 
 
 def private_folder(path: Path) -> Path:

@@ -7,6 +7,7 @@ folder (written by `usermodel infra up --data …`), the default below.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LOOPBACK = "127.0.0.1"
+SECRETS = ("alert_urls", "redis_url")
+"""Settings that `infra up` keeps in `<home>/credentials`, not in `settings.env`."""
 
 
 class Settings(BaseSettings):
@@ -38,6 +41,18 @@ class Settings(BaseSettings):
     airflow_port: int = Field(8080, ge=1, le=65535, description="port of Airflow's web server")
     mlflow_port: int = Field(5000, ge=1, le=65535, description="port of the MLflow server")
     redis_port: int = Field(6379, ge=1, le=65535, description="port of the embedded Redis")
+    redis_memory_mib: int = Field(
+        512, ge=1, description="memory of the embedded Redis; beyond it goes what would expire next"
+    )
+    redis_url: SecretStr | None = Field(
+        None, description="another feature store than the embedded Redis; kept in <home>/credentials/redis_url"
+    )
+    redis_partitions: int = Field(
+        1, ge=1, le=16384, description="users are spread over so many slots of a cluster; the same for every client"
+    )
+    serving_models: str = Field("", description="user models served online, separated by blanks; none: no serving")
+    serving_port: int = Field(8090, ge=1, le=65535, description="port of the online service")
+    serving_compute_port: int = Field(8091, ge=1, le=65535, description="port of the compute center's metrics")
     alert_urls: SecretStr | None = Field(
         None, description="where alerts go: Apprise URLs, separated by blanks; kept in <home>/credentials/alert_urls"
     )
@@ -83,6 +98,27 @@ class Settings(BaseSettings):
         """Where `infra up` keeps `alert_urls`, mode 0600: a URL per line, `#` begins a comment."""
         return self.home / "credentials" / "alert_urls"
 
+    @property
+    def redis_url_file(self) -> Path:
+        """Where `infra up` keeps `redis_url`, mode 0600."""
+        return self.home / "credentials" / "redis_url"
+
+    def feature_store(self) -> str:
+        """The feature store's URL with its password: a secret. ValueError where there is none yet."""
+        if self.redis_url is not None:
+            return self.redis_url.get_secret_value()
+        if self.redis_url_file.exists():
+            return self.redis_url_file.read_text(encoding="utf-8").strip()
+        password = self.home / "credentials" / "redis_password"
+        if not password.exists():
+            raise ValueError(f"no feature store: {password} is missing; run infra/up, or set USERMODEL_REDIS_URL")
+        return f"redis://:{password.read_text(encoding='utf-8').strip()}@{LOOPBACK}:{self.redis_port}/0"
+
+    @property
+    def served(self) -> tuple[str, ...]:
+        """The user models that are served online."""
+        return tuple(self.serving_models.split())
+
     def alert_targets(self) -> tuple[str, ...]:
         """The Apprise URLs that alerts go to: secrets. None is set: alerts are kept and logged alone."""
         if self.alert_urls is not None:
@@ -92,14 +128,14 @@ class Settings(BaseSettings):
         lines = (line.strip() for line in self.alert_urls_file.read_text(encoding="utf-8").splitlines())
         return tuple(line for line in lines if line and not line.startswith("#"))
 
-    def remember(self, *, data_dir: Path | None = None) -> Settings:
+    def remember(self, *, data_dir: Path | None = None, served: Sequence[str] | None = None) -> Settings:
         """Keep what was set in `settings.env`, so that services and later commands see the same settings."""
-        kept = self
+        kept = self if served is None else self.model_copy(update={"serving_models": " ".join(served)})
         if data_dir is not None:
             if not data_dir.is_dir():
                 raise ValueError(f"{data_dir} is no folder; give the one that holds the logs")
-            kept = self.model_copy(update={"data_dir": data_dir.resolve()})
-        chosen = kept.model_dump(mode="json", include=kept.model_fields_set - {"home", "alert_urls"}, exclude_none=True)
+            kept = kept.model_copy(update={"data_dir": data_dir.resolve()})
+        chosen = kept.model_dump(mode="json", include=kept.model_fields_set - {"home", *SECRETS}, exclude_none=True)
         self.home.mkdir(parents=True, exist_ok=True)
         lines = [f"USERMODEL_{name.upper()}={value}\n" for name, value in sorted(chosen.items())]
         (self.home / "settings.env").write_text("".join(lines))

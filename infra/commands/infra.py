@@ -34,7 +34,7 @@ def up(
     from infra.airflow import Airflow
     from infra.commands.loop import run_days
     from infra.commands.summary import print_summary
-    from infra.credentials import keep_alert_urls
+    from infra.credentials import keep_secrets
     from infra.orchestrator import airflow_token
     from trainer.recipes import get_recipe
 
@@ -47,7 +47,7 @@ def up(
     wanted = parse_days(days) if days is not None else config.schedule.first_days(DEMO_DAYS)
     config.schedule.check(wanted)
     settings = get_settings().remember(data_dir=data)
-    keep_alert_urls(settings)
+    keep_secrets(settings)
     if not services.start(settings, progress=say):
         say("the services are up already")
     if not services_only:

@@ -306,13 +306,13 @@ def test_every_command_and_page_of_a_runbook_exists(page: str) -> None:
 
 
 def test_urls_are_kept_in_a_private_file(settings: Settings, pager: Pager) -> None:
-    from infra.credentials import keep_alert_urls
+    from infra.credentials import keep_secrets
     from infra.services import where_alerts_go
 
     assert "nobody" in where_alerts_go(settings)
     chosen = _to(settings, pager.url, "slack://a/b/c")
     kept = chosen.remember()
-    keep_alert_urls(kept)
+    keep_secrets(kept)
     assert settings.alert_targets() == (pager.url, "slack://a/b/c"), "a process without the variable finds the file"
     assert settings.alert_urls_file.stat().st_mode & 0o777 == 0o600
     assert "ALERT" not in (settings.home / "settings.env").read_text()
