@@ -1,0 +1,1 @@
+"""SOAP: fresh embeddings on every request, without waiting for the model."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ import pyarrow as pa
 from features.lake import Lake, Partition
 from features.schema import USER_ID
 from snapshots.embeddings import fp16_exact
+from snapshots.export import Snapshot, load_snapshot, read_snapshot_maps
 from snapshots.registry import Version
 
 if TYPE_CHECKING:
@@ -29,13 +30,14 @@ USERS_PER_FORWARD = 512
 
 
 class Embedder:
-    """Reads nothing: rows in, vectors out. Checksums are verified when it is made."""
+    """Reads nothing: rows in, vectors out. Checksums are verified when it is made, by `load`."""
 
-    def __init__(self, folder: Path, *, manifest_sha256: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, manifest_sha256: str | None = None, load: Callable[..., Snapshot] = load_snapshot
+    ) -> None:
         from features.batches import Encoder
-        from snapshots.export import load_snapshot, read_snapshot_maps
 
-        self._snapshot = load_snapshot(folder, manifest_sha256=manifest_sha256)
+        self._snapshot = load(folder, manifest_sha256=manifest_sha256)
         schema, maps = self._snapshot.contract.schema, read_snapshot_maps(folder)
         self._encoder = Encoder(schema, sides=("user",), maps=maps)
 
