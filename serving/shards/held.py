@@ -41,7 +41,8 @@ class Held:
 
     def __init__(self, snapshots: Path, share: Share, *, keep_seconds: float = KEEP_SECONDS) -> None:
         self.share = share
-        self._snapshots, self._keep_seconds = snapshots, keep_seconds
+        self.keep_seconds = keep_seconds
+        self._snapshots = snapshots
         self._versions: dict[str, _Version] = {}
         self._newest = ""
         self._lock = threading.Lock()
@@ -108,7 +109,7 @@ class Held:
 
     def _let_go(self, *, but: str) -> None:
         """Lock held. Old versions that nobody has asked for lately."""
-        oldest = time.monotonic() - self._keep_seconds
+        oldest = time.monotonic() - self.keep_seconds
         for name, version in list(self._versions.items()):
             if name not in (but, self._newest) and version.rows.done() and version.asked < oldest:
                 self._drop(name)

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +79,19 @@ class ShardServer(flight.FlightServerBase):  # type: ignore[misc]
     def _status(self) -> bytes:
         share, num_bytes = self.held.share, self.held.num_bytes()
         return json.dumps({"index": share.index, "of": share.of, "bytes": num_bytes}).encode()
+
+
+def serve(snapshots: Path, share: Share, *, host: str, port: int, ready: Callable[[str], None]) -> None:
+    """Until SIGINT or SIGTERM. ready: told `host:port` once rows can be asked for. OSError: the port is taken."""
+    try:
+        server = ShardServer(snapshots, share, host=host, port=port)
+    except (pa.ArrowException, flight.FlightError) as error:
+        raise OSError(f"{share} cannot listen on {host}:{port} ({error}); choose another --port") from error
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with server:  # what is being answered is answered before it ends
+        log.info("serving %s address=%s:%d snapshots=%s", share, host, server.port, snapshots)
+        ready(f"{host}:{server.port}")
+        threading.Event().wait()
 
 
 def _messages(schema: pa.Schema, rows: Mapping[str, Rows], places: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:

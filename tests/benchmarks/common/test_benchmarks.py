@@ -39,6 +39,7 @@ ARGUMENTS = {
     "shift": ["--quick"],
     "batch_inference": ["--quick"],
     "embedding_write": ["--quick"],
+    "distributed_inference": ["--quick"],
     "gpu": ["--quick", "--steps", "10", "--batch-size", "256", "--models", "demo"],
 }
 """The quick forms. `reader` has none: it starts no ranks."""

@@ -105,11 +105,13 @@ def test_an_embedder_of_shards(settings: Settings) -> None:
 def test_both_versions_of_a_swap_are_served(settings: Settings) -> None:
     old, new = seal(settings), seal(settings, day=1)
     users = batch(SCHEMA, 20)
-    with serving(settings, 2, keep_seconds=0.0) as servers, connected(servers) as shards, torch.inference_mode():
+    with serving(settings, 2) as servers, connected(servers) as shards, torch.inference_mode():
         before = load_sharded(old.folder, shards=shards)
         after = load_sharded(new.folder, shards=shards)
         assert [len(one["bytes"]) for one in shards.status()] == [2, 2]
         assert torch.equal(before.embed(users), load_snapshot(old.folder).embed(users))
+        for server in servers:
+            server.held.keep_seconds = 0.0
         assert torch.equal(after.embed(users), load_snapshot(new.folder).embed(users))
         assert [list(one["bytes"]) for one in shards.status()] == [[new.manifest_sha256]] * 2, "the old one is let go"
         with pytest.raises(ShardError, match="is loading version"):

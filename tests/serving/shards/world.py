@@ -54,12 +54,9 @@ def seal(
 
 
 @contextmanager
-def serving(settings: Settings, num_shards: int, *, keep_seconds: float = 60.0) -> Iterator[list[ShardServer]]:
+def serving(settings: Settings, num_shards: int) -> Iterator[list[ShardServer]]:
     """Shards of the model in this process."""
-    made = [
-        ShardServer(settings.artifacts / MODEL, Share(index=index, of=num_shards), keep_seconds=keep_seconds)
-        for index in range(num_shards)
-    ]
+    made = [ShardServer(settings.artifacts / MODEL, Share(index=index, of=num_shards)) for index in range(num_shards)]
     try:
         yield made
     finally:
