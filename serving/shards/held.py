@@ -78,9 +78,12 @@ class Held:
 
     def _asked(self, name: str) -> Future[Mapping[str, Rows]]:
         """The version's rows, which are being loaded if they were not yet."""
+        # before the lock is taken: what nobody sealed takes no place, and those who ask for rows do not wait for it
+        folder = None if name in self._versions else find_sealed(self._snapshots, name)
         with self._lock:
             if name not in self._versions:
-                folder = find_sealed(self._snapshots, name)  # first: what nobody sealed takes no place
+                if folder is None:
+                    raise NotHeldError(f"{self.share} has just let version {name[:12]} go; ask again")
                 self._make_room()
                 self._versions[name] = _Version(rows=self._loader.submit(self._read, folder, name))
             version = self._versions[name]

@@ -5,7 +5,7 @@ command, a process each, on loopback; each worker is a process of its own. Ids a
 occurs twice: the most that can be fetched. In turns, each worker embeds the same encoded users, in batches of 512, of
 32 (a micro-batch) and of one; its vectors must be those of the worker that holds everything, bit for bit. Memory is the
 proportional set size (PSS) after the last turn: it counts what of a mapped file a process has touched. `empty_mib` is a
-shard's before it loads anything. On two cores worker and shards share what a deployment gives each.
+shard's before it loads anything, `peak_mib` the most that was ever resident of one. On two cores worker and shards share what a deployment gives each.
 
 The last line's ratio is that of batches of 512, two shards.
 """
@@ -108,8 +108,17 @@ def work(job: Job, pipe: Connection) -> None:
 
 def pss_mib(pid: int | str) -> float:
     """Proportional set size of a process."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
-    (kib,) = (int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return _mib(f"/proc/{pid}/smaps_rollup", "Pss:")
+
+
+def peak_mib(pid: int) -> float:
+    """The most that was ever resident of a process, mapped files included."""
+    return _mib(f"/proc/{pid}/status", "VmHWM:")
+
+
+def _mib(path: str, name: str) -> float:
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    (kib,) = (int(line.split()[1]) for line in lines if line.startswith(name))
     return round(kib / 1024, 1)
 
 
@@ -202,7 +211,12 @@ def run(recipe: Recipe, home: Path, num_shards: Sequence[int], *, num_users: int
         for of, worker in workers.items():
             memory[of] = {"worker_mib": worker.ask(0)}
             if of:
-                memory[of] |= {"shard_mib": [pss_mib(pid) for pid, _ in shards[of]], "empty_mib": max(empty[of])}
+                pids = [pid for pid, _ in shards[of]]
+                memory[of] |= {
+                    "shard_mib": [pss_mib(pid) for pid in pids],
+                    "peak_mib": max(peak_mib(pid) for pid in pids),
+                    "empty_mib": max(empty[of]),
+                }
         return list(lines_of(rates, memory))
 
 

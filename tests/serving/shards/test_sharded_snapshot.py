@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -55,6 +56,15 @@ def test_the_bits_of_one_worker(one_worker: OneWorker, num_shards: int) -> None:
             assert torch.equal(sharded.embed(users), expected)
         assert not {"tables", "tables.scale", "tables.offset"} & sharded.weights.keys()
         _require_equal_shares(shards.status(), whole.weights)
+
+
+def test_threads_share_the_connections(one_worker: OneWorker) -> None:
+    with serving(one_worker.settings, 2) as servers, connected(servers) as shards, ThreadPoolExecutor(4) as threads:
+        sharded = load_sharded(one_worker.sealed.folder, shards=shards)
+        for found, (_, expected) in zip(
+            threads.map(lambda one: sharded.embed(one[0]), one_worker.vectors * 3), one_worker.vectors * 3, strict=True
+        ):
+            assert torch.equal(found, expected)
 
 
 def _require_equal_shares(status: list[dict[str, object]], weights: dict[str, torch.Tensor]) -> None:
