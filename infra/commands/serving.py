@@ -6,11 +6,13 @@ from typing import Annotated
 
 import typer
 
+from infra.commands.ercache import simulate
 from infra.commands.options import RecipeName
 from infra.settings import LOOPBACK, get_settings
 from trainer.recipes import get_recipe
 
 group = typer.Typer(help="Serving: embeddings, fresh on every request.", no_args_is_help=True)
+group.command()(simulate)
 
 
 @group.command()

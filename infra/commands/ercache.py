@@ -1,0 +1,65 @@
+"""`usermodel serving simulate`: what a cache in front of the inference would save, and cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infra.commands.options import show
+
+
+def simulate(
+    recipe: Annotated[str, typer.Option("--recipe", help="The user model, for its policy and its requests.")] = "",
+    trace: Annotated[
+        str, typer.Option("--trace", help="examples, clicks, unstamped or calibrated (to ERCache's pattern).")
+    ] = "examples",
+    days: Annotated[str, typer.Option("--days", help="FIRST..LAST.", show_default="all in the lake")] = "",
+    ttl: Annotated[
+        list[float] | None, typer.Option("--ttl", help="Direct TTLs, seconds.", show_default="1 s to 24 h")
+    ] = None,
+    ne: Annotated[Path | None, typer.Option("--ne", help="A measured relation of NE to staleness, JSON.")] = None,
+    gain_lost: Annotated[float, typer.Option("--gain-lost", help="Share of the gain in NE that may be lost.")] = 0.05,
+    added_seconds: Annotated[
+        float, typer.Option("--added-seconds", help="Without --ne: so much older 95 % of answers may be.")
+    ] = 600.0,
+    latency_ms: Annotated[float, typer.Option("--latency-ms", help="From a request to the write of its vector.")] = 5.0,
+    failure_rate: Annotated[float, typer.Option("--failure-rate", help="Share of inferences that fail.")] = 0.0,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Draw the curve to this PNG.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with everything, instead of tables.")] = False,
+) -> None:
+    """What a direct cache (ERCache) would save, and what it would cost; recommends a TTL."""
+    from features.days import parse_days
+    from infra.commands.simulation import as_json as described
+    from infra.commands.simulation import print_simulation
+    from infra.settings import get_settings
+    from serving.ercache.calibrated import goodness
+    from serving.ercache.choose import choose
+    from serving.ercache.curve import Budget, recommend, sweep
+    from serving.ercache.plot import plot as draw
+    from serving.ercache.relation import NeByStaleness
+    from serving.ercache.replay import Conditions
+    from trainer.recipes import get_recipe
+    from trainer.serving import Serving
+
+    model = get_recipe(recipe) if recipe else None
+    budget = Budget(gain_share=gain_lost, added_p95_seconds=added_seconds)
+    conditions = Conditions(latency_ms=latency_ms, failure_rate=failure_rate)
+    relation = None if ne is None else NeByStaleness.load(ne)
+    requests = choose(trace, model.source if model else None, parse_days(days) if days else (), settings=get_settings())
+    curve = sweep(
+        requests,
+        model.serving if model else Serving(),
+        model=recipe or "any",
+        ttls=ttl,
+        conditions=conditions,
+        ne=relation,
+    )
+    recommended, fits = recommend(curve, budget), goodness(requests)
+    if plot is not None:
+        draw(curve, recommended, plot)
+    if as_json:
+        show(described(curve, recommended, fits))
+    else:
+        print_simulation(requests, curve, recommended, fits)

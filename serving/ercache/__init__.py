@@ -1,0 +1,1 @@
+"""ERCache, simulated: what a cache in front of the inferences of a user model saves, and what it costs."""
