@@ -15,7 +15,7 @@ import redis.asyncio
 def connect(url: str, *, timeout_seconds: float, **options: Any) -> redis.Redis:
     """A client that waits no longer than this for an answer, or for a connection. ValueError for no Redis URL."""
     waits = {"socket_timeout": timeout_seconds, "socket_connect_timeout": timeout_seconds}
-    if _is_cluster(url):
+    if is_cluster(url):
         made: Any = redis.RedisCluster.from_url(_plain(url), **waits, **options)
         return made  # type: ignore[no-any-return]
     return redis.Redis.from_url(url, **waits, **options)
@@ -24,13 +24,14 @@ def connect(url: str, *, timeout_seconds: float, **options: Any) -> redis.Redis:
 def connect_async(url: str, *, timeout_seconds: float, **options: Any) -> redis.asyncio.Redis:
     """The same for asyncio; connects when it is first used."""
     waits: dict[str, Any] = {"socket_timeout": timeout_seconds, "socket_connect_timeout": timeout_seconds}
-    if _is_cluster(url):
+    if is_cluster(url):
         made: Any = redis.asyncio.RedisCluster.from_url(_plain(url), **waits, **options)
         return made  # type: ignore[no-any-return]
     return redis.asyncio.Redis.from_url(url, **waits, **options)
 
 
-def _is_cluster(url: str) -> bool:
+def is_cluster(url: str) -> bool:
+    """Whether it names a node of a cluster."""
     return "+cluster://" in url
 
 

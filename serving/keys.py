@@ -48,5 +48,13 @@ class Keys:
         """The stream of users to compute."""
         return f"{PREFIX}:{{{partition}}}:requests:{source}"
 
+    def rate(self, source: str, partition: int) -> str:
+        """When the next inference is free, in microseconds by the store's clock, where a rate limits them."""
+        return f"{PREFIX}:{{{partition}}}:rate:{source}"
+
+    def reply(self, user: int, nonce: str) -> str:
+        """List: what a worker answers to one real-time request (`serving.scripts.ENQUEUE`)."""
+        return f"{PREFIX}:{{{self.partition(user)}}}:r:{nonce}"
+
 
 ONE_SERVER = Keys()

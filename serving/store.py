@@ -49,16 +49,30 @@ class Request:
     longest: int
     """Of the stream: a request that finds it so long is shed."""
     future_seconds: float
+    max_per_second: float = float("inf")
+    """Inferences of the source in this user's partition; a request above is refused."""
+    reply: str = ""
+    """`Keys.reply` of a real-time request: where it waits for its inference."""
 
     def arguments(self, keys: Keys) -> tuple[list[str], list[Any]]:
         """KEYS and ARGV of ENQUEUE."""
+        partition = keys.partition(self.user)
         names = [
             keys.features(self.source, self.user),
             keys.queued(self.source, self.user),
-            keys.requests(self.source, keys.partition(self.user)),
+            keys.requests(self.source, partition),
+            keys.rate(self.source, partition),
         ]
-        ttl, allowance = int(1000 * self.ttl_seconds), int(1000 * self.future_seconds)
-        return names, [self.user, self.feature_ms, self.payload, ttl, MARKER_MS, self.longest, allowance]
+        if self.reply:
+            names.append(self.reply)
+        ttl, allowance, interval = (
+            int(1000 * self.ttl_seconds),
+            int(1000 * self.future_seconds),
+            1e6 / self.max_per_second,
+        )
+        return names, [
+            self.user, self.feature_ms, self.payload, ttl, MARKER_MS, self.longest, allowance, int(interval)
+        ]  # fmt: skip
 
 
 class Store:
@@ -71,7 +85,7 @@ class Store:
     def require_layout(self) -> None:
         """ValueError where the store was written with another number of partitions."""
         self.redis.setnx(LAYOUT, self.keys.partitions)
-        _require_layout(self.redis.get(LAYOUT), self.keys)
+        require_layout(self.redis.get(LAYOUT), self.keys)
 
     def read(self, user: int, models: tuple[str, ...]) -> list[Record | None]:
         """The user's records, one per model: one round trip. RecordError for a value that is none."""
@@ -113,7 +127,7 @@ class AsyncStore:
     async def require_layout(self) -> None:
         """As `Store.require_layout`."""
         await self.redis.setnx(LAYOUT, self.keys.partitions)
-        _require_layout(await self.redis.get(LAYOUT), self.keys)
+        require_layout(await self.redis.get(LAYOUT), self.keys)
 
     async def read(self, user: int, models: tuple[str, ...]) -> list[Record | None]:
         """As `Store.read`."""
@@ -141,7 +155,8 @@ def _served(found: Any) -> dict[str, Served]:
     return {model.decode(): Served.from_json(text) for model, text in found.items()}
 
 
-def _require_layout(found: Any, keys: Keys) -> None:
+def require_layout(found: Any, keys: Keys) -> None:
+    """ValueError unless `found` is the number of partitions."""
     if int(found) != keys.partitions:
         raise ValueError(
             f"the store was written with {int(found)} partitions, this client has {keys.partitions}; "

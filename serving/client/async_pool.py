@@ -1,0 +1,64 @@
+"""The connections of an event loop to each server: one for all calls, and one for every call that blocks."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from serving.client.async_wire import AsyncWire
+from serving.client.wire import BrokenError, Target
+
+
+class AsyncPool:
+    """To one server."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self._shared: AsyncWire | None = None
+        self._opening: asyncio.Task[AsyncWire] | None = None
+        self._alone: list[AsyncWire] = []
+
+    async def call(self, commands: bytes, num_answers: int) -> list[Any]:
+        """As `AsyncWire.call`. What a connection does not take, because the server closed it, a new one does."""
+        wire = self._shared
+        if wire is not None and wire.is_open:
+            try:
+                return await wire.call(commands, num_answers)
+            except BrokenError:
+                pass
+        return await (await self._opened()).call(commands, num_answers)
+
+    async def call_alone(self, commands: bytes, num_answers: int) -> list[Any]:
+        """On a connection where nothing else waits."""
+        while self._alone and not self._alone[-1].is_open:
+            self._alone.pop()
+        wire = self._alone.pop() if self._alone else await AsyncWire.opened(self.target)
+        try:
+            answers = await wire.call(commands, num_answers)
+        except BaseException:
+            wire.close()
+            raise
+        self._alone.append(wire)
+        return answers
+
+    async def _opened(self) -> AsyncWire:
+        """One attempt for all that want it; who gives up does not end it for the others."""
+        if self._shared is not None and self._shared.is_open:
+            return self._shared
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.create_task(AsyncWire.opened(self.target))
+            self._opening.add_done_callback(self._take)
+        return await asyncio.shield(self._opening)
+
+    def _take(self, task: asyncio.Task[AsyncWire]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            self._shared = task.result()
+
+    def close(self) -> None:
+        """Every connection; new ones are opened when they are needed."""
+        if self._opening is not None:
+            self._opening.cancel()
+        for wire in [*self._alone, *([self._shared] if self._shared is not None else [])]:
+            wire.close()
+        self._alone.clear()
+        self._shared = None

@@ -1,0 +1,208 @@
+"""The client for asyncio: as `serving.client.sync`, with one connection for all the reads of a server."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import secrets
+import time
+from collections.abc import Coroutine, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any
+
+from serving.client import realtime, refresh
+from serving.client.answer import Answer, Computation, Reason
+from serving.client.async_pool import AsyncPool
+from serving.client.core import Core
+from serving.client.model import Model
+from serving.client.options import BACKGROUND_SECONDS, RETRY_SECONDS, Options
+from serving.client.outbox import is_passing
+from serving.client.question import Question
+from serving.client.route import Route, Servers
+from serving.client.wire import BrokenError, LateError, require_no_error
+
+logger = logging.getLogger(__name__)
+
+_DEFAULT = Options()
+
+
+class AsyncEmbeddingClient:
+    """Of the user models of one store, in one event loop; `async with`, or `open` and `close`.
+
+    As `serving.client.sync.EmbeddingClient` otherwise.
+    """
+
+    def __init__(self, url: str, models: Sequence[Model], options: Options = _DEFAULT) -> None:
+        """url: as `serving.connection` reads it."""
+        self._core = Core(models, options)
+        self._url, self._knows_layout = url, False
+        self._known: Servers[AsyncPool] | None = None
+        self._nonce, self._count = secrets.token_hex(8), itertools.count()
+        self._sending: asyncio.Task[None] | None = None
+        self._refreshing: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """ValueError: the store has another number of partitions. A store that is not there is looked for later."""
+        await self._refresh()
+        self._refreshing = asyncio.create_task(self._refresh_all(), name="embeddings-refresh")
+
+    async def get(
+        self,
+        user: int,
+        models: Sequence[str] | None = None,
+        *,
+        features: Mapping[str, Any] | None = None,
+        feature_time: datetime | None = None,
+    ) -> dict[str, Answer]:
+        """As `EmbeddingClient.get`."""
+        core = self._core
+        question = core.question(user, models, features, feature_time)
+        values = await self._read(question)
+        found = core.found(question, values)
+        if core.waits(question, found) and not isinstance(values, str):
+            values, computation = await self._wait(question, values)
+            return core.answers(question, core.found(question, values), waited=computation)
+        answers = core.answers(question, found)
+        self._wake()
+        return answers
+
+    def statistics(self) -> dict[str, Any]:
+        """As `EmbeddingClient.statistics`."""
+        return self._core.snapshot()
+
+    async def flush(self, *, timeout_seconds: float = 5.0) -> bool:
+        """Wait until everything is sent. False: it was not."""
+        deadline = time.monotonic() + timeout_seconds
+        while not self._core.outbox.is_empty:
+            if time.monotonic() > deadline:
+                return False
+            self._wake()
+            await asyncio.sleep(0.001)
+        return True
+
+    async def close(self) -> None:
+        """Send what waits, as far as the store takes it within a second, and stop."""
+        if not await self.flush(timeout_seconds=1.0):
+            logger.warning("%d requests for inference were not sent", len(self._core.outbox))
+        tasks = [task for task in (self._sending, self._refreshing) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for pool in self._known.all if self._known is not None else ():
+            pool.close()
+
+    async def __aenter__(self) -> AsyncEmbeddingClient:
+        """Opens."""
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes."""
+        await self.close()
+
+    async def _read(self, question: Question) -> Sequence[Any] | Reason:
+        core = self._core
+        if not core.breaker.allows(time.monotonic()):
+            return core.not_tried()
+        try:
+            pool = self._servers().reads[question.partition]
+            (values,) = await _within(question.group.deadline_seconds, pool.call(question.read, 1))
+            require_no_error(values)
+        except (LateError, BrokenError) as error:
+            return core.read_failed(error)
+        core.breaker.succeeded()
+        return values  # type: ignore[no-any-return]
+
+    async def _wait(self, question: Question, earlier: Sequence[Any]) -> tuple[Sequence[Any], Computation]:
+        """As `EmbeddingClient._wait`."""
+        core = self._core
+        reply = core.keys.reply(question.user, f"{self._nonce}{next(self._count)}")
+        try:
+            pool = self._servers().sends[question.partition]
+            waiting = pool.call_alone(core.wait_commands(question, reply), realtime.NUM_ANSWERS)
+            answers = await _within(question.group.window_seconds, waiting)
+            if is_passing(answers[0]):
+                pool.close()
+            return realtime.result(answers, earlier)
+        except LateError:
+            return earlier, "late"
+        except BrokenError:
+            return earlier, "failed"
+
+    def _servers(self) -> Servers[AsyncPool]:
+        if self._known is None:
+            raise BrokenError("the store has not been reached yet")
+        return self._known
+
+    def _wake(self) -> None:
+        if self._core.outbox and (self._sending is None or self._sending.done()):
+            self._sending = asyncio.create_task(self._send_all(), name="embeddings-send")
+
+    async def _send_all(self) -> None:
+        await asyncio.sleep(self._core.options.send_seconds)
+        while self._core.outbox:
+            if not await self._send():
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _send(self) -> bool:
+        """One round trip. False: not everything could be sent."""
+        outbox, done = self._core.outbox, True
+        if self._known is None:
+            return False
+        for pool, taken in outbox.take(self._known.sends).items():
+            try:
+                call = pool.call(outbox.commands(taken), len(taken))
+                answers = await _within(BACKGROUND_SECONDS, call)
+            except (LateError, BrokenError) as error:
+                outbox.put_back(taken)
+                logger.debug("requests wait: %s", error)
+                done = False
+            except BaseException:
+                outbox.put_back(taken)
+                raise
+            else:
+                if not outbox.sent(taken, answers):
+                    pool.close()
+                    done = False
+        return done
+
+    async def _refresh_all(self) -> None:
+        while True:
+            await asyncio.sleep(self._core.options.refresh_seconds)
+            try:
+                await self._refresh()
+            except ValueError:
+                logger.exception("the store is not this client's")
+
+    async def _refresh(self) -> None:
+        """As `EmbeddingClient._refresh`."""
+        core = self._core
+        try:
+            if self._known is None or core.is_lost:
+                route = await asyncio.to_thread(Route.find, self._url, core.keys)
+                self._known = Servers.of(route, AsyncPool, self._known)
+                core.is_lost = False
+            pool = self._known.served
+            if not self._knows_layout:
+                refresh.learn_layout(core, await _within(BACKGROUND_SECONDS, pool.call(refresh.layout(core), 2)))
+                self._knows_layout = True
+            asked = time.monotonic()
+            call = pool.call(refresh.COMMANDS, refresh.NUM_ANSWERS)
+            refresh.learn(core, await _within(BACKGROUND_SECONDS, call), asked=asked)
+        except (LateError, BrokenError) as error:
+            core.statistics.event("refreshes_failed")
+            core.is_lost = True
+            logger.warning("the store does not say what is served: %s", error)
+
+
+async def _within(seconds: float, call: Coroutine[Any, Any, list[Any]]) -> list[Any]:
+    """LateError when it takes longer."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await call
+    except TimeoutError as error:
+        raise LateError("no answer in time") from error

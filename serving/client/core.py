@@ -1,0 +1,177 @@
+"""What both clients do between the wires: questions out of requests, answers out of replies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, cast
+
+from serving.client import policy, realtime
+from serving.client.answer import Answer, Computation, Reason
+from serving.client.breaker import Breaker
+from serving.client.clock import StoreClock
+from serving.client.model import Model, SourcePlan
+from serving.client.options import Options
+from serving.client.outbox import Outbox, Waiting
+from serving.client.question import Group, Question
+from serving.client.wire import LateError
+from serving.keys import Keys
+from serving.served import Served
+from serving.statistics import Statistics
+from serving.store import Request
+
+
+class Core:
+    """Of one client. Thread-safe."""
+
+    def __init__(self, models: Sequence[Model], options: Options) -> None:
+        if not models:
+            raise ValueError("a client of no models; give the recipes' (`Model.of`)")
+        self.options, self.keys = options, Keys(options.partitions)
+        self.models = {model.name: model for model in models}
+        if len(self.models) < len(models):
+            raise ValueError(f"two models of one name: {sorted(model.name for model in models)}")
+        sources = {model.source: [one for one in models if one.source == model.source] for model in models}
+        self._plans = {source: SourcePlan(of, partitions=options.partitions) for source, of in sources.items()}
+        self._groups: dict[tuple[str, ...], Group] = {}
+        self.served: Mapping[str, Served] = {}
+        """Replaced as a whole, in the background."""
+        self.is_lost = False
+        """Whether to find out anew which server has what."""
+        self.clock = StoreClock()
+        self.breaker = Breaker(failures=options.failures, pause_seconds=options.pause_seconds)
+        self.statistics = Statistics(self.models)
+        self.outbox = Outbox(self.keys, self.statistics, capacity=options.buffer)
+
+    def question(
+        self,
+        user: int,
+        models: Sequence[str] | None,
+        features: Mapping[str, Any] | None,
+        feature_time: datetime | None,
+    ) -> Question:
+        """ValueError names what is wrong with a request."""
+        if not isinstance(user, int) or isinstance(user, bool) or not -(2**63) <= user < 2**63:
+            raise ValueError(f"user {str(user)[:40]!r} is no user id; it is a whole number of 64 bits")
+        group = self._group(tuple(self.models if models is None else models))
+        payload, feature_ms = b"", 0
+        if features is not None:
+            if len(group.plans) > 1:
+                raise ValueError(f"features for models of several sources: {group.names}; ask for one source's")
+            payload = group.plans[0].codec.encode(features)
+            feature_ms = self._feature_ms(feature_time)
+        return Question(
+            user, self.keys.partition(user), group, self.keys.records(group.names, user), payload, feature_ms
+        )
+
+    def _group(self, names: tuple[str, ...]) -> Group:
+        group = self._groups.get(names)
+        if group is None:
+            if not names or len(set(names)) < len(names) or (unknown := set(names) - set(self.models)):
+                raise ValueError(f"models {list(names)[:5]}; they are different ones of {sorted(self.models)}")
+            assert not unknown
+            group = self._groups[names] = Group([self.models[name] for name in names], self._plans)
+        return group
+
+    def _feature_ms(self, given: datetime | None) -> int:
+        if given is None:
+            return int(self.clock.now_ms())
+        if given.tzinfo is None:
+            raise ValueError(f"feature time {given} has no time zone; give one")
+        return int(1000 * given.timestamp())
+
+    def found(self, question: Question, values: Sequence[Any] | Reason) -> list[policy.Found]:
+        """What may be served of each model; values: the store's reply, or why there is none."""
+        if isinstance(values, str):
+            return [policy.nothing(cast(Reason, values))] * len(question.group.models)
+        now_ms = self.clock.now_ms()
+        return [
+            policy.found(model, self.served.get(model.name), value, now_ms=now_ms)
+            for model, value in zip(question.group.models, values, strict=True)
+        ]
+
+    def waits(self, question: Question, found: Sequence[policy.Found]) -> bool:
+        """Whether a real-time model is asked for that nothing young enough is there of."""
+        return question.group.window_seconds > 0 and any(
+            model.serving.mode == "realtime" and not one.is_direct
+            for model, one in zip(question.group.models, found, strict=True)
+        )
+
+    def answers(
+        self, question: Question, found: Sequence[policy.Found], *, waited: Computation | None = None
+    ) -> dict[str, Answer]:
+        """By model, counted; and the inference is handed to the sender. waited: what became of it where it was waited
+        for, and is not handed on."""
+        outcome = waited or self._hand_on(question, found)
+        now_ms = self.clock.now_ms()
+        answers = {
+            model.name: policy.answer(
+                model, self.served.get(model.name), question.user, one, computation=outcome, now_ms=now_ms
+            )
+            for model, one in zip(question.group.models, found, strict=True)
+        }
+        self.statistics.answered(answers.values(), now_ms)
+        if waited is not None and waited != "computed":
+            missed = [model.name for model in question.group.models if model.serving.mode == "realtime"]
+            self.statistics.fell_back(name for name in missed if answers[name].computation == waited)
+        return answers
+
+    def _hand_on(self, question: Question, found: Sequence[policy.Found]) -> Computation:
+        outcome: Computation = "queued"
+        for plan in question.group.computed:
+            names = tuple([
+                model.name
+                for model, one in zip(question.group.models, found, strict=True)
+                if model.source == plan.source and model.serving.computes and not one.is_direct
+            ])  # fmt: skip
+            if not names:
+                continue
+            if not self.outbox.offer(Waiting(names, self.request(question, plan))):
+                outcome = "dropped"
+        return outcome
+
+    def read_failed(self, error: Exception) -> Reason:
+        """Count a read without an answer."""
+        self.breaker.failed(time.monotonic())
+        is_late = isinstance(error, LateError)
+        self.is_lost |= not is_late
+        self.statistics.event("reads_late" if is_late else "reads_broken")
+        return "late" if is_late else "unavailable"
+
+    def not_tried(self) -> Reason:
+        """Count a read that the breaker turned away."""
+        self.statistics.event("reads_not_tried")
+        return "unavailable"
+
+    def wait_commands(self, question: Question, reply: str) -> bytes:
+        """Of a real-time request: queue it, wait, read."""
+        (plan,) = question.group.computed
+        return realtime.commands(
+            self.request(question, plan, reply=reply), self.keys,
+            records=question.keys, window_seconds=question.group.window_seconds,
+        )  # fmt: skip
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything that is counted, and how things are."""
+        return {
+            **self.statistics.snapshot(),
+            "buffered": len(self.outbox),
+            "breaker_open": self.breaker.is_open,
+            "breaker_opened": self.breaker.opened,
+            "clock_uncertainty_ms": self.clock.uncertainty_ms,
+        }
+
+    def request(self, question: Question, plan: SourcePlan, *, reply: str = "") -> Request:
+        """What the store's script is given."""
+        return Request(
+            source=plan.source,
+            user=question.user,
+            feature_ms=question.feature_ms,
+            payload=question.payload,
+            ttl_seconds=plan.ttl_seconds,
+            longest=self.options.longest_stream,
+            future_seconds=plan.future_seconds,
+            max_per_second=plan.per_second,
+            reply=reply,
+        )

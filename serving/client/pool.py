@@ -1,0 +1,38 @@
+"""The connections to each server: opened when they are needed, as many as callers at the same time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from serving.client.wire import BrokenError, Target, Wire
+
+
+class Pool:
+    """To one server. Thread-safe."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self._idle: list[Wire] = []
+
+    def call(self, commands: bytes, num_answers: int, *, deadline: float) -> list[Any]:
+        """As `Wire.call`. What an idle connection does not take, because the server closed it, a new one does."""
+        try:
+            wire = self._idle.pop()
+        except IndexError:
+            wire = Wire(self.target, deadline=deadline)
+            answers = wire.call(commands, num_answers, deadline=deadline)
+        else:
+            try:
+                answers = wire.call(commands, num_answers, deadline=deadline)
+            except BrokenError:
+                self.close()
+                wire = Wire(self.target, deadline=deadline)
+                answers = wire.call(commands, num_answers, deadline=deadline)
+        self._idle.append(wire)
+        return answers
+
+    def close(self) -> None:
+        """Every idle connection; new ones are opened when they are needed."""
+        idle, self._idle = self._idle, []
+        for wire in idle:
+            wire.close()

@@ -1,0 +1,200 @@
+"""The client for threads: an answer at once, everything else behind it."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any
+
+from serving.client import realtime, refresh
+from serving.client.answer import Answer, Computation, Reason
+from serving.client.core import Core
+from serving.client.model import Model
+from serving.client.options import BACKGROUND_SECONDS, RETRY_SECONDS, Options
+from serving.client.outbox import is_passing
+from serving.client.pool import Pool
+from serving.client.question import Question
+from serving.client.route import Route, Servers
+from serving.client.wire import BrokenError, LateError, require_no_error
+
+logger = logging.getLogger(__name__)
+
+_DEFAULT = Options()
+
+
+class EmbeddingClient:
+    """Of the user models of one store. Thread-safe; not to be taken over a fork.
+
+    get() takes `deadline_ms` at most (in real-time mode `window_ms` more) and never fails for the store's sake: the
+    answer says what was missing. Closing sends what is still to be sent.
+    """
+
+    def __init__(self, url: str, models: Sequence[Model], options: Options = _DEFAULT) -> None:
+        """url: as `serving.connection` reads it. ValueError: the store has another number of partitions."""
+        self._core = Core(models, options)
+        self._url, self._knows_layout = url, False
+        self._known: Servers[Pool] | None = None
+        self._nonce, self._count = secrets.token_hex(8), itertools.count()
+        self._closing, self._work = threading.Event(), threading.Event()
+        self._refresh()
+        self._threads = [
+            threading.Thread(target=run, name=f"embeddings-{run.__name__.strip('_')}", daemon=True)
+            for run in (self._send_all, self._refresh_all)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def get(
+        self,
+        user: int,
+        models: Sequence[str] | None = None,
+        *,
+        features: Mapping[str, Any] | None = None,
+        feature_time: datetime | None = None,
+    ) -> dict[str, Answer]:
+        """The embeddings of `models` (None: of all), by name.
+
+        features: of the user, by name, what the inference that follows is of; None: those that the store knows.
+        feature_time: of the features; None: now. ValueError for a request that is none.
+        """
+        core = self._core
+        question = core.question(user, models, features, feature_time)
+        values = self._read(question)
+        found = core.found(question, values)
+        if core.waits(question, found) and not isinstance(values, str):
+            values, computation = self._wait(question, values)
+            answers = core.answers(question, core.found(question, values), waited=computation)
+        else:
+            answers = core.answers(question, found)
+            if not self._work.is_set() and len(core.outbox):
+                self._work.set()
+        return answers
+
+    def statistics(self) -> dict[str, Any]:
+        """`serving.statistics.Statistics.snapshot`, and what is waiting."""
+        return self._core.snapshot()
+
+    def flush(self, *, timeout_seconds: float = 5.0) -> bool:
+        """Wait until everything is sent. False: it was not."""
+        deadline = time.monotonic() + timeout_seconds
+        while not self._core.outbox.is_empty:
+            if time.monotonic() > deadline:
+                return False
+            self._work.set()
+            time.sleep(0.001)
+        return True
+
+    def close(self) -> None:
+        """Send what waits, as far as the store takes it within a second, and stop."""
+        if not self._closing.is_set():
+            if not self.flush(timeout_seconds=1.0):
+                logger.warning("%d requests for inference were not sent", len(self._core.outbox))
+            self._closing.set()
+            self._work.set()
+            for thread in self._threads:
+                thread.join()
+            for pool in self._known.all if self._known is not None else ():
+                pool.close()
+
+    def __enter__(self) -> EmbeddingClient:
+        """Itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes."""
+        self.close()
+
+    def _read(self, question: Question) -> Sequence[Any] | Reason:
+        core, now = self._core, time.monotonic()
+        if not core.breaker.allows(now):
+            return core.not_tried()
+        try:
+            pool = self._servers().reads[question.partition]
+            (values,) = pool.call(question.read, 1, deadline=now + question.group.deadline_seconds)
+            require_no_error(values)
+        except (LateError, BrokenError) as error:
+            return core.read_failed(error)
+        core.breaker.succeeded()
+        return values  # type: ignore[no-any-return]
+
+    def _wait(self, question: Question, earlier: Sequence[Any]) -> tuple[Sequence[Any], Computation]:
+        """The records after the request's own inference, and what became of it: the earlier ones if it failed."""
+        core = self._core
+        reply = core.keys.reply(question.user, f"{self._nonce}{next(self._count)}")
+        deadline = time.monotonic() + question.group.window_seconds
+        try:
+            pool = self._servers().sends[question.partition]
+            answers = pool.call(core.wait_commands(question, reply), realtime.NUM_ANSWERS, deadline=deadline)
+            if is_passing(answers[0]):
+                pool.close()
+            return realtime.result(answers, earlier)
+        except LateError:
+            return earlier, "late"
+        except BrokenError:
+            return earlier, "failed"
+
+    def _servers(self) -> Servers[Pool]:
+        if self._known is None:
+            raise BrokenError("the store has not been reached yet")
+        return self._known
+
+    def _send_all(self) -> None:
+        while not self._closing.is_set():
+            self._work.wait()
+            self._work.clear()
+            time.sleep(self._core.options.send_seconds)
+            while not self._closing.is_set() and not self._core.outbox.is_empty:
+                if not self._send():
+                    self._closing.wait(RETRY_SECONDS)
+
+    def _send(self) -> bool:
+        """One round trip. False: not everything could be sent."""
+        outbox, deadline = self._core.outbox, time.monotonic() + BACKGROUND_SECONDS
+        if self._known is None:
+            return False
+        done = True
+        for pool, taken in outbox.take(self._known.sends).items():
+            try:
+                answers = pool.call(outbox.commands(taken), len(taken), deadline=deadline)
+            except (LateError, BrokenError) as error:
+                outbox.put_back(taken)
+                logger.debug("requests wait: %s", error)
+                done = False
+            else:
+                if not outbox.sent(taken, answers):
+                    pool.close()
+                    done = False
+        return done
+
+    def _refresh_all(self) -> None:
+        while not self._closing.wait(self._core.options.refresh_seconds):
+            try:
+                self._refresh()
+            except ValueError:
+                logger.exception("the store is not this client's")
+
+    def _refresh(self) -> None:
+        """Learn what the store says; nothing where it says nothing. ValueError: it is another layout's."""
+        core = self._core
+        try:
+            if self._known is None or core.is_lost:
+                self._known = Servers.of(Route.find(self._url, core.keys), Pool, self._known)
+                core.is_lost = False
+            pool, asked = self._known.served, time.monotonic()
+            deadline = asked + BACKGROUND_SECONDS
+            if not self._knows_layout:
+                refresh.learn_layout(core, pool.call(refresh.layout(core), 2, deadline=deadline))
+                self._knows_layout, asked = True, time.monotonic()
+            refresh.learn(core, pool.call(refresh.COMMANDS, refresh.NUM_ANSWERS, deadline=deadline), asked=asked)
+        except (LateError, BrokenError) as error:
+            core.statistics.event("refreshes_failed")
+            core.is_lost = True
+            logger.warning("the store does not say what is served: %s", error)
