@@ -134,7 +134,7 @@ def _learnt_from_withdrawn(registry: Registry, model: str) -> tuple[date, ...]:
     """The days of consumers that learnt from embeddings that were visible once and are no more."""
     from trainer.downstream.checkpoint import days_that_joined
 
-    gone = [v.visible for v in registry.versions(model) if v.decision == "rejected" and v.visible is not None]
+    gone = [version.visible for version in registry.withdrawn(model) if version.visible is not None]
     return days_that_joined(registry.settings, model, gone)
 
 

@@ -193,6 +193,10 @@ class Registry:
         found = [v for v in self._search(model, {"decision": "promoted", "ds": ds.isoformat()}) if v.number < below]
         return max(found, key=lambda version: version.number, default=None)
 
+    def withdrawn(self, model: str) -> list[Version]:
+        """The versions that were promoted once and are rejected: nothing of them is used any more."""
+        return [version for version in self._search(model, {"decision": "rejected"}) if version.visible is not None]
+
     def register(
         self,
         model: str,

@@ -1,0 +1,282 @@
+"""The stream of requests, as workers see it: each entry is given to one of them, and stays pending until it is done.
+
+A user's marker goes before the features are read. A request that comes after that is queued again; the features of
+one that came before are seen. So nothing that was accepted is lost, and what waits is computed once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import redis
+
+from serving.compute.calls import Call, Script
+from serving.compute.scripts import DONE, LEAVE, SET_ASIDE, TAKE
+from serving.keys import GROUP, PREFIX, Keys
+
+log = logging.getLogger(__name__)
+
+REPLY_MS = 1_000
+"""How long an answer waits for whoever asked in real time."""
+SET_ASIDE_KEPT = 1_000
+"""Entries per stream."""
+GONE_SECONDS = 3_600.0
+"""A consumer that did nothing for so long, and has nothing to do, is forgotten."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """The requests of one source in one partition."""
+
+    source: str
+    partition: int
+    key: str
+
+    @property
+    def aside(self) -> str:
+        """Where entries go that no worker gets done."""
+        return f"{self.key}:aside"
+
+
+Key = tuple[str, bytes]
+"""Of an entry: its stream's and its id."""
+
+
+class Queued(NamedTuple):
+    """One entry, given to this worker."""
+
+    stream: Stream
+    id: bytes
+    user: int
+    reply: bytes | None
+    """Where somebody waits until the user is computed."""
+    deliveries: int
+
+    @property
+    def key(self) -> Key:
+        """As no other has."""
+        return self.stream.key, self.id
+
+    @property
+    def arrived_ms(self) -> int:
+        """By the store's clock."""
+        return int(self.id.split(b"-", 1)[0])
+
+
+class Features(NamedTuple):
+    """What is known of a user."""
+
+    feature_ms: int
+    payload: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """Of one source: how many entries wait or are worked on, and the age of the oldest, in seconds."""
+
+    length: int
+    oldest_seconds: float
+
+
+class Requests:
+    """redis: as `serving.connection` gives it. streams: the worker's. consumer: its name, as no other has it."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, streams: Sequence[Stream], *, consumer: str) -> None:
+        self.redis, self.keys, self.consumer = client, keys, consumer
+        self._streams = {stream.key.encode(): stream for stream in streams}
+        self._take, self._done = Script(client, TAKE), Script(client, DONE)
+        self._set_aside, self._leave = Script(client, SET_ASIDE), Script(client, LEAVE)
+        self._cluster = isinstance(client, redis.RedisCluster)
+
+    @property
+    def streams(self) -> list[Stream]:
+        """Those that are read."""
+        return list(self._streams.values())
+
+    def open(self) -> None:
+        """Make the streams and their group, where they are not."""
+        for stream in self.streams:
+            try:
+                self.redis.xgroup_create(stream.key, GROUP, id="0", mkstream=True)
+            except redis.ResponseError as error:
+                if not str(error).startswith("BUSYGROUP"):
+                    raise
+
+    def read(self, sources: Collection[str], *, count: int, block_ms: int | None = None) -> list[Queued]:
+        """New entries of `sources`, about `count`. block_ms: how long to wait for the first."""
+        wanted = [stream for stream in self.streams if stream.source in sources]
+        if not wanted:
+            return []
+        each = -(-count // len(wanted))
+        found: list[Queued] = []
+        for group in [[one] for one in wanted] if self._cluster else [wanted]:
+            found += self._read(group, count=each, block_ms=block_ms if len(group) == len(wanted) else None)
+        return found
+
+    def _read(self, streams: Sequence[Stream], *, count: int, block_ms: int | None) -> list[Queued]:
+        names: dict[Any, Any] = {stream.key: ">" for stream in streams}
+
+        def read() -> Any:
+            return self.redis.xreadgroup(GROUP, self.consumer, names, count=count, block=block_ms)
+
+        found = self._opened(read)
+        return [one for key, entries in found for one in self._queued(self._streams[key], entries, {})]
+
+    def take(self, entries: Sequence[Queued]) -> list[Features | None]:
+        """The users' markers go, then their features are read; None where they are known no more."""
+        found: dict[Queued, Features | None] = {}
+        for stream, those in _by_stream(entries):
+            users = list(dict.fromkeys(one.user for one in those))
+            markers = [self.keys.queued(stream.source, user) for user in users]
+            names = [self.keys.features(stream.source, user) for user in users]
+            values = dict(zip(users, self._take(Call(keys=markers + names, arguments=())), strict=True))
+            found |= {one: _features(values[one.user]) for one in those}
+        return [found[one] for one in entries]
+
+    def done(self, entries: Sequence[Queued]) -> int:
+        """Off the stream, and whoever waits is told; how many nobody else had done."""
+        calls = []
+        for stream, those in _by_stream(entries):
+            replies = dict.fromkeys(one.reply for one in those if one.reply is not None)
+            keys = [stream.key.encode(), *replies]
+            calls.append(Call(keys=keys, arguments=[GROUP, REPLY_MS, *(one.id for one in those)]))
+        return sum(_known(self._done.all(calls)))
+
+    def claim(
+        self, sources: Collection[str], *, idle_ms: int, most: int, count: int, mine: Collection[Key]
+    ) -> tuple[list[Queued], int]:
+        """Entries that were given to a worker `idle_ms` ago and are not done; and how many were set aside.
+
+        mine: what this worker is working on. Those that were delivered `most` times are set aside.
+        """
+        claimed: list[Queued] = []
+        aside = 0
+        for stream in self.streams:
+            if stream.source not in sources:
+                continue
+            found = self._claim(stream, idle_ms=idle_ms, count=count, mine=mine)
+            aside += self._put_aside(stream, [one for one in found if one.deliveries > most])
+            claimed += [one for one in found if one.deliveries <= most]
+        return claimed, aside
+
+    def _claim(self, stream: Stream, *, idle_ms: int, count: int, mine: Collection[Key]) -> list[Queued]:
+        def pending() -> Any:
+            return self.redis.xpending_range(stream.key, GROUP, min="-", max="+", count=count, idle=idle_ms)
+
+        times = {one["message_id"]: int(one["times_delivered"]) for one in self._opened(pending)}
+        wanted: list[Any] = [number for number in times if (stream.key, number) not in mine]
+        if not wanted:
+            return []
+        given: Any = self.redis.xclaim(stream.key, GROUP, self.consumer, idle_ms, wanted)
+        found = {number: fields for number, fields in given if number is not None}
+        for number in wanted:  # what somebody deleted can never be done
+            if number not in found and not self.redis.xrange(stream.key, number, number):
+                self.redis.xack(stream.key, GROUP, number)
+        return self._queued(stream, found.items(), times)
+
+    def _put_aside(self, stream: Stream, entries: Sequence[Queued]) -> int:
+        if not entries:
+            return 0
+        arguments: list[Any] = [GROUP, SET_ASIDE_KEPT]
+        for one in entries:
+            log.error("set aside stream=%s id=%s user=%d deliveries=%d", stream.key, one.id.decode(), one.user,
+                      one.deliveries)  # fmt: skip
+            arguments += [one.id, one.user, one.deliveries]
+        return int(self._set_aside(Call(keys=[stream.key, stream.aside], arguments=arguments)))
+
+    def waiting(self) -> dict[str, Waiting]:
+        """By source."""
+        now_ms = store_ms(self.redis)
+        found: dict[str, Waiting] = {}
+        for stream in self.streams:
+            length, first = self.redis.xlen(stream.key), self.redis.xrange(stream.key, count=1)
+            age = max(now_ms - int(first[0][0].split(b"-")[0]), 0) / 1000 if first else 0.0  # type: ignore[index]
+            before = found.get(stream.source, Waiting(length=0, oldest_seconds=0.0))
+            found[stream.source] = Waiting(
+                length=before.length + int(length),  # type: ignore[arg-type]
+                oldest_seconds=max(before.oldest_seconds, age),
+            )
+        return found
+
+    def leave(self) -> None:
+        """Forget this consumer, where it has nothing to do, and those that are long gone."""
+        for stream in self.streams:
+            gone = {self.consumer}
+            with suppress(redis.ResponseError):
+                for one in self.redis.xinfo_consumers(stream.key, GROUP):  # type: ignore[union-attr]
+                    if one["idle"] > 1000 * GONE_SECONDS and not one["pending"]:
+                        gone.add(one["name"])
+                for name in gone:
+                    self._leave(Call(keys=[stream.key], arguments=[GROUP, name]))
+
+    def _opened(self, ask: Callable[[], Any]) -> Any:
+        """What the stream answers; a store that was emptied has no group any more."""
+        try:
+            return ask()
+        except redis.ResponseError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise
+            log.warning("the store has lost the group %s, which is made again: %s", GROUP, error)
+            self.open()
+            return ask()
+
+    def _queued(self, stream: Stream, entries: Iterable[Any], times: dict[bytes, int]) -> list[Queued]:
+        """What is no request is done with."""
+        found, damaged = [], []
+        for number, fields in entries:
+            try:
+                user = int(fields[b"u"])
+                self.keys.partition(user)
+            except (TypeError, KeyError, ValueError, OverflowError):
+                damaged.append(Queued(stream, number, 0, None, 1))
+                continue
+            reply = fields.get(b"r")
+            if reply is not None and not reply.startswith(f"{PREFIX}:{{{stream.partition}}}:".encode()):
+                reply = None  # of another slot: the call would fail for everybody's
+            found.append(Queued(stream, number, user, reply, times.get(number, 0) + 1))
+        if damaged:
+            log.error("no requests, dropped stream=%s ids=%s", stream.key, [one.id.decode() for one in damaged[:5]])
+            self.done(damaged)
+        return found
+
+
+def streams_of(sources: Iterable[str], partitions: Iterable[int], keys: Keys) -> list[Stream]:
+    """Every source's, in these partitions. ValueError for a partition that the store has not."""
+    wanted = sorted(set(partitions))
+    if outside := [one for one in wanted if not 0 <= one < keys.partitions]:
+        raise ValueError(f"partitions {outside[:5]}: the store has {keys.partitions}, from 0 on")
+    return [
+        Stream(source=source, partition=one, key=keys.requests(source, one))
+        for source in sorted(set(sources))
+        for one in wanted
+    ]
+
+
+def store_ms(client: redis.Redis) -> int:
+    """The store's clock."""
+    seconds, micros = client.time()  # type: ignore[misc]
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
+def _by_stream(entries: Sequence[Queued]) -> list[tuple[Stream, list[Queued]]]:
+    found: dict[Stream, list[Queued]] = {}
+    for one in entries:
+        found.setdefault(one.stream, []).append(one)
+    return list(found.items())
+
+
+def _features(value: bytes | None) -> Features | None:
+    if value is None or len(value) < 8:
+        return None
+    return Features(int.from_bytes(value[:8], "little", signed=True), value[8:])
+
+
+def _known(found: Sequence[Any]) -> list[int]:
+    for one in found:
+        if isinstance(one, Exception):
+            raise one
+    return [int(one) for one in found]

@@ -1,0 +1,88 @@
+"""A worker as a process: connected, measured, and ended by a signal."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from infra.settings import LOOPBACK, Settings
+from serving.compute.champions import Champions, Load, whole
+from serving.compute.queue import Requests, streams_of
+from serving.compute.statistics import Exposed, Statistics
+from serving.compute.worker import Options, Worker
+from serving.connection import connect
+from serving.features import FeatureCodec
+from serving.keys import Keys
+from serving.store import Store
+
+if TYPE_CHECKING:
+    from trainer.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_SECONDS = 5.0
+POLL_SECONDS = 5.0
+
+
+def serve(
+    recipes: Sequence[Recipe],
+    *,
+    settings: Settings,
+    url: str,
+    keys: Keys,
+    partitions: Iterable[int] | None = None,
+    options: Options,
+    metrics_port: int | None = None,
+    poll_seconds: float = POLL_SECONDS,
+    load: Load = whole,
+) -> None:
+    """Compute until SIGTERM or SIGINT; then finish what was taken. A second signal ends it at once.
+
+    partitions: this worker's; None: all. metrics_port: of Prometheus' page, on loopback.
+    """
+    client = connect(url, timeout_seconds=TIMEOUT_SECONDS, retry=Retry(NoBackoff(), 1))
+    store, statistics = Store(client, keys), Statistics()
+    store.require_layout()
+    sources = {recipe.source.name for recipe in recipes}
+    streams = streams_of(sources, range(keys.partitions) if partitions is None else partitions, keys)
+    name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    requests = Requests(client, keys, streams, consumer=name)
+    requests.open()
+    champions = Champions(recipes, settings=settings, store=store, statistics=statistics, load=load)
+    codecs = {recipe.source.name: FeatureCodec(recipe.schema) for recipe in recipes}
+    worker = Worker(requests, champions, codecs, options=options, statistics=statistics)
+    _on_signals(worker)
+    if metrics_port is not None:
+        _expose(statistics, metrics_port)
+    champions.start(every_seconds=poll_seconds)
+    log.info("computing models=%s streams=%d consumer=%s", [one.name for one in recipes], len(streams), name)
+    try:
+        worker.run()
+    finally:
+        champions.stop()
+
+
+def _on_signals(worker: Worker) -> None:
+    def end(number: int, _frame: object) -> None:
+        for one in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(one, lambda again, _: os._exit(128 + again))
+        worker.stop()
+
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, end)
+
+
+def _expose(statistics: Statistics, port: int) -> None:
+    from prometheus_client import CollectorRegistry, start_http_server
+
+    registry = CollectorRegistry()
+    registry.register(Exposed(statistics))
+    start_http_server(port, addr=LOOPBACK, registry=registry)
