@@ -29,3 +29,32 @@ def shard(
 
     name = get_recipe(recipe).name
     serve(get_settings().artifacts / name, Share(index=index, of=of), host=host, port=port, ready=typer.echo)
+
+
+@group.command()
+def http(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = LOOPBACK,
+    port: Annotated[int | None, typer.Option(help="Port; default: the setting's, 0: any free one.")] = None,
+    models: Annotated[
+        list[str] | None, typer.Option("--model", help="A user model's recipe, repeated; default: the setting's.")
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="A name this service is called by, besides loopback's; repeated.")
+    ] = None,
+) -> None:
+    """Serve embeddings, health, metrics and users' pages by HTTP until SIGTERM; requests under way are ended."""
+    from serving.http.limits import LOOPBACK_HOSTS, Limits
+    from serving.http.server import serve
+
+    settings = get_settings()
+    names = tuple(models or settings.served)
+    if not names:
+        raise ValueError("no user model is served: name one with --model, or set USERMODEL_SERVING_MODELS")
+    serve(
+        names,
+        store_url=settings.feature_store(),
+        partitions=settings.redis_partitions,
+        host=host,
+        port=settings.serving_port if port is None else port,
+        limits=Limits(hosts=LOOPBACK_HOSTS | {name.lower() for name in allow_host or ()}),
+    )

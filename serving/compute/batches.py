@@ -65,9 +65,7 @@ class Merges:
     models: list[str]
 
 
-def compute(
-    batch: Batch, champions: Sequence[Champion], codec: FeatureCodec, statistics: Statistics
-) -> Computed:
+def compute(batch: Batch, champions: Sequence[Champion], codec: FeatureCodec, statistics: Statistics) -> Computed:
     """Every model's vectors, of every user that has features it can read.
 
     OSError: a tower that asks others got no answer; the same batch may be computed later.

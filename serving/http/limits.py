@@ -1,0 +1,133 @@
+"""What every request passes first: whose host it names, how long it is, how many there are and for how long."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from serving.http.errors import FAILED, Refusal, shown
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from serving.http.counts import HttpCounts
+
+log = logging.getLogger(__name__)
+
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
+HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
+ALWAYS_ANSWERED = frozenset({"/healthz", "/metrics"})
+"""Also while there are too many requests: what watches the service has to see that."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Of one service."""
+
+    hosts: frozenset[str] = LOOPBACK_HOSTS
+    """Names that a request may call this service by: a page of another site cannot reach it through a name of its own
+    that resolves to loopback (DNS rebinding)."""
+    url_bytes: int = 4_096
+    body_bytes: int = 256 * 1_024
+    """A user's most ids (`serving.features.MOST_IDS`) as JSON are 90 KiB."""
+    models: int = 32
+    """Per request."""
+    in_flight: int = 256
+    seconds: float = 5.0
+    """For a request with its body; a read itself has a deadline of its own, far shorter."""
+
+
+class Guard:
+    """An ASGI application around another one; the same JSON errors whatever goes wrong inside."""
+
+    def __init__(self, app: ASGIApp, limits: Limits, counts: HttpCounts) -> None:
+        self._app, self._limits, self._counts = app, limits, counts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request; anything but HTTP (the lifespan) goes through."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        answer = _Answer(send)
+        started = time.perf_counter()
+        self._counts.in_flight += 1
+        try:
+            await self._answer(scope, receive, answer.send)
+        except Exception as error:
+            refusal = self._refusal(scope, error)
+            if not answer.status:
+                await refusal.response()(scope, receive, answer.send)
+        finally:
+            self._counts.in_flight -= 1
+            self._counts.done(scope, answer.status, time.perf_counter() - started)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._check(scope)
+        async with asyncio.timeout(self._limits.seconds):
+            await self._app(scope, receive, send)
+
+    def _refusal(self, scope: Scope, error: Exception) -> Refusal:
+        if isinstance(error, Refusal):
+            return error
+        if isinstance(error, TimeoutError):
+            return Refusal(408, f"no answer within {self._limits.seconds:g} s; send the whole body at once")
+        log.error("a request of %s failed", shown(scope["path"]), exc_info=error)
+        return FAILED
+
+    def _check(self, scope: Scope) -> None:
+        limits = self._limits
+        length, host, given = None, b"", 0
+        for name, value in scope["headers"]:
+            if name == b"host":
+                host, given = value, given + 1
+            elif name == b"content-length":
+                length = value
+        if given != 1 or _without_port(host) not in limits.hosts:
+            known = ", ".join(sorted(limits.hosts))
+            raise Refusal(421, f"host {shown(host.decode('latin-1'))} is not served here; served: {known}")
+        if (long := len(scope["raw_path"]) + len(scope["query_string"])) > limits.url_bytes:
+            raise Refusal(414, f"a URL of {long} bytes; {limits.url_bytes} is the most: ask with POST")
+        if length is not None and int(length) > limits.body_bytes:
+            raise Refusal(413, f"a body of {int(length)} bytes; {limits.body_bytes} is the most: send less")
+        if self._counts.in_flight > limits.in_flight and scope["path"] not in ALWAYS_ANSWERED:
+            raise Refusal(503, f"{limits.in_flight} requests are worked on, the most; come again", {"retry-after": "1"})
+
+
+class _Answer:
+    """What goes out, with the headers that every answer has."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status = 0
+        """Of an answer that has begun."""
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message["headers"], *HEADERS]
+        await self._send(message)
+
+
+async def read_body(receive: Receive, limit: int) -> bytes:
+    """The whole body, also where its length was not said. Refusal 413 as soon as it is longer than `limit`."""
+    parts: list[bytes] = []
+    total = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Refusal(400, "the connection closed within the body")
+        part = message.get("body", b"")
+        parts.append(part)
+        total += len(part)
+        if total > limit:
+            raise Refusal(413, f"a body of more than {limit} bytes, the most: send less")
+        if not message.get("more_body", False):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _without_port(host: bytes) -> str:
+    name, colon, port = host.decode("latin-1").lower().rpartition(":")
+    return name if colon and port.isdigit() else host.decode("latin-1").lower()

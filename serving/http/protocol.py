@@ -1,0 +1,101 @@
+"""uvicorn's connection, bounded: a request's head and whole in bytes, the head in time, connections in number.
+
+httptools itself takes a head of any length, sent at any pace, and so does uvicorn.
+"""
+
+from __future__ import annotations
+
+from asyncio import TimerHandle, Transport
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from serving.http.errors import body_of
+
+HEAD_BYTES = 16 * 1_024
+HEAD_SECONDS = 5.0
+MESSAGE_BYTES = 4 * 1_024 * 1_024
+"""Of a request as it is sent: also in many tiny chunks, or with trailers."""
+MOST_CONNECTIONS = 1_000
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection. The bounds in bytes are exceeded by what the loop reads at once, 256 KiB, at most."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._in_head, self._began, self._received = True, False, 0
+        self._timer: TimerHandle | None = None
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        """A request is expected now, unless there are too many connections."""
+        super().connection_made(transport)
+        if len(self.connections) > MOST_CONNECTIONS:
+            self._refuse(503, f"{MOST_CONNECTIONS} connections are open, the most; come again in a second")
+        else:
+            self._expect()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is expected any more."""
+        self._stop_expecting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse it, then see whether the request that is not complete yet has become too long."""
+        if self.transport.is_closing():
+            return
+        self._began = False
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        self._received = 0 if self._began else self._received + len(data)
+        limit, status = (HEAD_BYTES, 431) if self._in_head else (MESSAGE_BYTES, 413)
+        if self._received > limit:
+            self._refuse(status, f"more than {limit} bytes of one request; send less")
+        elif self._timer is None and (self.cycle is None or self.cycle.response_complete):
+            self._expect()
+
+    def on_message_begin(self) -> None:
+        """Of the parser."""
+        super().on_message_begin()
+        self._began = True
+
+    def on_headers_complete(self) -> None:
+        """Of the parser."""
+        self._stop_expecting()
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Of the parser."""
+        super().on_message_complete()
+        self._in_head = True
+
+    def send_400_response(self, msg: str) -> None:
+        """Of uvicorn: what httptools cannot parse."""
+        self._refuse(400, f"{msg} Send HTTP/1.1 with an absolute path")
+
+    def _expect(self) -> None:
+        self._timer = self.loop.call_later(HEAD_SECONDS, self._too_slow)
+
+    def _stop_expecting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _too_slow(self) -> None:
+        self._refuse(408, f"no whole request within {HEAD_SECONDS:g} s; send it at once")
+
+    def _refuse(self, status: int, reason: str) -> None:
+        """Answer, and close; the rest of what was sent is not read."""
+        body = body_of(reason)
+        head = [
+            STATUS_LINE[status],
+            b"content-type: application/json\r\n",
+            b"content-length: %d\r\n" % len(body),
+            b"retry-after: 1\r\n" if status == 503 else b"",
+            b"connection: close\r\n\r\n",
+        ]
+        if not self.transport.is_closing():
+            self.transport.write(b"".join([*head, body]))
+            self.transport.close()

@@ -1,0 +1,59 @@
+"""The process: uvicorn with our bounds, which ends its requests before it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from serving.client.asynchronous import AsyncEmbeddingClient
+from serving.client.model import Model
+from serving.client.options import Options
+from serving.connection import connect_async
+from serving.http.app import application
+from serving.http.limits import Limits
+from serving.http.protocol import BoundedProtocol
+from serving.http.routes import STORE_SECONDS
+from serving.keys import Keys
+from serving.store import AsyncStore
+from trainer.recipes import get_recipe
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+DRAIN_SECONDS = 10
+"""That requests under way have when the process is told to end."""
+
+
+def serve(recipes: Sequence[str], *, store_url: str, partitions: int, host: str, port: int, limits: Limits) -> None:
+    """Serve these user models until SIGTERM or SIGINT. ValueError for a recipe that is not known, or a wrong URL."""
+    models = [Model.of(get_recipe(name)) for name in recipes]
+    server_of(service(models, store_url=store_url, partitions=partitions, limits=limits), host=host, port=port).run()
+
+
+def service(models: Sequence[Model], *, store_url: str, partitions: int, limits: Limits) -> ASGIApp:
+    """The application over a store of its own connections."""
+    client = AsyncEmbeddingClient(store_url, models, Options(partitions=partitions))
+    store = AsyncStore(connect_async(store_url, timeout_seconds=STORE_SECONDS), Keys(partitions))
+    return application(client, store, {model.name: model for model in models}, limits)
+
+
+def server_of(app: ASGIApp, *, host: str, port: int) -> uvicorn.Server:
+    """`run()` serves until a signal says otherwise, or `should_exit` is set."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            http=BoundedProtocol,
+            loop="uvloop",
+            ws="none",
+            lifespan="on",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+        )
+    )
