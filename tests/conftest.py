@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from infra.settings import get_settings
@@ -13,6 +14,11 @@ from infra.settings import get_settings
 # read before any test is isolated from the environment
 REAL_DATA = os.environ.get("USERMODEL_DATA_DIR")  # noqa: TID251
 IN_CI = os.environ.get("CI") == "true"  # noqa: TID251
+
+
+# an example's time is the machine's load; what hangs ends with pytest's own timeout
+hypothesis.settings.register_profile("usermodel", deadline=None)
+hypothesis.settings.load_profile("usermodel")
 
 
 @pytest.fixture(autouse=True)
