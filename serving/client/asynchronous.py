@@ -45,7 +45,11 @@ class AsyncEmbeddingClient:
 
     async def open(self) -> None:
         """ValueError: the store has another number of partitions. A store that is not there is looked for later."""
-        await self._refresh()
+        try:
+            await self._refresh()
+        except ValueError:
+            self._disconnect()
+            raise
         self._refreshing = asyncio.create_task(self._refresh_all(), name="embeddings-refresh")
 
     async def get(
@@ -90,8 +94,7 @@ class AsyncEmbeddingClient:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for pool in self._known.all if self._known is not None else ():
-            pool.close()
+        self._disconnect()
 
     async def __aenter__(self) -> AsyncEmbeddingClient:
         """Opens."""
@@ -103,6 +106,10 @@ class AsyncEmbeddingClient:
     ) -> None:
         """Closes."""
         await self.close()
+
+    def _disconnect(self) -> None:
+        for pool in self._known.all if self._known is not None else ():
+            pool.close()
 
     async def _read(self, question: Question) -> Sequence[Any] | Reason:
         core = self._core
@@ -194,9 +201,7 @@ class AsyncEmbeddingClient:
             call = pool.call(refresh.COMMANDS, refresh.NUM_ANSWERS)
             refresh.learn(core, await _within(BACKGROUND_SECONDS, call), asked=asked)
         except (LateError, BrokenError) as error:
-            core.statistics.event("refreshes_failed")
-            core.is_lost = True
-            logger.warning("the store does not say what is served: %s", error)
+            core.refresh_failed(error)
 
 
 async def _within(seconds: float, call: Coroutine[Any, Any, list[Any]]) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -21,6 +22,8 @@ from serving.served import Served
 from serving.statistics import Statistics
 from serving.store import Request
 
+logger = logging.getLogger(__name__)
+
 
 class Core:
     """Of one client. Thread-safe."""
@@ -39,6 +42,7 @@ class Core:
         """Replaced as a whole, in the background."""
         self.is_lost = False
         """Whether to find out anew which server has what."""
+        self._is_deaf = False
         self.clock = StoreClock()
         self.breaker = Breaker(failures=options.failures, pause_seconds=options.pause_seconds)
         self.statistics = Statistics(self.models)
@@ -143,6 +147,17 @@ class Core:
         """Count a read that the breaker turned away."""
         self.statistics.event("reads_not_tried")
         return "unavailable"
+
+    def refresh_failed(self, error: Exception) -> None:
+        """Count it; the first of a row is logged."""
+        self.statistics.event("refreshes_failed")
+        if not self._is_deaf:
+            logger.warning("the store does not say what is served: %s", error)
+        self._is_deaf = self.is_lost = True
+
+    def refreshed(self) -> None:
+        """The store has said what is served."""
+        self._is_deaf = False
 
     def wait_commands(self, question: Question, reply: str) -> bytes:
         """Of a real-time request: queue it, wait, read."""

@@ -43,3 +43,4 @@ def learn(core: Core, answers: Sequence[Any], *, asked: float) -> None:
         if served.get(name) != core.served.get(name):
             logger.info("model %s: %s is served", name, served.get(name))
     core.served = served
+    core.refreshed()

@@ -42,7 +42,11 @@ class EmbeddingClient:
         self._known: Servers[Pool] | None = None
         self._nonce, self._count = secrets.token_hex(8), itertools.count()
         self._closing, self._work = threading.Event(), threading.Event()
-        self._refresh()
+        try:
+            self._refresh()
+        except ValueError:
+            self._disconnect()
+            raise
         self._threads = [
             threading.Thread(target=run, name=f"embeddings-{run.__name__.strip('_')}", daemon=True)
             for run in (self._send_all, self._refresh_all)
@@ -99,8 +103,7 @@ class EmbeddingClient:
             self._work.set()
             for thread in self._threads:
                 thread.join()
-            for pool in self._known.all if self._known is not None else ():
-                pool.close()
+            self._disconnect()
 
     def __enter__(self) -> EmbeddingClient:
         """Itself."""
@@ -111,6 +114,10 @@ class EmbeddingClient:
     ) -> None:
         """Closes."""
         self.close()
+
+    def _disconnect(self) -> None:
+        for pool in self._known.all if self._known is not None else ():
+            pool.close()
 
     def _read(self, question: Question) -> Sequence[Any] | Reason:
         core, now = self._core, time.monotonic()
@@ -195,6 +202,4 @@ class EmbeddingClient:
                 self._knows_layout, asked = True, time.monotonic()
             refresh.learn(core, pool.call(refresh.COMMANDS, refresh.NUM_ANSWERS, deadline=deadline), asked=asked)
         except (LateError, BrokenError) as error:
-            core.statistics.event("refreshes_failed")
-            core.is_lost = True
-            logger.warning("the store does not say what is served: %s", error)
+            core.refresh_failed(error)

@@ -104,7 +104,11 @@ class Wire:
             raise LateError(f"no connection to {target!r} in time") from error
         except OSError as error:
             raise BrokenError(f"no connection to {target!r}: {error}") from error
-        require_welcome(target, self.call(packed(target.hello), len(target.hello), deadline=deadline))
+        try:
+            require_welcome(target, self.call(packed(target.hello), len(target.hello), deadline=deadline))
+        except BrokenError:
+            self.close()
+            raise
 
     def call(self, commands: bytes, num_answers: int, *, deadline: float) -> list[Any]:
         """Their answers, errors (`hiredis.ReplyError`) among them. LateError, BrokenError: the connection is closed."""
@@ -153,19 +157,18 @@ def require_welcome(target: Target, answers: Iterable[Any]) -> None:
 def _opened(target: Target, deadline: float) -> socket.socket:
     if target.path is not None:
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            made.settimeout(_left(deadline))
+    else:
+        made = socket.create_connection((target.host, target.port), timeout=_left(deadline))
+    try:
+        made.settimeout(_left(deadline))
+        if target.path is not None:
             made.connect(target.path)
-        except BaseException:
-            made.close()
-            raise
-        return made
-    made = socket.create_connection((target.host, target.port), timeout=_left(deadline))
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if target.context is None:
-        return made
-    made.settimeout(_left(deadline))
-    return target.context.wrap_socket(made, server_hostname=target.host)
+            return made
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return made if target.context is None else target.context.wrap_socket(made, server_hostname=target.host)
+    except BaseException:
+        made.close()
+        raise
 
 
 def _left(deadline: float) -> float:
