@@ -75,7 +75,7 @@ async def _not_routed(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = shown(request.scope["path"])
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("allow", "GET")
+        allowed = (error.headers or {}).get("Allow", "GET")
         return Refusal(
             405, f"method {shown(request.method)} at {path}; allowed: {allowed}", {"allow": allowed}
         ).response()

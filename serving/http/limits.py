@@ -31,6 +31,7 @@ class Limits:
     """Names that a request may call this service by: a page of another site cannot reach it through a name of its own
     that resolves to loopback (DNS rebinding)."""
     url_bytes: int = 4_096
+    head_bytes: int = 16 * 1_024
     body_bytes: int = 256 * 1_024
     """A user's most ids (`serving.features.MOST_IDS`) as JSON are 90 KiB."""
     models: int = 32
@@ -79,8 +80,9 @@ class Guard:
 
     def _check(self, scope: Scope) -> None:
         limits = self._limits
-        length, host, given = None, b"", 0
+        length, host, given, head = None, b"", 0, 0
         for name, value in scope["headers"]:
+            head += len(name) + len(value)
             if name == b"host":
                 host, given = value, given + 1
             elif name == b"content-length":
@@ -90,6 +92,8 @@ class Guard:
             raise Refusal(421, f"host {shown(host.decode('latin-1'))} is not served here; served: {known}")
         if (long := len(scope["raw_path"]) + len(scope["query_string"])) > limits.url_bytes:
             raise Refusal(414, f"a URL of {long} bytes; {limits.url_bytes} is the most: ask with POST")
+        if head > limits.head_bytes:
+            raise Refusal(431, f"headers of {head} bytes; {limits.head_bytes} is the most: send less")
         if length is not None and int(length) > limits.body_bytes:
             raise Refusal(413, f"a body of {int(length)} bytes; {limits.body_bytes} is the most: send less")
         if self._counts.in_flight > limits.in_flight and scope["path"] not in ALWAYS_ANSWERED:

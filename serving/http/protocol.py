@@ -24,7 +24,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._in_head, self._began, self._received = True, False, 0
+        self._in_head, self._turned, self._received = True, False, 0
         self._timer: TimerHandle | None = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
@@ -44,11 +44,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """Parse it, then see whether the request that is not complete yet has become too long."""
         if self.transport.is_closing():
             return
-        self._began = False
+        self._turned = False
         super().data_received(data)
         if self.transport.is_closing():
             return
-        self._received = 0 if self._began else self._received + len(data)
+        self._received = 0 if self._turned else self._received + len(data)
         limit, status = (HEAD_BYTES, 431) if self._in_head else (MESSAGE_BYTES, 413)
         if self._received > limit:
             self._refuse(status, f"more than {limit} bytes of one request; send less")
@@ -58,7 +58,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Of the parser."""
         super().on_message_begin()
-        self._began = True
+        self._turned = True
 
     def on_headers_complete(self) -> None:
         """Of the parser."""
@@ -69,7 +69,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Of the parser."""
         super().on_message_complete()
-        self._in_head = True
+        self._in_head = self._turned = True
 
     def send_400_response(self, msg: str) -> None:
         """Of uvicorn: what httptools cannot parse."""

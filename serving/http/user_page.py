@@ -32,7 +32,10 @@ tr.left-out td { opacity: .55; } td.num small { display: block; }
 .next.default { border-color: var(--c1); } form { margin: .4rem 0 0; }
 input { font: inherit; padding: .2rem .4rem; width: 13rem; }
 header { display: flex; flex-wrap: wrap; gap: .2rem 2rem; align-items: baseline; justify-content: space-between; }
-small { color: var(--dim); font-weight: 400; }
+small { color: var(--dim); font-weight: 400; white-space: nowrap; } a { color: var(--c0); }
+@media (max-width: 40rem) { td:first-child { min-width: 0; } td small.date { display: none; }
+  td, th { padding: .25rem .4rem; }
+  td.vectors { min-width: 11rem; } svg.strip { min-width: 10rem; } }
 """
 
 
@@ -99,7 +102,7 @@ def _facts(kept: Kept) -> Html:
         "serves": f"v{served.version}, day {served.ds}" if served else "nothing yet",
         "embeddings": f"{model.num_embeddings} x {model.dim}",
         "vectors kept": f"{0 if kept.record is None else len(kept.record.entries)} of {KEPT}",
-        "lives for": "-" if kept.ttl_seconds is None else span(kept.ttl_seconds),
+        "expires in": "-" if kept.ttl_seconds is None else span(kept.ttl_seconds),
         "direct cache": span(policy.direct_seconds) if policy.direct_seconds else "off",
     }
     return tag("div", *(tag("div", tag("b", of), tag("span", name)) for name, of in facts.items()), class_="facts")
@@ -110,10 +113,9 @@ def _next(kept: Kept) -> Html:
     if answer.is_default:
         words = f"A request now gets the default, zeros marked so: {_WHY[answer.reason]}."
     else:
-        mean = "the one vector" if answer.num_pooled == 1 else f"the mean of the {answer.num_pooled} vectors"
-        words = (
-            f"A request now gets {mean} below; its newest features are {_age(kept.now_ms, answer.feature_ms[0])} old."
-        )
+        one, several = f"the vector of v{answer.versions[0]}", f"the mean of {answer.num_pooled} vectors"
+        mean = one if answer.num_pooled == 1 else several
+        words = f"A request now gets {mean}; its newest features are {_age(kept.now_ms, answer.feature_ms[0])} old."
     return tag("p", f"{words} {_computation(kept)}", class_="next default" if answer.is_default else "next")
 
 
@@ -184,7 +186,7 @@ def _lines(texts: Sequence[str]) -> Html:
 
 
 def _when(ms: int, now_ms: int) -> Html:
-    return tag("td", tag("div", f"{_age(now_ms, ms)} ago"), tag("small", _moment(ms)))
+    return tag("td", tag("div", f"{_age(now_ms, ms)} ago"), tag("small", _moment(ms), class_="date"))
 
 
 def _age(now_ms: int, ms: int) -> str:
