@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from infra.commands.ercache import simulate
 from infra.commands.options import RecipeName
-from infra.settings import LOOPBACK, get_settings
+from infra.settings import LOOPBACK, Settings, get_settings
 from trainer.recipes import get_recipe
 
 group = typer.Typer(help="Serving: embeddings, fresh on every request.", no_args_is_help=True)
 group.command()(simulate)
+
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", help="A user model; may be given several times.", show_default="USERMODEL_SERVING_MODELS"),
+]
 
 
 @group.command()
@@ -35,9 +41,7 @@ def shard(
 def http(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = LOOPBACK,
     port: Annotated[int | None, typer.Option(help="Port; default: the setting's, 0: any free one.")] = None,
-    models: Annotated[
-        list[str] | None, typer.Option("--model", help="A user model's recipe, repeated; default: the setting's.")
-    ] = None,
+    models: Models = None,
     allow_host: Annotated[
         list[str] | None, typer.Option(help="A name this service is called by, besides loopback's; repeated.")
     ] = None,
@@ -47,14 +51,60 @@ def http(
     from serving.http.server import serve
 
     settings = get_settings()
-    names = tuple(models or settings.served)
-    if not names:
-        raise ValueError("no user model is served: name one with --model, or set USERMODEL_SERVING_MODELS")
     serve(
-        names,
+        _named(models, settings),
         store_url=settings.feature_store(),
         partitions=settings.redis_partitions,
         host=host,
         port=settings.serving_port if port is None else port,
         limits=Limits(hosts=LOOPBACK_HOSTS | {name.lower() for name in allow_host or ()}),
     )
+
+
+@group.command()
+def compute(
+    models: Models = None,
+    partitions: Annotated[
+        str | None, typer.Option("--partitions", help="Of the store's, this worker's: 0-3,6.", show_default="all")
+    ] = None,
+    latency_ms: Annotated[
+        float, typer.Option("--latency-ms", help="Aim, from a request to its vectors in the store.")
+    ] = 50.0,
+    metrics_port: Annotated[
+        int | None, typer.Option("--metrics-port", help="Of Prometheus' page, on loopback.", show_default="none")
+    ] = None,
+) -> None:
+    """Run a worker of the compute center: one per core. SIGTERM: it finishes what it took."""
+    from serving.compute.service import serve
+    from serving.compute.worker import Options
+    from serving.keys import Keys
+    from trainer.recipes import get_recipe
+
+    settings = get_settings()
+    serve(
+        [get_recipe(name) for name in _named(models, settings)],
+        settings=settings,
+        url=settings.feature_store(),
+        keys=Keys(settings.redis_partitions),
+        partitions=None if partitions is None else _numbers(partitions),
+        options=Options(latency_ms=latency_ms),
+        metrics_port=metrics_port,
+    )
+
+
+def _named(models: Sequence[str] | None, settings: Settings) -> tuple[str, ...]:
+    named = models or settings.served
+    if not named:
+        raise ValueError("no user model is served; name one with --model, or set USERMODEL_SERVING_MODELS")
+    return tuple(dict.fromkeys(named))
+
+
+def _numbers(text: str) -> list[int]:
+    """`0-3,6` as numbers."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise ValueError(f"partitions {text!r}; give numbers and ranges, for example 0-3,6")
+        found += range(int(first), int(last or first) + 1)
+    return found

@@ -181,5 +181,5 @@ def _kept(tower: Tower, rows: pa.RecordBatch, begin: int) -> list[int]:
 
 def _refused(number: int, model: str, reason: str, statistics: Statistics) -> None:
     if number:
-        statistics.count("refused", number, reason=reason)
+        statistics.count("refused", number, model=model, reason=reason)
         log.warning("users refused model=%s reason=%s users=%d", model, reason, number)

@@ -193,12 +193,12 @@ class Requests:
         now_ms = store_ms(self.redis)
         found: dict[str, Waiting] = {}
         for stream in self.streams:
-            length, first = self.redis.xlen(stream.key), self.redis.xrange(stream.key, count=1)
-            age = max(now_ms - int(first[0][0].split(b"-")[0]), 0) / 1000 if first else 0.0  # type: ignore[index]
+            length: Any = self.redis.xlen(stream.key)
+            first: Any = self.redis.xrange(stream.key, count=1)
+            age = max(now_ms - int(first[0][0].split(b"-", 1)[0]), 0) / 1000 if first else 0.0
             before = found.get(stream.source, Waiting(length=0, oldest_seconds=0.0))
             found[stream.source] = Waiting(
-                length=before.length + int(length),  # type: ignore[arg-type]
-                oldest_seconds=max(before.oldest_seconds, age),
+                length=before.length + length, oldest_seconds=max(before.oldest_seconds, age)
             )
         return found
 
@@ -207,7 +207,8 @@ class Requests:
         for stream in self.streams:
             gone = {self.consumer}
             with suppress(redis.ResponseError):
-                for one in self.redis.xinfo_consumers(stream.key, GROUP):  # type: ignore[union-attr]
+                consumers: Any = self.redis.xinfo_consumers(stream.key, GROUP)
+                for one in consumers:
                     if one["idle"] > 1000 * GONE_SECONDS and not one["pending"]:
                         gone.add(one["name"])
                 for name in gone:
@@ -230,7 +231,7 @@ class Requests:
         for number, fields in entries:
             try:
                 user = int(fields[b"u"])
-                self.keys.partition(user)
+                user.to_bytes(8, "little", signed=True)
             except (TypeError, KeyError, ValueError, OverflowError):
                 damaged.append(Queued(stream, number, 0, None, 1))
                 continue
@@ -258,8 +259,8 @@ def streams_of(sources: Iterable[str], partitions: Iterable[int], keys: Keys) ->
 
 def store_ms(client: redis.Redis) -> int:
     """The store's clock."""
-    seconds, micros = client.time()  # type: ignore[misc]
-    return int(seconds) * 1000 + int(micros) // 1000
+    found: Any = client.time()
+    return int(found[0]) * 1000 + int(found[1]) // 1000
 
 
 def _by_stream(entries: Sequence[Queued]) -> list[tuple[Stream, list[Queued]]]:

@@ -59,7 +59,7 @@ def serve(
     champions = Champions(recipes, settings=settings, store=store, statistics=statistics, load=load)
     codecs = {recipe.source.name: FeatureCodec(recipe.schema) for recipe in recipes}
     worker = Worker(requests, champions, codecs, options=options, statistics=statistics)
-    _on_signals(worker)
+    end_on_signals(worker)
     if metrics_port is not None:
         _expose(statistics, metrics_port)
     champions.start(every_seconds=poll_seconds)
@@ -70,7 +70,9 @@ def serve(
         champions.stop()
 
 
-def _on_signals(worker: Worker) -> None:
+def end_on_signals(worker: Worker) -> None:
+    """The first SIGTERM or SIGINT drains it, the next ends the process."""
+
     def end(number: int, _frame: object) -> None:
         for one in (signal.SIGTERM, signal.SIGINT):
             signal.signal(one, lambda again, _: os._exit(128 + again))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -77,6 +78,12 @@ def as_rank(path: str, work: Callable[[bytes, Rank], bytes], *, device: DeviceNa
     except Exception as error:
         give_up(failure.of_error(error, post), post)
     watch.stop()
+
+
+def cpu_seconds(pid: int) -> float:
+    """Of another process, so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _result(directory: Path, rank: int) -> Path:
