@@ -7,6 +7,7 @@ folder (written by `usermodel infra up --data …`), the default below.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -51,6 +52,9 @@ class Settings(BaseSettings):
         1, ge=1, le=16384, description="users are spread over so many slots of a cluster; the same for every client"
     )
     serving_models: str = Field("", description="user models served online, separated by blanks; none: no serving")
+    serving_shards: str = Field(
+        "", description="models whose tables lie with shards: MODEL=HOST:PORT,HOST:PORT (shard 0 first) …"
+    )
     serving_port: int = Field(8090, ge=1, le=65535, description="port of the online service")
     serving_compute_port: int = Field(8091, ge=1, le=65535, description="port of the compute center's metrics")
     alert_urls: SecretStr | None = Field(
@@ -102,6 +106,18 @@ class Settings(BaseSettings):
     def redis_url_file(self) -> Path:
         """Where `infra up` keeps `redis_url`, mode 0600."""
         return self.home / "credentials" / "redis_url"
+
+    def shards(self) -> dict[str, tuple[str, ...]]:
+        """By model, the addresses of its shards. ValueError for what is not `MODEL=HOST:PORT,HOST:PORT …`."""
+        found: dict[str, tuple[str, ...]] = {}
+        for one in self.serving_shards.split():
+            model, given, addresses = one.partition("=")
+            found[model] = tuple(addresses.split(","))
+            if not (model and given) or not all(re.fullmatch(r"\S+:\d+", address) for address in found[model]):
+                raise ValueError(
+                    f"USERMODEL_SERVING_SHARDS has {one!r}; write MODEL=HOST:PORT,HOST:PORT, shard 0 first"
+                )
+        return found
 
     def feature_store(self) -> str:
         """The feature store's URL with its password: a secret. ValueError where there is none yet."""

@@ -32,8 +32,8 @@ _OPTIONS = [
 ]
 
 
-class ShardError(RuntimeError):
-    """A shard is gone, late, or has not what was asked for; the message names it."""
+class ShardError(OSError):
+    """A shard is gone, late, or has not what was asked for; the message names it. Ask again later."""
 
 
 class Shards:

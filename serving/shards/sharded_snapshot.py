@@ -6,6 +6,7 @@ as they are stored, into small tables; the batch's row numbers are replaced by t
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from serving.shards.partition import needed
 from serving.shards.share import OF_TABLES, row_layout
 from snapshots.contract import GRAPH, WEIGHTS, Contract, described
 from snapshots.embedder import Embedder
-from snapshots.export import Snapshot, read_contract
+from snapshots.export import Snapshot, load_snapshot, read_contract
 from snapshots.seal import DamagedError, verify
 from snapshots.tables import TABLES
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     import torch
 
     from snapshots.graph_file import Graph
-    from snapshots.registry import Version
 
 
 class ShardedSnapshot(Snapshot):
@@ -96,8 +96,14 @@ def load_sharded(
     return ShardedSnapshot(contract, graph, weights, shards=shards, manifest_sha256=manifest_sha256)
 
 
-def sharded_embedder_of(version: Version, shards: Shards) -> Embedder:
-    """As `snapshots.embedder.embedder_of`, with the version's tables in `shards`."""
-    return Embedder(
-        version.path, manifest_sha256=version.tags["manifest_sha256"], load=partial(load_sharded, shards=shards)
-    )
+def embedders(addresses: Mapping[str, Sequence[str]]) -> Callable[[Path, str], Embedder]:
+    """Makes the embedder of a sealed folder with that manifest's SHA-256. addresses: by model, of the shards where its
+    tables lie (`infra.settings.Settings.shards`); of other models they are held here."""
+    shards = {model: Shards(given) for model, given in addresses.items()}
+
+    def embedder(folder: Path, manifest_sha256: str) -> Embedder:
+        found = shards.get(read_contract(folder).model)
+        load = load_snapshot if found is None else partial(load_sharded, shards=found)
+        return Embedder(folder, manifest_sha256=manifest_sha256, load=load)
+
+    return embedder

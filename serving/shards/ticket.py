@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from serving.shards.partition import Share
 
-MAX_ROWS = 1 << 22
-"""In one request; 32 MiB of numbers."""
+MAX_ROWS = 1 << 20
+"""In one request; 8 MiB of numbers."""
 _HEAD = struct.Struct("<32sII")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

@@ -5,7 +5,8 @@ command, a process each, on loopback; each worker is a process of its own. Ids a
 occurs twice: the most that can be fetched. In turns, each worker embeds the same encoded users, in batches of 512, of
 32 (a micro-batch) and of one; its vectors must be those of the worker that holds everything, bit for bit. Memory is the
 proportional set size (PSS) after the last turn: it counts what of a mapped file a process has touched. `empty_mib` is a
-shard's before it loads anything, `peak_mib` the most that was ever resident of one. On two cores worker and shards share what a deployment gives each.
+shard's before it loads anything, `peak_mib` the most that was ever resident of one. On two cores, worker and shards
+share what a deployment gives each.
 
 The last line's ratio is that of batches of 512, two shards.
 """

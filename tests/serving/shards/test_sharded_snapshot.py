@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
 from features.batches import Batch
-from features.schema import Schema
 from infra.settings import Settings
 from serving.shards.client import ShardError
-from serving.shards.sharded_snapshot import load_sharded
-from snapshots.embedder import Embedder
+from serving.shards.sharded_snapshot import embedders, load_sharded
 from snapshots.export import Snapshot, load_snapshot
 from snapshots.seal import DamagedError
-from tests.serving.shards.world import Sealed, batch, connected, seal, serving
+from tests.serving.shards.world import MODEL, Sealed, addresses, batch, connected, seal, serving
 from tests.snapshots.world import TinySource
 
 SCHEMA = TinySource().schema
@@ -75,14 +73,8 @@ def _require_equal_shares(status: list[dict[str, object]], weights: dict[str, to
     assert max(held) - min(held) <= sum(table[0].nbytes for table in tables)
 
 
-@pytest.mark.parametrize(
-    "schema",
-    [
-        pytest.param(replace(SCHEMA, sparse=SCHEMA.sparse[2:]), id="no sparse"),
-        pytest.param(replace(SCHEMA, sparse=SCHEMA.sparse[1:]), id="one list"),
-    ],
-)
-def test_every_kind_of_schema(settings: Settings, schema: Schema) -> None:
+def test_a_tower_without_tables(settings: Settings) -> None:
+    schema = replace(SCHEMA, sparse=SCHEMA.sparse[2:])
     sealed = seal(settings, schema=schema)
     whole, users = load_snapshot(sealed.folder), batch(schema, 40)
     with serving(settings, 2) as servers, connected(servers) as shards, torch.inference_mode():
@@ -98,18 +90,22 @@ def test_more_shards_than_rows(settings: Settings) -> None:
         assert [sum(one["bytes"].values()) for one in shards.status()] == [32, 32, 0]
 
 
-def test_an_embedder_of_shards(settings: Settings) -> None:
-    import pyarrow as pa
-
+def test_a_setting_says_which_models_lie_with_shards(settings: Settings) -> None:
     sealed = seal(settings)
     rows = pa.table(
         {"user_id": [1, 2], "liked": [[5, 6], []], "seen": [[7], [8, 9]], "age": pa.array([30, 40], pa.float32())}
     )
-    with serving(settings, 2) as servers, connected(servers) as shards:
-        embedder = Embedder(
-            sealed.folder, manifest_sha256=sealed.manifest_sha256, load=partial(load_sharded, shards=shards)
-        )
-        assert np.array_equal(embedder.embed(rows), Embedder(sealed.folder).embed(rows))
+    with serving(settings, 2) as servers:
+        given = settings.model_copy(update={"serving_shards": f"other=a:1 {MODEL}={','.join(addresses(servers))}"})
+        made = [embedders(found)(sealed.folder, sealed.manifest_sha256) for found in (given.shards(), {})]
+        assert [list(server.held.num_bytes()) for server in servers] == [[sealed.manifest_sha256]] * 2
+        assert np.array_equal(*(embedder.embed(rows) for embedder in made))
+
+
+@pytest.mark.parametrize("text", ["demo", "=a:1", "demo=", "demo=a", "demo=a:1,", "demo=a:1,b"])
+def test_a_setting_that_names_no_shards(settings: Settings, text: str) -> None:
+    with pytest.raises(ValueError, match=r"USERMODEL_SERVING_SHARDS has 'demo|USERMODEL_SERVING_SHARDS has '=a"):
+        settings.model_copy(update={"serving_shards": text}).shards()
 
 
 def test_both_versions_of_a_swap_are_served(settings: Settings) -> None:
