@@ -19,7 +19,7 @@ Rows = NDArray[np.generic]
 
 OF_TABLES = (TABLES, SCALE, OFFSET)
 """The weights that have a row for each row of the tables."""
-_PIECE_BYTES = 32 << 20
+_PIECE_BYTES = 2 << 20
 
 
 def find_sealed(snapshots: Path, manifest_sha256: str) -> Path:

@@ -149,10 +149,18 @@ class Worker:
         self._process = spawn.Process(target=work, args=(job, theirs), daemon=True)
         self._process.start()
 
-    def ask(self, size: int) -> Any:
-        """Users/s and digest of a batch size; with 0 it ends, and tells its memory."""
+    def ask(self, size: int) -> tuple[float, str]:
+        """Users/s and digest of a batch size."""
         self._pipe.send(size)
-        return self._pipe.recv()
+        found: tuple[float, str] = self._pipe.recv()
+        return found
+
+    def end(self) -> float:
+        """Its memory, in MiB."""
+        self._pipe.send(0)
+        found: float = self._pipe.recv()
+        self._process.join()
+        return found
 
     def wait(self) -> None:
         """Until its users are encoded."""
@@ -198,6 +206,8 @@ def run(recipe: Recipe, home: Path, num_shards: Sequence[int], *, num_users: int
     settings = Settings(home=home, _env_file=None)
     with ExitStack() as stack, multiprocessing.get_context("spawn").Pool(1) as pool:
         folder = pool.apply(seal, (recipe, settings))
+        pool.close()
+        pool.join()
         shards = {of: [stack.enter_context(shard(settings, i, of)) for i in range(of)] for of in num_shards}
         empty = {of: [pss_mib(pid) for pid, _ in found] for of, found in shards.items()}
         addresses = {0: (), **{of: tuple(address for _, address in found) for of, found in shards.items()}}
@@ -210,7 +220,7 @@ def run(recipe: Recipe, home: Path, num_shards: Sequence[int], *, num_users: int
         rates = measure(workers, runs=runs)
         memory: dict[int, dict[str, Any]] = {}
         for of, worker in workers.items():
-            memory[of] = {"worker_mib": worker.ask(0)}
+            memory[of] = {"worker_mib": worker.end()}
             if of:
                 pids = [pid for pid, _ in shards[of]]
                 memory[of] |= {
