@@ -17,8 +17,9 @@ DAY_SECONDS = 86_400.0
 PUBLISHED_SAVED = (0.42, 0.64)
 """Compute that ERCache saved at Meta; from summaries of the paper, whose TTLs are not public."""
 
-NeOfAges = Callable[[NDArray[np.float64]], NDArray[np.float64]]
-"""[N] ages in seconds (infinite: the default was served) to [N] NE. `relation.NeByStaleness` is one."""
+NeByAdded = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""[N] seconds by which answers are older than without a direct cache (infinite: the default in place of an embedding)
+to [N] NE. `relation.NeByStaleness` is one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class Point:
     ttl_seconds: float
     statistics: Statistics
     ne: float | None
-    """Mean over requests of what the relation says of their answers' ages; None without a relation."""
+    """Mean over requests of what the relation says of their added staleness; None without a relation."""
     added_p95_seconds: float
     """95th percentile over requests: so much older their answers are than without a direct cache."""
 
@@ -96,7 +97,7 @@ def sweep(
     model: str,
     ttls: Sequence[float] | None = None,
     conditions: Conditions | None = None,
-    ne: NeOfAges | None = None,
+    ne: NeByAdded | None = None,
 ) -> Curve:
     """The policy with every direct TTL, under the same latencies and failures. 0 is always among them."""
     points: list[Point] = []
@@ -106,17 +107,23 @@ def sweep(
         found = replay(trace, cached, conditions or Conditions())
         ages = ages_seconds(trace, found)
         uncached = uncached if points else ages
-        both = np.isfinite(ages) & np.isfinite(uncached)
+        added = _added(ages, uncached)
         points.append(
             Point(
                 ttl_seconds=ttl,
                 statistics=statistics(trace, found),
-                ne=None if ne is None else float(ne(ages).mean()),
-                added_p95_seconds=float(np.percentile(ages[both] - uncached[both], 95)) if both.any() else 0.0,
+                ne=None if ne is None else float(ne(added).mean()),
+                added_p95_seconds=float(np.percentile(added, 95, method="higher")),
             )
         )
     without = None if ne is None else float(ne(np.array([np.inf]))[0])
     return Curve(model=model, trace=trace.name, points=tuple(points), ne_without=without)
+
+
+def _added(ages: NDArray[np.float64], uncached: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[N]: so much older; 0 where there is no embedding without a cache either."""
+    known = np.isfinite(uncached)
+    return np.where(known, np.maximum(ages - np.where(known, uncached, 0), 0), 0)
 
 
 def recommend(curve: Curve, budget: Budget | None = None) -> Recommendation:

@@ -1,4 +1,4 @@
-"""What staleness costs: a consumer's NE as a function of the age of the embeddings that it is given."""
+"""What a cache's staleness costs: a consumer's NE by how much older its embeddings are than without the cache."""
 
 from __future__ import annotations
 
@@ -14,33 +14,34 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class NeByStaleness:
-    """A consumer's NE with embeddings of `ages_seconds`, as measured, and without any (None: not measured).
+    """A consumer's NE with embeddings that are so many seconds older than they would be without a direct cache, as
+    measured; 0: without one. Not by their age: an old embedding of a user who did nothing since has missed nothing.
 
-    Called with ages it gives NE: the measured values made monotone (older is never better), a straight line in
-    log(1 + age) between two of them, the last one beyond; `ne_without` for an infinite age. So what is between the
-    measured ages is interpolated, and what is beyond them a guess: measure where the trace's ages are.
+    Called with added seconds it gives NE: the measured values made monotone (older is never better), a straight line in
+    log(1 + added) between two of them, the last one beyond; `ne_without` for infinity, the default in place of an
+    embedding. So what lies between is interpolated, and what lies beyond is a guess.
     """
 
     model: str
-    ages_seconds: tuple[float, ...]
+    added_seconds: tuple[float, ...]
     ne: tuple[float, ...]
     ne_without: float
 
     def __post_init__(self) -> None:
-        ages = np.array(self.ages_seconds)
-        if len(self.ne) != ages.size or ages.size < 2 or not (np.diff(ages) > 0).all() or ages[0] < 0:
+        added = np.array(self.added_seconds)
+        if len(self.ne) != added.size or added.size < 2 or not (np.diff(added) > 0).all() or added[0] != 0:
             raise ValueError(
-                f"{self.model}: NE {self.ne} by ages {self.ages_seconds}; give an NE for each of two or more "
-                "rising ages of 0 s or more"
+                f"{self.model}: NE {self.ne} by added seconds {self.added_seconds}; give an NE for each of two or more "
+                "rising times, the first of them 0"
             )
         if not np.isfinite([*self.ne, self.ne_without]).all():
             raise ValueError(f"{self.model}: NE {self.ne}, without embeddings {self.ne_without}; each is finite")
 
-    def __call__(self, ages_seconds: Floats) -> Floats:
+    def __call__(self, added_seconds: Floats) -> Floats:
         """[N] NE."""
         known = np.minimum(rising(np.array(self.ne)), self.ne_without)  # the default is never better than an embedding
-        found = np.interp(np.log1p(ages_seconds), np.log1p(self.ages_seconds), known)
-        return np.where(np.isinf(ages_seconds), self.ne_without, found)
+        found = np.interp(np.log1p(added_seconds), np.log1p(self.added_seconds), known)
+        return np.where(np.isinf(added_seconds), self.ne_without, found)
 
     def save(self, path: Path) -> None:
         """As JSON."""

@@ -102,9 +102,9 @@ def _side_by_side(trace: Trace, policy: Serving, conditions: Conditions) -> Repl
     finish = grouped.times_ms + latencies
     inferred = _inferences(grouped, free=finish + np.where(fails, 0, _ms(policy.direct_seconds)))
     failed = inferred & fails
-    running = _last_before(inferred, grouped.starts)
+    running = last_before(inferred, grouped.starts)
     in_flight = (running != NOBODY) & (finish[running] > grouped.times_ms)
-    written = _last_before(inferred & ~failed, grouped.starts)
+    written = last_before(inferred & ~failed, grouped.starts)
     unwritten = (written != NOBODY) & (finish[written] > grouped.times_ms)
     written = np.where(unwritten, written[written], written)  # inferences of a user do not overlap
     age = grouped.times_ms - finish[written]
@@ -142,7 +142,7 @@ def _inferences(grouped: ByUser, *, free: Ints) -> Flags:
     return inferred
 
 
-def _last_before(flags: Flags, starts: Ints) -> Ints:
+def last_before(flags: Flags, starts: Ints) -> Ints:
     """[N]: the last flagged request of the same user before each; NOBODY: there is none."""
     last = np.maximum.accumulate(np.where(flags, np.arange(flags.size), NOBODY))
     before = np.concatenate([[NOBODY], last[:-1]])

@@ -35,7 +35,7 @@ def _run(*arguments: str) -> str:
 
 @pytest.mark.usefixtures("landed")
 def test_the_requests_of_a_recipe_are_simulated(tmp_path: Path) -> None:
-    relation = NeByStaleness(model="globo", ages_seconds=(0, 3_600), ne=(0.9, 0.95), ne_without=1.0)
+    relation = NeByStaleness(model="globo", added_seconds=(0, 3_600), ne=(0.9, 0.95), ne_without=1.0)
     relation.save(tmp_path / "ne.json")
     options = ("--recipe", "globo", "--trace", "clicks", "--days", DAY, "--ttl", "60", "--ttl", "3600")
     options += ("--ne", str(tmp_path / "ne.json"))

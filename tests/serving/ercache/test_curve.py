@@ -15,7 +15,7 @@ from serving.ercache.relation import NeByStaleness, rising
 from serving.ercache.traces import of_requests
 from trainer.serving import Serving
 
-RELATION = NeByStaleness(model="m", ages_seconds=(0, 60, 3_600, 86_400), ne=(0.90, 0.902, 0.91, 0.95), ne_without=1.0)
+RELATION = NeByStaleness(model="m", added_seconds=(0, 60, 3_600, 86_400), ne=(0.90, 0.902, 0.91, 0.95), ne_without=1.0)
 TTLS = (1.0, 10.0, 60.0, 600.0, 3_600.0, 21_600.0)
 
 
@@ -59,7 +59,7 @@ def test_a_recommendation_says_why(curves: tuple[Curve, Curve]) -> None:
 
 
 def test_embeddings_that_gain_nothing_are_judged_by_their_staleness() -> None:
-    useless = NeByStaleness(model="m", ages_seconds=(0, 60), ne=(1.0, 1.0), ne_without=1.0)
+    useless = NeByStaleness(model="m", added_seconds=(0, 60), ne=(1.0, 1.0), ne_without=1.0)
     trace = of_requests("t", np.zeros(3, np.int64), np.array([0, 1_000, 2_000]))
     curve = sweep(trace, Serving(), model="m", ttls=[10], ne=useless)
     assert curve.losses is None
@@ -70,7 +70,7 @@ def test_a_trace_of_strangers_has_nothing_to_save() -> None:
     trace = of_requests("t", np.arange(5), np.arange(5))
     curve = sweep(trace, Serving(), model="m", ttls=[10], ne=RELATION)
     assert [point.statistics.saved for point in curve.points] == [0, 0]
-    assert [point.ne for point in curve.points] == [1.0, 1.0]
+    assert [point.ne for point in curve.points] == [0.9, 0.9]  # strangers have the same default either way
     assert "every answer is the default" in recommend(curve).why
 
 
@@ -84,11 +84,11 @@ def test_the_monotone_fit_never_falls_and_keeps_the_mean(values: list[float]) ->
 
 
 def test_the_relation_goes_through_what_was_measured_and_keeps_its_ends() -> None:
-    ages = np.array([0.0, 60.0, 3_600.0, 86_400.0, 1e9, np.inf])
-    assert RELATION(ages) == pytest.approx([0.90, 0.902, 0.91, 0.95, 0.95, 1.0])
+    added = np.array([0.0, 60.0, 3_600.0, 86_400.0, 1e9, np.inf])
+    assert RELATION(added) == pytest.approx([0.90, 0.902, 0.91, 0.95, 0.95, 1.0])
     between = RELATION(np.geomspace(1, 1e6, 50))
     assert (np.diff(between) >= 0).all()
-    noisy = NeByStaleness(model="m", ages_seconds=(0, 10, 20), ne=(0.9, 0.94, 0.92), ne_without=0.91)
+    noisy = NeByStaleness(model="m", added_seconds=(0, 10, 20), ne=(0.9, 0.94, 0.92), ne_without=0.91)
     assert noisy(np.array([0.0, 10.0, 20.0])) == pytest.approx([0.9, 0.91, 0.91])
 
 
@@ -101,17 +101,18 @@ def test_the_relation_goes_through_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ages", "ne"),
+    ("added", "ne"),
     [
         pytest.param((0.0,), (0.9,), id="one"),
-        pytest.param((10.0, 0.0), (0.9, 0.9), id="falling"),
+        pytest.param((0.0, 10.0, 5.0), (0.9, 0.9, 0.9), id="falling"),
+        pytest.param((1.0, 10.0), (0.9, 0.9), id="not from 0"),
         pytest.param((0.0, 1.0), (0.9,), id="lengths"),
         pytest.param((0.0, 1.0), (0.9, float("nan")), id="nan"),
     ],
 )
-def test_what_is_no_relation_is_refused(ages: tuple[float, ...], ne: tuple[float, ...]) -> None:
+def test_what_is_no_relation_is_refused(added: tuple[float, ...], ne: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="m: NE"):
-        NeByStaleness(model="m", ages_seconds=ages, ne=ne, ne_without=1.0)
+        NeByStaleness(model="m", added_seconds=added, ne=ne, ne_without=1.0)
 
 
 def test_the_grid_has_its_ends_and_the_published_points() -> None:
