@@ -4,7 +4,8 @@ Every request of some days is embedded from its own features by one snapshot, wh
 that the consumer sees. The consumer learns from the two days before the scored one, each request joined with what
 serving without a direct cache would have answered: the mean of the newest inferences of the user, as many as the recipe
 pools. It is then scored, unchanged, on the day with what direct caches of several TTLs would have answered. So nothing
-but the cache differs.
+but the cache differs, and its cost is that of the day on which it is switched on: consumers that learn from what it
+answers mind it less (`learnt_ttl`).
 
 An answer's added staleness is how much older its newest inference is than without a cache. Its cost is the mean
 difference of the cross entropy to the answer without a cache, over all answers of all TTLs whose added staleness is in
@@ -201,16 +202,18 @@ def measure(
     *,
     lake: Lake,
     ttls: Sequence[float] = TTLS,
+    learnt_ttl: float = 0.0,
 ) -> Measured:
     """The consumer, learnt anew, scored on `ds`. `embedder`: a snapshot from before the learnt days and the one before.
 
+    learnt_ttl: the consumer learns from what a direct cache of this TTL, one of `ttls`, answers.
     MissingPartitionError where examples of the scored day or of those before it are not in the lake.
     """
     days = list(days_between(ds - timedelta(days=HISTORY_DAYS), ds))
     requests = embed_requests(recipe, days, embedder, lake=lake)
     policy = replace(recipe.serving, failover_seconds=float("inf"), max_inferences_per_second=float("inf"))
     ways = {ttl: requests.answers(replace(policy, direct_seconds=ttl)) for ttl in (0.0, *ttls)}
-    embeddings = requests.table(ways[0.0])
+    embeddings = requests.table(ways[learnt_ttl])
     pair = Pair(downstream, small_tables(recipe.source.schema), recipe.user_tower)
 
     def batches(day: date, batch_size: int) -> Iterator[JoinedBatch]:

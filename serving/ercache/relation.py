@@ -39,8 +39,7 @@ class NeByStaleness:
 
     def __call__(self, added_seconds: Floats) -> Floats:
         """[N] NE."""
-        known = np.minimum(rising(np.array(self.ne)), self.ne_without)  # the default is never better than an embedding
-        found = np.interp(np.log1p(added_seconds), np.log1p(self.added_seconds), known)
+        found = np.interp(np.log1p(added_seconds), np.log1p(self.added_seconds), rising(np.array(self.ne)))
         return np.where(np.isinf(added_seconds), self.ne_without, found)
 
     def save(self, path: Path) -> None:
