@@ -251,6 +251,37 @@ def rollback(recipe: str, *, by: str, note: str = "") -> Any:
     return plain(rollback(get_recipe(recipe), settings=get_settings(), by=by, note=note))
 
 
+def load_embeddings(recipe: str, ds: str | None, *, again: bool = False) -> Any:
+    """The promoted days up to `ds` (None: all) into the feature store. again: also what was loaded before."""
+    from features.days import parse_day
+    from infra.settings import get_settings
+    from serving.load import load
+    from serving.store import store_of
+    from trainer.recipes import get_recipe
+
+    config, day, settings = get_recipe(recipe), None if ds is None else parse_day(ds), get_settings()
+    return plain(load(config, day, store=store_of(settings), settings=settings, again=again))
+
+
+def view_user(user: int, *, recipe: str | None = None) -> Any:
+    """What the feature store holds of the user. recipe: of one user model; else of all that are served."""
+    from infra.settings import get_settings
+    from serving.store import store_of
+    from serving.view import view_models, view_sources
+    from trainer.recipes import get_recipe
+
+    store = store_of(get_settings())
+    served = {model: told.source for model, told in store.served().items()}
+    wanted = served if recipe is None else {get_recipe(recipe).name: get_recipe(recipe).source.name}
+    return plain(
+        {
+            "user": user,
+            "models": view_models(store, user, tuple(wanted)),
+            "sources": view_sources(store, user, tuple(sorted(set(wanted.values())))),
+        }
+    )
+
+
 def check_freshness(recipe: str, *, now: str) -> Any:
     """An alarm for the day that is due and not promoted; `now`: ISO 8601, with its time zone."""
     from datetime import datetime

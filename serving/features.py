@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 import pyarrow as pa
 
-from features.packing import packed_fields
-from features.schema import USER_ID, Schema
+from features.packing import pack, packed_features, packed_fields, unpack
+from features.schema import USER_ID, Schema, packed_columns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOST_IDS = 4_096
 """Of one user, over all features."""
-_LARGEST = np.iinfo(np.int64).max
+_COLUMNS = packed_columns("user")
+_LARGEST = int(np.iinfo(np.int64).max)
+_LARGEST_FLOAT = float(np.finfo(np.float32).max)
 
 
 class FeatureCodec:
@@ -30,6 +32,7 @@ class FeatureCodec:
     def __init__(self, schema: Schema) -> None:
         self._sparse = [feature.name for feature in schema.sparse_of("user")]
         self._dense = [feature.name for feature in schema.dense_of("user")]
+        self._logged = {feature.name for feature in schema.dense_of("user") if feature.transform == "log1p"}
         self._tag = zlib.crc32(repr((self._sparse, self._dense)).encode())
         self._head = 4 + 4 * (len(self._sparse) + len(self._dense))
 
@@ -47,14 +50,14 @@ class FeatureCodec:
         """Lists of ids and numbers by feature; what is not given is an empty list or 0.
 
         ValueError names the feature for: an unknown name, an id that is no int64 of 0 or more, a number that float32
-        cannot hold, more than MOST_IDS ids.
+        cannot hold or whose transform has no value, more than MOST_IDS ids.
         """
         if unknown := sorted(set(features) - set(self._sparse) - set(self._dense)):
             raise ValueError(f"{unknown[:5]} are no user features; known: {self.names}")
         lists = [_ids(name, features.get(name, ())) for name in self._sparse]
         if (total := sum(map(len, lists))) > MOST_IDS:
             raise ValueError(f"{total} ids in all features; a user has {MOST_IDS} at most: send the newest")
-        dense = [_number(name, features.get(name, 0.0)) for name in self._dense]
+        dense = [_number(name, features.get(name, 0.0), logged=name in self._logged) for name in self._dense]
         return b"".join(
             [
                 self._tag.to_bytes(4, "little"),
@@ -63,6 +66,41 @@ class FeatureCodec:
                 np.array([one for ids in lists for one in ids], "<i8").tobytes(),
             ]
         )
+
+    def encode_rows(self, rows: pa.RecordBatch) -> list[bytes]:
+        """Of each row of `user_features/<source>`, in whatever layout. What the day lacks is an empty list or 0."""
+        packed = self._packed(rows)
+        ids, lengths, values = (packed.column(name) if name in packed.schema.names else None for name in _COLUMNS)
+        heads = [np.broadcast_to(np.frombuffer(self._tag.to_bytes(4, "little"), np.uint8), (rows.num_rows, 4))]
+        blob, ends = b"", np.zeros(rows.num_rows + 1, np.int64)
+        if ids is not None and lengths is not None:
+            heads.append(_bytes_of(lengths.flatten(), "<i4", rows.num_rows))
+            blob = np.ascontiguousarray(ids.flatten().to_numpy(), "<i8").tobytes()
+            ends = 8 * (ids.offsets.to_numpy().astype(np.int64) - ids.offsets[0].as_py())
+        if values is not None:
+            heads.append(_bytes_of(values.flatten().fill_null(0), "<f4", rows.num_rows))
+        head, size = np.concatenate(heads, axis=1).tobytes(), self._head
+        bounds = zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)
+        return [head[row * size : (row + 1) * size] + blob[begin:end] for row, (begin, end) in enumerate(bounds)]
+
+    def columns(self, known: Sequence[str]) -> list[str]:
+        """Of a table with the columns `known`, those that hold features."""
+        return [name for name in known if name in _COLUMNS or name in self._sparse or name in self._dense]
+
+    def _packed(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """As `pack` makes them, in this codec's order."""
+        layout = pa.schema(packed_fields("user", sparse=self._sparse, dense=self._dense))
+        if all(
+            field.name in rows.schema.names and packed_features(rows.schema.field(field.name)) == packed_features(field)
+            for field in layout
+        ):
+            return rows.select(layout.names)
+        table = unpack(pa.Table.from_batches([rows]))
+        lacking = {name: pa.list_(pa.int64()) for name in self._sparse} | dict.fromkeys(self._dense, pa.float32())
+        for name, kind in lacking.items():
+            if name not in table.schema.names:
+                table = table.append_column(name, pa.nulls(rows.num_rows, kind))
+        return pack(table, layout)
 
     def sound(self, payloads: Sequence[bytes]) -> NDArray[np.bool_]:
         """[N]: which of them `decode` reads."""
@@ -89,6 +127,8 @@ class FeatureCodec:
         lengths = np.ascontiguousarray(heads[:, :num_sparse])
         dense = np.ascontiguousarray(heads[:, num_sparse:]).view("<f4")
         ids = np.frombuffer(b"".join(payload[self._head :] for payload in payloads), "<i8")
+        if (ids.size and ids.min() < 0) or not np.isfinite(dense).all():
+            raise ValueError(f"users {list(users)[:5]}: stored features are negative or not finite; send them again")
         columns: list[pa.Array] = []
         if num_sparse:
             ends = np.concatenate([[0], np.cumsum(lengths.sum(axis=1))]).astype(np.int32)
@@ -108,6 +148,11 @@ class FeatureCodec:
         raise ValueError(f"user {user}: the stored features are damaged ({len(payload)} bytes); send them again")
 
 
+def _bytes_of(values: pa.Array, kind: str, num_rows: int) -> np.ndarray[Any, Any]:
+    """[B * N] numbers as [B, bytes]."""
+    return np.ascontiguousarray(values.to_numpy(), kind).view(np.uint8).reshape(num_rows, -1)
+
+
 def _rows_of(values: np.ndarray[Any, Any]) -> pa.ListArray:
     """[B, N] as a list of N per row."""
     ends = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
@@ -123,10 +168,12 @@ def _ids(name: str, given: Any) -> Sequence[int]:
     return given
 
 
-def _number(name: str, given: Any) -> float:
-    if isinstance(given, (int, float)) and not isinstance(given, bool) and abs(given) <= np.finfo(np.float32).max:
-        return float(given)
-    raise ValueError(f"feature {name} is {_shown(given)}; it is a finite number that float32 holds")
+def _number(name: str, given: Any, *, logged: bool) -> float:
+    if not isinstance(given, (int, float)) or isinstance(given, bool) or not abs(given) <= _LARGEST_FLOAT:
+        raise ValueError(f"feature {name} is {_shown(given)}; it is a finite number that float32 holds")
+    if logged and not np.float32(given) > -1:
+        raise ValueError(f"feature {name} is {_shown(given)}; ln(1 + x) is taken of it: it is above -1")
+    return float(given)
 
 
 def _shown(value: Any) -> str:

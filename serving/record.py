@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 KEPT = 3
 """Entries per record."""
+LOOKBACK_SECONDS = 14 * 86_400.0
+"""An entry whose features are so much older than the newest one's goes, as in `snapshots.pooling`."""
 FORMAT = 1
 HEADER = struct.Struct("<BBHH")
 ENTRY = struct.Struct("<Iqq")
@@ -68,12 +70,10 @@ class Record:
         kept = [int(version) not in versions for version in self.entries["version"]]
         return Record(self.entries[kept]) if any(kept) else None
 
-    def pooled(self) -> NDArray[np.float16]:
-        """[K, D]: the mean of the entries in float32, rounded; the same bits as `snapshots.pooling` gives."""
-        vectors = self.entries["vectors"].astype(np.float32)
-        total = vectors[0]
-        if len(vectors) > 1:
-            total = total + (vectors[1] if len(vectors) == 2 else vectors[1] + vectors[2])
+    def pooled(self, most: int = KEPT) -> NDArray[np.float16]:
+        """[K, D]: the mean of the `most` newest entries in float32, rounded; the same bits as `snapshots.pooling`."""
+        vectors = self.entries["vectors"][:most].astype(np.float32)
+        total = vectors[0] + sum(vectors[1:], np.float32(0))  # in the order of there
         rounded: NDArray[np.float16] = (total / np.float32(len(vectors))).astype(np.float16)
         return rounded
 

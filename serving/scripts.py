@@ -1,4 +1,9 @@
-"""What happens atomically, in the store itself, by its own clock."""
+"""What happens atomically, in the store itself, by its own clock. `serving.record` says what the bytes are.
+
+The scripts read the time and then write: Redis replicates and logs what they wrote, not their text (by effects, the
+default since Redis 5). A value that is not what it should be is taken for none, and is written over: a damaged record
+must not shut a user out for ever.
+"""
 
 from __future__ import annotations
 
@@ -9,52 +14,167 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
-MERGE = (
+_MERGE = (
     _NOW
     + """
--- KEYS: records of one user. ARGV: allowance in ms, entries kept, then per record: ttl in ms, head, entry
-local allowance, most, results = tonumber(ARGV[1]), tonumber(ARGV[2]), {}
 local function newer(a, b)
   if a.feature ~= b.feature then return a.feature > b.feature end
   return a.version > b.version
 end
-for k = 1, #KEYS do
-  local ttl, head, given = tonumber(ARGV[3 * k]), ARGV[3 * k + 1], ARGV[3 * k + 2]
-  local version, feature = struct.unpack('<I4i8', given)
-  local body = string.sub(given, 21)
-  local mine = {version = version, feature = feature, bytes = struct.pack('<I4i8i8', version, feature, now) .. body}
-  if feature > now + allowance then
-    results[k] = -1
-  else
-    local entries, old = {mine}, redis.call('GET', KEYS[k])
-    if old and string.sub(old, 1, 1) == string.sub(head, 1, 1) and string.sub(old, 3, 6) == string.sub(head, 3, 6) then
-      for begin = 7, #old, #given do
-        local v, f = struct.unpack('<I4i8', old, begin)
-        if v ~= version or f ~= feature then
-          entries[#entries + 1] = {version = v, feature = f, bytes = string.sub(old, begin, begin + #given - 1)}
-        end
-      end
-    end
-    table.sort(entries, newer)
-    local place, parts = 0, {}
-    for i = 1, math.min(#entries, most) do
-      parts[i] = entries[i].bytes
-      if entries[i] == mine then place = i end
-    end
-    results[k] = place
-    if place > 0 then
-      local record = string.sub(head, 1, 1) .. string.char(#parts) .. string.sub(head, 3, 6) .. table.concat(parts)
-      redis.call('SET', KEYS[k], record, 'PX', ttl)
-    end
+
+-- The entries of a value in their order, and its K and D as bytes. A value that is no record has none.
+local function entries_of(value, format)
+  if type(value) ~= 'string' or #value < 7 or string.byte(value) ~= format then return {} end
+  local count, k, d = struct.unpack('<BI2I2', value, 2)
+  local size, entries = 20 + 2 * k * d, {}
+  if count == 0 or #value ~= 6 + count * size then return {} end
+  for begin = 7, #value, size do
+    local version, feature = struct.unpack('<I4i8', value, begin)
+    entries[#entries + 1] = {version = version, feature = feature, bytes = string.sub(value, begin, begin + size - 1)}
   end
+  return entries, string.sub(value, 3, 6)
 end
-return results
+
+-- Of `entries` those that a record keeps, newest first.
+local function kept_of(entries)
+  table.sort(entries, newer)
+  while #entries > most or entries[#entries].feature < entries[1].feature - lookback do entries[#entries] = nil end
+  return entries
+end
+
+local function put(key, ttl, head, entries)
+  local parts = {string.sub(head, 1, 1), string.char(#entries), string.sub(head, 3, 6)}
+  for i = 1, #entries do parts[3 + i] = entries[i].bytes end
+  redis.call('SET', key, table.concat(parts), 'PX', ttl)
+end
+
+-- An entry as it came; a write time of 0 is now.
+local function entry_of(given)
+  local version, feature, written = struct.unpack('<I4i8i8', given)
+  if written == 0 then given = string.sub(given, 1, 12) .. struct.pack('<i8', now) .. string.sub(given, 21) end
+  return {version = version, feature = feature, bytes = given}
+end
 """
 )
-"""The entry's place in each record, 1 for the newest; 0: older than what is kept, dropped; -1: from the future."""
+
+MERGE = (
+    """
+-- KEYS: records of one user
+-- ARGV: allowance, entries kept, lookback (times in ms), then per record: ttl in ms, head, entry
+local allowance, most, lookback = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+"""
+    + _MERGE
+    + """
+local function place_of(key, ttl, head, mine)
+  if mine.feature > now + allowance then return -1 end
+  local old, shape = entries_of(redis.pcall('GET', key), string.byte(head))
+  if shape and shape ~= string.sub(head, 3, 6) then
+    if newer(old[1], mine) then return 0 end
+    old = {}
+  end
+  local entries = {mine}
+  for _, one in ipairs(old) do
+    if one.version ~= mine.version or one.feature ~= mine.feature then entries[#entries + 1] = one end
+  end
+  for place, one in ipairs(kept_of(entries)) do
+    if one == mine then
+      put(key, ttl, head, entries)
+      return place
+    end
+  end
+  return 0
+end
+
+local places = {}
+for k = 1, #KEYS do places[k] = place_of(KEYS[k], ARGV[1 + 3 * k], ARGV[2 + 3 * k], entry_of(ARGV[3 + 3 * k])) end
+return places
+"""
+)
+"""The entry's place in each record, 1 for the newest; 0: older than what is kept, dropped; -1: from the future.
+
+The same entry again (version and feature time) takes the place of the first: it was computed once more.
+"""
+
+SEED = (
+    """
+-- KEYS: records of many users, of one model
+-- ARGV: allowance, entries kept, lookback, ttl in ms, head, an entry for each key, withdrawn versions (u32 each)
+local allowance, most, lookback = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local ttl, head, blob = ARGV[4], ARGV[5], ARGV[6]
+local withdrawn = {}
+for at = 1, #ARGV[7], 4 do withdrawn[struct.unpack('<I4', ARGV[7], at)] = true end
+"""
+    + _MERGE
+    + """
+local shape, size = string.sub(head, 3, 6), #blob / #KEYS
+local counts = {0, 0, 0, 0}
+local WRITTEN, KNOWN, OLDER, FUTURE = 1, 2, 3, 4
+
+local function seed(key, mine)
+  if mine.feature > now + allowance then return FUTURE end
+  local old, other = entries_of(redis.pcall('GET', key), string.byte(head))
+  if other and other ~= shape then
+    if newer(old[1], mine) then return OLDER end
+    old = {}
+  end
+  local entries, known = {}, false
+  for _, one in ipairs(old) do
+    known = known or (one.version == mine.version and one.feature == mine.feature)
+    if not withdrawn[one.version] then entries[#entries + 1] = one end
+  end
+  local changed = #entries < #old
+  if not known then entries[#entries + 1] = mine end
+  entries = kept_of(entries)
+  local added = false
+  for _, one in ipairs(entries) do added = added or one == mine end
+  if added or changed then put(key, ttl, head, entries) end
+  return added and WRITTEN or known and KNOWN or OLDER
+end
+
+for k = 1, #KEYS do
+  local became = seed(KEYS[k], entry_of(string.sub(blob, (k - 1) * size + 1, k * size)))
+  counts[became] = counts[became] + 1
+end
+return counts
+"""
+)
+"""How many entries were written, were there already, were older than what is kept, were from the future.
+
+An entry that is there already stays as it is: loading a day again makes nothing look young. Entries of withdrawn
+versions go from the records that are touched.
+"""
+
+_FEATURES = """
+-- The features' time; nothing where none are known
+local function time_of(key)
+  local head = redis.pcall('GETRANGE', key, 0, 7)
+  if type(head) ~= 'string' or #head < 8 then return nil end
+  return (struct.unpack('<i8', head))
+end
+"""
+
+SEED_FEATURES = (
+    _NOW
+    + _FEATURES
+    + """
+-- KEYS: features of many users. ARGV: allowance, ttl in ms, then for each key its value
+local written = 0
+for k = 1, #KEYS do
+  local value = ARGV[2 + k]
+  local feature, known = struct.unpack('<i8', value), time_of(KEYS[k])
+  if feature <= now + tonumber(ARGV[1]) and (not known or known < feature) then
+    redis.call('SET', KEYS[k], value, 'PX', ARGV[2])
+    written = written + 1
+  end
+end
+return written
+"""
+)
+"""How many were newer than what was known."""
 
 ENQUEUE = (
     _NOW
+    + _FEATURES
     + """
 -- KEYS: features, marker, stream, rate; a real-time request's reply
 -- ARGV: user, feature time, payload, features' ttl, marker's ttl, longest stream, allowance,
@@ -71,8 +191,8 @@ local function enqueue()
   local feature, payload = tonumber(ARGV[2]), ARGV[3]
   if #payload > 0 then
     if feature > now + tonumber(ARGV[7]) then return -3 end
-    local old = redis.call('GETRANGE', KEYS[1], 0, 7)
-    if #old < 8 or struct.unpack('<i8', old) <= feature then
+    local known = time_of(KEYS[1])
+    if not known or known <= feature then
       redis.call('SET', KEYS[1], struct.pack('<i8', feature) .. payload, 'PX', ARGV[4])
     end
   elseif redis.call('EXISTS', KEYS[1]) == 0 then

@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from infra.settings import Settings
+from serving.calls import Call, Script
+from serving.connection import connect
 from serving.keys import LAYOUT, ONE_SERVER, SERVED, Keys
-from serving.record import KEPT, Entry, Record, header
+from serving.record import KEPT, LOOKBACK_SECONDS, Entry, Record, header
 from serving.scripts import ENQUEUE, MERGE
 from serving.served import Served
 
@@ -17,6 +20,13 @@ if TYPE_CHECKING:
 
 MARKER_MS = 60_000
 """A request whose marker is older is queued again: whoever took it lost it."""
+_LONGEST_SECONDS = 100 * 365 * 86_400.0
+_MERGE, _ENQUEUE = Script(MERGE), Script(ENQUEUE)
+
+
+def milliseconds(seconds: float) -> int:
+    """As Redis takes times and their ends: 1 or more, and for ever is a hundred years."""
+    return max(int(1000 * min(seconds, _LONGEST_SECONDS)), 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +37,12 @@ class Write:
     entries: Mapping[str, tuple[Entry, float]]
     future_seconds: float
 
-    def arguments(self, keys: Keys) -> tuple[list[str], list[Any]]:
+    def arguments(self, keys: Keys) -> Call:
         """KEYS and ARGV of MERGE."""
-        arguments: list[Any] = [int(1000 * self.future_seconds), KEPT]
+        arguments: list[Any] = [milliseconds(self.future_seconds), KEPT, milliseconds(LOOKBACK_SECONDS)]
         for entry, ttl_seconds in self.entries.values():
             num_embeddings, dim = entry.vectors.shape
-            arguments += [int(1000 * ttl_seconds), header(num_embeddings, dim), entry.packed()]
+            arguments += [milliseconds(ttl_seconds), header(num_embeddings, dim), entry.packed()]
         return keys.records(tuple(self.entries), self.user), arguments
 
 
@@ -54,7 +64,7 @@ class Request:
     reply: str = ""
     """`Keys.reply` of a real-time request: where it waits for its inference."""
 
-    def arguments(self, keys: Keys) -> tuple[list[str], list[Any]]:
+    def arguments(self, keys: Keys) -> Call:
         """KEYS and ARGV of ENQUEUE."""
         partition = keys.partition(self.user)
         names = [
@@ -65,14 +75,9 @@ class Request:
         ]
         if self.reply:
             names.append(self.reply)
-        ttl, allowance, interval = (
-            int(1000 * self.ttl_seconds),
-            int(1000 * self.future_seconds),
-            1e6 / self.max_per_second,
-        )
-        return names, [
-            self.user, self.feature_ms, self.payload, ttl, MARKER_MS, self.longest, allowance, int(interval)
-        ]  # fmt: skip
+        interval = int(1e6 / self.max_per_second)
+        ttl, allowance = milliseconds(self.ttl_seconds), milliseconds(self.future_seconds)
+        return names, [self.user, self.feature_ms, self.payload, ttl, MARKER_MS, self.longest, allowance, interval]
 
 
 class Store:
@@ -80,7 +85,6 @@ class Store:
 
     def __init__(self, redis: redis.Redis, keys: Keys = ONE_SERVER) -> None:
         self.redis, self.keys = redis, keys
-        self._merge, self._enqueue = redis.register_script(MERGE), redis.register_script(ENQUEUE)
 
     def require_layout(self) -> None:
         """ValueError where the store was written with another number of partitions."""
@@ -93,20 +97,12 @@ class Store:
 
     def write(self, writes: Sequence[Write]) -> list[dict[str, int]]:
         """Each user's entries, atomically: their places by model (`serving.scripts.MERGE`). One round trip for all."""
-        with self.redis.pipeline(transaction=False) as pipeline:
-            for write in writes:
-                names, arguments = write.arguments(self.keys)
-                self._merge(names, arguments, client=pipeline)
-            found = pipeline.execute()
+        found = _MERGE.run(self.redis, [write.arguments(self.keys) for write in writes])
         return [dict(zip(write.entries, places, strict=True)) for write, places in zip(writes, found, strict=True)]
 
     def enqueue(self, requests: Sequence[Request]) -> list[int]:
         """What became of each (`serving.scripts.ENQUEUE`). One round trip for all."""
-        with self.redis.pipeline(transaction=False) as pipeline:
-            for request in requests:
-                names, arguments = request.arguments(self.keys)
-                self._enqueue(names, arguments, client=pipeline)
-            return pipeline.execute()
+        return _ENQUEUE.run(self.redis, [request.arguments(self.keys) for request in requests])
 
     def announce(self, served: Served) -> None:
         """Tell every client what is served now."""
@@ -117,12 +113,18 @@ class Store:
         return _served(self.redis.hgetall(SERVED))
 
 
+def store_of(settings: Settings, *, timeout_seconds: float = 5.0) -> Store:
+    """The installation's feature store. ValueError: there is none, or it has another number of partitions."""
+    store = Store(connect(settings.feature_store(), timeout_seconds=timeout_seconds), Keys(settings.redis_partitions))
+    store.require_layout()
+    return store
+
+
 class AsyncStore:
     """The same for asyncio."""
 
     def __init__(self, redis: redis.asyncio.Redis, keys: Keys = ONE_SERVER) -> None:
         self.redis, self.keys = redis, keys
-        self._merge, self._enqueue = redis.register_script(MERGE), redis.register_script(ENQUEUE)
 
     async def require_layout(self) -> None:
         """As `Store.require_layout`."""
@@ -135,12 +137,7 @@ class AsyncStore:
 
     async def enqueue(self, requests: Sequence[Request]) -> list[int]:
         """As `Store.enqueue`."""
-        async with self.redis.pipeline(transaction=False) as pipeline:
-            for request in requests:
-                names, arguments = request.arguments(self.keys)
-                await self._enqueue(names, arguments, client=pipeline)
-            found: list[int] = await pipeline.execute()
-            return found
+        return await _ENQUEUE.run_async(self.redis, [request.arguments(self.keys) for request in requests])
 
     async def served(self) -> dict[str, Served]:
         """As `Store.served`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from typing import Literal, get_args
 
 Mode = Literal["frozen", "batch", "realtime", "async"]
@@ -16,6 +17,8 @@ class Serving:
     """The policy of one user model."""
 
     mode: Mode = "async"
+    frozen_day: date | None = None
+    """frozen: the promoted day that serves, for ever. None: the first that was promoted."""
     window_ms: float = 30.0
     """realtime: an inference that takes longer is a fallback, and counted."""
     deadline_ms: float = 20.0

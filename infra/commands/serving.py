@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from dags import steps
 from infra.commands.ercache import simulate
-from infra.commands.options import RecipeName
+from infra.commands.options import RecipeName, show
 from infra.settings import LOOPBACK, Settings, get_settings
 from trainer.recipes import get_recipe
 
@@ -90,6 +91,36 @@ def compute(
         options=Options(latency_ms=latency_ms),
         metrics_port=metrics_port,
     )
+
+
+@group.command()
+def load(
+    recipe: RecipeName,
+    ds: Annotated[
+        str | None, typer.Option("--ds", help="The newest day, YYYY-MM-DD; default: the newest promoted.")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Also what was loaded before: records may have gone.")] = False,
+) -> None:
+    """Load the promoted days into the feature store; what is there already, or newer, stays."""
+    show(steps.load_embeddings(recipe, ds, again=again))
+
+
+@group.command()
+def user(
+    user: Annotated[int, typer.Argument(help="The user's id.")],
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", help="One user model; default: all that are served.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Print what the feature store holds of a user: versions, times, cosines between the vectors, time left."""
+    from infra.commands.user import print_user
+
+    found = steps.view_user(user, recipe=recipe)
+    if as_json:
+        show(found)
+    else:
+        print_user(found)
 
 
 def _named(models: Sequence[str] | None, settings: Settings) -> tuple[str, ...]:

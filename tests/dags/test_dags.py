@@ -14,7 +14,9 @@ from infra.settings import REPOSITORY, child_environment
 from trainer.recipes import DOWNSTREAM_MODELS, USER_MODELS
 
 HEAVY = ("torch", "torchrec", "pyarrow", "mlflow", "deltalake", "polars", "numpy", "matplotlib")
-DAG_FILES = "dags.user_models, dags.reviews, dags.rollbacks, dags.freshness, dags.downstreams, dags.retention"
+DAG_FILES = (
+    "dags.user_models, dags.reviews, dags.rollbacks, dags.freshness, dags.downstreams, dags.retention, dags.serving"
+)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,7 @@ def dagbag(airflow_home: Path) -> Any:
 
 def test_no_import_errors(dagbag: Any) -> None:
     assert dagbag.import_errors == {}
-    kinds = ("user_model", "review", "rollback", "freshness", "retention")
+    kinds = ("user_model", "review", "rollback", "freshness", "retention", "serve")
     expected = {f"{kind}_{name}" for name in USER_MODELS for kind in kinds}
     expected |= {f"downstream_{name}" for name in DOWNSTREAM_MODELS}
     assert set(dagbag.dags) == expected
@@ -63,6 +65,16 @@ def test_downstream_runs_per_promoted_partition(dagbag: Any, name: str) -> None:
     dag = dagbag.dags[f"downstream_{name}"]
     assert isinstance(dag.timetable, PartitionedAssetTimetable)
     assert dag.timetable.asset_condition.name == f"user_embeddings/{DOWNSTREAM_MODELS[name]().upstream}"
+
+
+@pytest.mark.parametrize("recipe", sorted(USER_MODELS))
+def test_each_promoted_day_is_loaded(dagbag: Any, recipe: str) -> None:
+    from airflow.sdk import PartitionedAssetTimetable
+
+    dag = dagbag.dags[f"serve_{recipe}"]
+    assert isinstance(dag.timetable, PartitionedAssetTimetable)
+    assert dag.timetable.asset_condition.name == f"user_embeddings/{recipe}"
+    assert dag.task_ids == ["load"]
 
 
 def test_every_task_retries_but_not_bad_input(dagbag: Any) -> None:

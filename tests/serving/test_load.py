@@ -1,0 +1,225 @@
+"""Promoted days in the feature store: what batch inference pooled is what a reader pools, to the bit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date
+
+import numpy as np
+import pytest
+import redis
+
+from features.lake import Lake
+from infra.settings import Settings
+from serving.features import FeatureCodec
+from serving.keys import LOADED, Keys
+from serving.load import Loaded, load
+from serving.record import Entry
+from serving.store import Store, Write
+from snapshots.embeddings import stack, table_of
+from snapshots.promotion import rollback
+from snapshots.registry import Registry
+from tests.serving.servers import redis_server
+from tests.snapshots.world import DAYS, tiny_recipe
+from trainer.recipe import Recipe
+from trainer.serving import Mode
+
+K, D = 2, 8
+USERS = range(60)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
+    with redis_server(tmp_path_factory.mktemp("redis")) as running, running.client() as client:
+        yield client
+
+
+@pytest.fixture
+def store(server: redis.Redis) -> Store:
+    server.flushall()
+    return Store(server, Keys(4))
+
+
+def of_mode(mode: Mode, **more: object) -> Recipe:
+    model = tiny_recipe()
+    return replace(model, serving=replace(model.serving, mode=mode, **more))  # type: ignore[arg-type]
+
+
+def pooled_in_the_lake(settings: Settings, ds: date) -> dict[int, bytes]:
+    lake = Lake(settings.lake)
+    rows = lake.read(lake.get(table_of("tiny"), ds))
+    pooled = stack(rows, "pooled", num_embeddings=K, dim=D).astype(np.float16)
+    return {user: one.tobytes() for user, one in zip(rows["user_id"].to_pylist(), pooled, strict=True)}
+
+
+def pooled_in_the_store(store: Store, users: range = USERS) -> dict[int, bytes]:
+    found = {user: store.read(user, ("tiny",))[0] for user in users}
+    return {user: record.pooled().tobytes() for user, record in found.items() if record is not None}
+
+
+def written(loaded: Loaded) -> list[int]:
+    return [day.seeded.written for day in loaded.days]
+
+
+@pytest.mark.parametrize("order", [DAYS[:3], [DAYS[2]], [DAYS[1], DAYS[0], DAYS[2]]], ids=["by day", "once", "mixed"])
+def test_what_is_pooled_is_what_batch_inference_pooled(
+    store: Store, promoted_days: Settings, order: list[date]
+) -> None:
+    for ds in order:
+        load(of_mode("batch"), ds, store=store, settings=promoted_days)
+    newest: dict[int, bytes] = {}
+    for ds in DAYS[:3]:
+        newest |= pooled_in_the_lake(promoted_days, ds)
+    assert pooled_in_the_store(store) == newest
+    assert len(newest) == 60
+
+
+def test_a_day_is_loaded_once(store: Store, promoted_days: Settings) -> None:
+    first = load(of_mode("batch"), None, store=store, settings=promoted_days)
+    assert [(day.ds, day.version, day.unchanged) for day in first.days] == [
+        (DAYS[2], 3, False), (DAYS[1], 2, False), (DAYS[0], 1, False)
+    ]  # fmt: skip
+    assert written(first) == [40, 40, 40]
+    before = {key: store.redis.dump(key) for key in store.redis.scan_iter("um:{*}:e:*")}
+    again = load(of_mode("batch"), None, store=store, settings=promoted_days)
+    assert [day.unchanged for day in again.days] == [True] * 3
+    forced = load(of_mode("batch"), None, store=store, settings=promoted_days, again=True)
+    assert [day.seeded.known for day in forced.days] == [40, 40, 40]
+    assert {key: store.redis.dump(key) for key in store.redis.scan_iter("um:{*}:e:*")} == before
+
+
+def test_a_killed_load_is_finished_by_the_next(store: Store, promoted_days: Settings) -> None:
+    load(of_mode("batch"), None, store=store, settings=promoted_days)
+    whole = pooled_in_the_store(store)
+    store.redis.hdel(LOADED, f"{table_of('tiny')}/{DAYS[1]}")
+    for user in range(10, 30):
+        store.redis.delete(store.keys.record("tiny", user))
+    load(of_mode("batch"), None, store=store, settings=promoted_days, again=True)
+    assert pooled_in_the_store(store) == whole
+
+
+def test_a_store_that_lost_everything_is_filled_again(store: Store, promoted_days: Settings) -> None:
+    load(of_mode("batch"), DAYS[2], store=store, settings=promoted_days)
+    whole = pooled_in_the_store(store)
+    store.redis.flushall()
+    assert written(load(of_mode("batch"), DAYS[2], store=store, settings=promoted_days)) == [40, 40, 40]
+    assert pooled_in_the_store(store) == whole
+    assert store.served()["tiny"].ds == DAYS[2].isoformat()
+
+
+def test_newer_entries_stay(store: Store, promoted_days: Settings) -> None:
+    now = int(1000 * time.time())
+    entry = Entry(version=3, feature_ms=now, vectors=np.ones((K, D), np.float16))
+    # computed by requests of today, long after the features of the promoted days
+    store.write([Write(user=30, entries={"tiny": (entry, 60.0)}, future_seconds=60)])
+    loaded = load(of_mode("async"), None, store=store, settings=promoted_days)
+    (record,) = store.read(30, ("tiny",))
+    assert record is not None
+    assert record.entries["feature_ms"].tolist() == [now], "what is older than the lookback is not pooled with it"
+    assert [day.seeded.older for day in loaded.days] == [1, 1, 1]
+
+
+def test_seeds_are_as_old_as_their_features_where_requests_compute(store: Store, promoted_days: Settings) -> None:
+    load(of_mode("async"), None, store=store, settings=promoted_days)
+    (record,) = store.read(30, ("tiny",))
+    assert record is not None
+    assert record.entries["write_ms"].tolist() == record.entries["feature_ms"].tolist()
+    load(of_mode("batch"), None, store=store, settings=promoted_days, again=True)
+    store.redis.flushall()
+    load(of_mode("batch"), None, store=store, settings=promoted_days)
+    (record,) = store.read(30, ("tiny",))
+    assert record is not None
+    assert (record.entries["write_ms"] > 1000 * (time.time() - 600)).all()
+
+
+def test_known_features_can_be_computed_from(store: Store, promoted_days: Settings) -> None:
+    model = of_mode("async")
+    loaded = load(model, None, store=store, settings=promoted_days)
+    assert [day.features for day in loaded.days] == [40, 10, 10], "newest first: an older day has no news"
+    lake = Lake(promoted_days.lake)
+    rows = lake.read(lake.get("user_features/tiny", DAYS[1])).filter(
+        [user < 20 for user in lake.read(lake.get("user_features/tiny", DAYS[1]))["user_id"].to_pylist()]
+    )
+    codec = FeatureCodec(model.schema)
+    for row in rows.to_pylist():
+        value = store.redis.get(store.keys.features("tiny", row["user_id"]))
+        assert isinstance(value, bytes)
+        assert int.from_bytes(value[:8], "little") == int(1000 * row["event_time"].timestamp())
+        assert value[8:] == codec.encode({name: row[name] for name in ("liked", "seen", "age")})
+
+
+def test_a_model_that_computes_nothing_needs_no_features(store: Store, promoted_days: Settings) -> None:
+    load(of_mode("batch"), None, store=store, settings=promoted_days)
+    assert not list(store.redis.scan_iter("um:{*}:f:*"))
+
+
+@pytest.mark.parametrize(
+    ("day", "wanted"), [(None, DAYS[0]), (DAYS[1], DAYS[1])], ids=["the first that was promoted", "declared"]
+)
+def test_a_frozen_model_has_one_day(store: Store, promoted_days: Settings, day: date | None, wanted: date) -> None:
+    model = of_mode("frozen", frozen_day=day, failover_seconds=60.0)
+    for ds in (DAYS[1], DAYS[2], None):
+        loaded = load(model, ds, store=store, settings=promoted_days)
+        assert [one.ds for one in loaded.days] == [wanted]
+    assert store.served()["tiny"].ds == wanted.isoformat()
+    number = DAYS.index(wanted)
+    assert sorted(pooled_in_the_store(store)) == list(range(10 * number, 40 + 10 * number))
+    left = store.redis.ttl(store.keys.record("tiny", 30))
+    assert isinstance(left, int)
+    assert left > 50 * 365 * 86_400
+
+
+def test_a_rollback_brings_back_what_was_pooled_before(store: Store, three_days: Settings) -> None:
+    model = of_mode("batch")
+    for ds in DAYS[:2]:
+        load(model, ds, store=store, settings=three_days)
+    before = pooled_in_the_store(store)
+    load(model, DAYS[2], store=store, settings=three_days)
+    assert store.served()["tiny"].version == 3
+    rollback(model, settings=three_days, by="test")
+    loaded = load(model, DAYS[1], store=store, settings=three_days)
+    served = store.served()["tiny"]
+    assert (loaded.withdrawn, served.version, served.withdrawn) == ((3,), 2, (3,))
+    found = {user: store.read(user, ("tiny",))[0] for user in USERS}
+    after = {
+        user: kept.pooled().tobytes()
+        for user, record in found.items()
+        if record is not None and (kept := record.without(frozenset(served.withdrawn))) is not None
+    }
+    assert after == before
+
+
+def test_a_later_day_goes_on_serving(store: Store, promoted_days: Settings) -> None:
+    load(of_mode("batch"), DAYS[2], store=store, settings=promoted_days)
+    load(of_mode("batch"), DAYS[0], store=store, settings=promoted_days)
+    assert store.served()["tiny"].version == 3
+
+
+def test_the_compute_center_says_what_serves(store: Store, three_days: Settings) -> None:
+    model = of_mode("async")
+    load(model, DAYS[1], store=store, settings=three_days)
+    assert store.served()["tiny"].version == 2, "nobody had said anything"
+    load(model, DAYS[2], store=store, settings=three_days)
+    assert store.served()["tiny"].version == 2
+    assert Registry(three_days).alias("tiny", "champion") is not None
+    rollback(model, settings=three_days, by="test")
+    load(model, DAYS[1], store=store, settings=three_days)
+    assert store.served()["tiny"].withdrawn == (3,)
+
+
+@pytest.mark.parametrize(
+    ("model", "ds", "words"),
+    [
+        (of_mode("batch"), date(2025, 12, 31), "no promoted day up to 2025-12-31; promote one first"),
+        (of_mode("frozen", frozen_day=date(2026, 1, 9)), None, "no promoted day up to 2026-01-09"),
+        (replace(tiny_recipe(), pooling_versions=4), None, "pools 4 versions; a record keeps 3"),
+    ],
+    ids=["before the first", "frozen on no day", "pools more than is kept"],
+)
+def test_what_cannot_be_loaded(
+    store: Store, promoted_days: Settings, model: Recipe, ds: date | None, words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        load(model, ds, store=store, settings=promoted_days)
