@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from features.batches import Batch
 from features.schema import Schema, Side, Table
 from trainer.downstream.dlrm import Dlrm, Layout
 from trainer.downstream.joined import JoinedBatch
@@ -193,17 +194,18 @@ class Pair:
 
     def inputs(self, batch: JoinedBatch) -> Inputs:
         """What the arms take of a batch."""
-        sparse = [kjt for kjt in (batch.user_sparse, batch.item_sparse) if kjt.keys()]
-        joined = sparse[0] if len(sparse) == 1 else KeyedJaggedTensor.concat(sparse)
-        keys = joined.keys()
-        if keys != self._order:
-            joined = joined.permute([keys.index(name) for name in self._order])
-        return Inputs(
-            sparse=joined,
-            dense=torch.cat([batch.user_dense, batch.item_dense], dim=1),
-            users=batch.users,
-            has_embedding=batch.has_embedding,
-        )
+        sparse, dense = shared_inputs(batch, self._order)
+        return Inputs(sparse=sparse, dense=dense, users=batch.users, has_embedding=batch.has_embedding)
+
+
+def shared_inputs(batch: Batch, order: Sequence[str]) -> tuple[KeyedJaggedTensor, torch.Tensor]:
+    """The features of both sides that every arm takes: the sparse ones in this order, the dense ones [B, M]."""
+    sparse = [kjt for kjt in (batch.user_sparse, batch.item_sparse) if kjt.keys()]
+    joined = sparse[0] if len(sparse) == 1 else KeyedJaggedTensor.concat(sparse)
+    keys = joined.keys()
+    if keys != list(order):
+        joined = joined.permute([keys.index(name) for name in order])
+    return joined, torch.cat([batch.user_dense, batch.item_dense], dim=1)
 
 
 def _collect(steps: Iterable[tuple[JoinedBatch, torch.Tensor, torch.Tensor]]) -> Predictions:

@@ -123,14 +123,19 @@ def bootstrap_interval(
     per_user: [U, 2] sums of cross entropy, baseline and sum. The background entropy of Eq. 9 is the same for
     both arms, and cancels.
     """
+    low, high = np.percentile(_difference(resampled(per_user, seed=seed, resamples=resamples)), _CENTRAL_95)
+    return float(low), float(high)
+
+
+def resampled(per_user: npt.NDArray[np.float64], *, seed: int, resamples: int = RESAMPLES) -> npt.NDArray[np.float64]:
+    """The column sums of `per_user` [U, A] when users are drawn anew, [resamples, A]."""
     num_users = per_user.shape[0]
     rng = np.random.default_rng([seed, num_users])
-    totals = np.empty((resamples, 2))
+    totals = np.empty((resamples, per_user.shape[1]))
     for index in range(resamples):
         drawn = np.bincount(rng.integers(num_users, size=num_users), minlength=num_users)
         totals[index] = drawn @ per_user
-    low, high = np.percentile(_difference(totals), _CENTRAL_95)
-    return float(low), float(high)
+    return totals
 
 
 def _difference(totals: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -1,0 +1,115 @@
+"""What each request of a day is served, per mode: decided from what is visible before it, and from nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.replay.entries import NONE, Entries
+from serving.replay.modes import Mode, ReplayConfig
+from serving.replay.requests import Ints, Requests
+
+_DAY_MS = 86_400_000
+_HOUR_MS = 3_600_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """The vectors of R requests, as places in a store."""
+
+    entries: Entries
+    chosen: Ints
+    """[R, P]: what is pooled, NONE where there is less."""
+    late: npt.NDArray[np.bool_]
+    """[R]: the request waited for its inference in vain (a fallback)."""
+
+    def pooled(self, requests: Ints) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        """The mean of each request's vectors [B, K, D], in float32, zeros for the default; and whether it has any."""
+        chosen = self.chosen[requests]
+        present = chosen != NONE
+        total = np.zeros((len(requests), *self.entries.vectors.shape[1:]), dtype=np.float32)
+        for place in range(chosen.shape[1]):
+            rows = np.flatnonzero(present[:, place])
+            total[rows] += self.entries.vectors[chosen[rows, place]]
+        counts = present.sum(axis=1)
+        return total / np.maximum(counts, 1).astype(np.float32)[:, None, None], counts > 0
+
+    def tally(self, requests: Requests) -> Tally:
+        """Counts over the day."""
+        present = self.chosen != NONE
+        counts = present.sum(axis=1)
+        served = counts > 0
+        if served.any():
+            ages = requests.time_ms[:, None] - self.entries.time_ms[self.chosen]
+            newest = np.where(present, ages, np.iinfo(np.int64).max).min(axis=1)[served]
+            mean = np.where(present, ages, 0).sum(axis=1)[served] / counts[served]
+        else:
+            newest = mean = np.empty(0)
+        return Tally(
+            requests=len(requests),
+            served=int(served.sum()),
+            late=int(self.late.sum()),
+            late_default=int((self.late & ~served).sum()),
+            pooled=int(counts.sum()),
+            newest_hours=float(newest.sum()) / _HOUR_MS,
+            mean_hours=float(mean.sum()) / _HOUR_MS,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """Sums over requests."""
+
+    requests: int = 0
+    served: int = 0
+    """With at least one vector; the others get the default."""
+    late: int = 0
+    """Fallbacks to what was cached."""
+    late_default: int = 0
+    """Of them, those without anything cached."""
+    pooled: int = 0
+    """Vectors that were averaged."""
+    newest_hours: float = 0.0
+    """Sum over the served: age of the newest of the pooled vectors' features."""
+    mean_hours: float = 0.0
+    """Sum over the served: mean age of the pooled vectors' features."""
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(**{name: value + getattr(other, name) for name, value in vars(self).items()})
+
+
+def serve(mode: Mode, entries: Entries, requests: Requests, *, config: ReplayConfig, version: int) -> Served:
+    """What the requests see of `entries`, which may hold computations of their own instants and later ones.
+
+    version: of the champion that computes the requests' own.
+    """
+    count = config.num_versions
+    newest = entries.newest(requests.user, requests.time_ms - _hidden_ms(mode, config))
+    newest = _with_record(newest, entries, requests, ttl_ms=config.ttl_days * _DAY_MS, mode=mode)
+    cached = entries.chain(newest, count=count, pool=mode.pool)
+    late = np.zeros(len(requests), dtype=np.bool_)
+    if not mode.waits:
+        return Served(entries=entries, chosen=cached, late=late)
+    late = config.latency.draw(requests.user, requests.time_ms, seed=config.seed) > config.window_ms
+    own = entries.at(requests.user, requests.time_ms, version)
+    others = newest
+    if mode.pool == "versions":  # its own stands for its version
+        same = (newest != NONE) & (entries.version[newest] == version)
+        others = np.where(same, entries.before(newest, pool="versions"), newest)
+    in_time = np.column_stack([own, entries.chain(others, count=count - 1, pool=mode.pool)])
+    return Served(entries=entries, chosen=np.where(late[:, None], cached, in_time), late=late)
+
+
+def _hidden_ms(mode: Mode, config: ReplayConfig) -> int:
+    """A computation of so long ago, or younger, is not visible yet. What was loaded before the day is."""
+    return config.delay_of(mode) if mode.feed in ("request", "both") else 0
+
+
+def _with_record(newest: Ints, entries: Entries, requests: Requests, *, ttl_ms: int, mode: Mode) -> Ints:
+    """NONE where the record has expired."""
+    if mode.feed == "once" or not len(entries.user):
+        return newest
+    young = entries.time_ms[newest] >= requests.time_ms - ttl_ms
+    return np.where(young, newest, NONE)
