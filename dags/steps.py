@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from snapshots.summary import plain
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import date
 
     from infra.settings import Settings
+    from serving.replay.result import Replayed
     from snapshots.lineage import Lineage
     from trainer.recipe import Recipe
 
@@ -240,6 +242,40 @@ def explain_downstream(downstream: str, ds: str, *, rows: int, repeats: int, see
         config, upstream, day, settings=settings, promoted=promoted, rows=rows, repeats=repeats, seed=seed
     )
     return plain(found) | {"run_id": log_downstream(client, found)}
+
+
+def replay_serving(
+    recipe: str,
+    days: str,
+    *,
+    downstream: str | None,
+    modes: str,
+    frozen: str | None,
+    latency_ms: str,
+    delay_ms: int,
+    say: Callable[[str], None],
+) -> Replayed:
+    """The serving modes in event time over `FIRST..LAST`, scored on a downstream model's NE; the result is kept in the
+    home. downstream: None for the only consumer. frozen: the day of the frozen snapshot, None for the oldest."""
+    from features.days import parse_day, parse_days
+    from infra.settings import get_settings
+    from serving.replay.modes import Latency, ReplayConfig, modes_named
+    from serving.replay.replay import replay
+    from serving.replay.result import write
+    from trainer.recipes import get_downstream, get_recipe, the_consumer
+
+    upstream, settings = get_recipe(recipe), get_settings()
+    config = ReplayConfig(
+        modes=modes_named(modes.split(",")),
+        latency=Latency.parse(latency_ms),
+        delay_ms=delay_ms,
+        serving=upstream.serving,
+    )
+    consumer = the_consumer(recipe) if downstream is None else get_downstream(downstream)
+    at = None if frozen is None else parse_day(frozen)
+    found = replay(upstream, consumer, parse_days(days), settings=settings, config=config, frozen=at, say=say)
+    say(f"kept in {write(found, settings.home / 'serving' / 'replay')}")
+    return found
 
 
 def rollback(recipe: str, *, by: str, note: str = "") -> Any:

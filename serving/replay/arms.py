@@ -1,4 +1,4 @@
-"""The downstream model once per mode, beside the baseline: the same seed, batches and order; only what is joined differs."""
+"""The downstream model once per mode, beside the baseline: same seed and batches; only what is joined differs."""
 
 from __future__ import annotations
 

@@ -10,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from features.sources.draws import normal
+from serving.record import KEPT
+from trainer.serving import Serving
 
 Feed = Literal["frozen", "once", "daily", "request", "both"]
 """What is written to the store. frozen: every day's active users, by one snapshot. once: one day's users, by that day's
 snapshot, and never again. daily: every day's active users, by the day's snapshot. request: the user of every request,
-by the champion, from the features logged with the request. both: daily and request."""
+by the champion, from the features that were logged with the request. both: daily and request."""
 Pool = Literal["computations", "versions"]
 """computations: the newest three vectors of a user, whatever computed them. versions: the newest vector of each of the
 three newest versions that computed one."""
@@ -39,6 +41,7 @@ class Mode:
 
 
 _MODES = (
+    # section 6.4: "we keep using the initial snapshot to evaluate the new data": the model is frozen, not the features
     Mode(name="frozen", feed="frozen"),
     Mode(name="frozen-once", feed="once"),
     Mode(name="batch", feed="daily"),
@@ -85,7 +88,7 @@ class Latency:
             values = []
         if len(values) not in (1, 2):
             raise ValueError(f"latency {text!r}: write MEDIAN or MEDIAN,P99 in milliseconds, for example 8,32")
-        return cls(median_ms=values[0], p99_ms=values[-1] if len(values) == 2 else 4 * values[0])  # noqa: PLR2004
+        return cls(median_ms=values[0], p99_ms=values[-1] if len(values) == 2 else 4 * values[0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,14 +97,13 @@ class ReplayConfig:
 
     modes: tuple[Mode, ...] = tuple(MODES[name] for name in TABLE_2)
     latency: Latency = field(default_factory=Latency)
-    window_ms: float = 30.0
-    """A real-time request waits no longer for its inference (section 4); then it is a fallback."""
+    serving: Serving = field(default_factory=Serving)
+    """`window_ms`: a real-time request waits no longer for its inference; then it is a fallback. `failover_seconds`: a
+    user without a computation for so long has no record."""
     delay_ms: int = 1_000
     """So long after its request a computation is visible in the store: queue, batch, inference and write."""
-    ttl_days: int = 14
-    """A user without a computation for so long has no record."""
-    num_versions: int = 3
-    """Vectors pooled: section 5.2."""
+    num_pooled: int = KEPT
+    """Vectors pooled at most (section 5.2)."""
     seed: int = 0
     """Of the latencies."""
 
@@ -109,9 +111,8 @@ class ReplayConfig:
         names = [mode.name for mode in self.modes]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"modes {names}: name at least one, and none twice")
-        for name in ("window_ms", "ttl_days", "num_versions"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"replay: {name} is {getattr(self, name)}; it is positive")
+        if not 1 <= self.num_pooled <= KEPT:
+            raise ValueError(f"replay: {self.num_pooled} vectors pooled; the store keeps {KEPT}: 1 to {KEPT}")
         for mode in self.modes:
             if self.delay_of(mode) < 0:
                 raise ValueError(f"mode {mode.name}: delay_ms is {self.delay_of(mode)}; it is not negative")
@@ -119,6 +120,11 @@ class ReplayConfig:
     def delay_of(self, mode: Mode) -> int:
         """The mode's own, or the replay's."""
         return self.delay_ms if mode.delay_ms is None else mode.delay_ms
+
+    @property
+    def ttl_ms(self) -> int:
+        """Of a record."""
+        return int(1_000 * self.serving.failover_seconds)
 
     @property
     def longest_delay_ms(self) -> int:

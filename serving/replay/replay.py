@@ -39,11 +39,11 @@ def replay(
     """Serve and score the examples of `days`, in order; nothing in the lake or the registry changes.
 
     On each day the arms are first scored as they stand, then they learn the day (the first is learnt only). Memory
-    holds one day's requests, and what the stores carry. Takes the promoted days from the registry unless they are given;
-    frozen: the day of the frozen snapshot, None for the oldest promoted. ValueError: fewer than two days, or no promoted
-    day before the first.
+    holds one day's requests, and what the stores carry. frozen: the day of the frozen snapshot, None for the oldest
+    promoted one. promoted: None for what the registry says. ValueError: fewer than two days, or no promoted day before
+    the first.
     """
-    if len(days) < 2:  # noqa: PLR2004
+    if len(days) < 2:
         raise ValueError(f"{len(days)} days: the first is learnt from and never scored; replay at least two")
     if downstream.upstream != recipe.name:
         raise ValueError(f"downstream model {downstream.name} consumes {downstream.upstream}, not {recipe.name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ from serving.replay.served import Tally
 from trainer.downstream.scores import bootstrap_interval, resampled
 
 _CENTRAL_95 = (2.5, 97.5)
-REALTIME = "realtime"
 
 Interval = tuple[float, float]
 
@@ -40,7 +40,7 @@ class ModeResult:
     by_day: dict[date, float]
     """`ne_diff_percent` of each scored day."""
     share_of_realtime: float | None
-    """Its gain over real-time's; None where real-time was not replayed."""
+    """Its gain over real-time's, of the same pooling if that was replayed; None where real-time was not."""
     share_interval: Interval | None
     paper_percent: float | None
     """Table 2's."""
@@ -97,13 +97,12 @@ def summarise(
         raise ValueError("one day alone is learnt from and never scored; replay at least two")
     total = _total([losses for _, losses, _ in scored])
     training = _total([day.training for day in days])
-    names = [mode.name for mode in config.modes]
-    realtime = names.index(REALTIME) + 1 if REALTIME in names else None
     draws = resampled(total.sums, seed=seed)
     sums = total.sums.sum(axis=0)
     entropy = _entropy(total)
 
     def result(mode: Mode, arm: int) -> ModeResult:
+        realtime = _realtime(mode, config)
         tally = sum((tallies[mode.name] for _, _, tallies in scored), Tally())
         share = None if realtime is None else _share(sums, arm, realtime)
         shares = None if realtime is None else _share(draws, arm, realtime)
@@ -128,6 +127,13 @@ def summarise(
 
     modes = tuple(result(mode, arm) for arm, mode in enumerate(config.modes, start=1))
     return float(sums[0] / entropy), modes, total
+
+
+def _realtime(mode: Mode, config: ReplayConfig) -> int | None:
+    """The arm of the real-time mode that `mode` is compared with: the first that pools as it does, else the first."""
+    waiting = [(arm, one.pool) for arm, one in enumerate(config.modes, start=1) if one.waits]
+    alike = [arm for arm, pool in waiting if pool == mode.pool]
+    return next(iter(alike or [arm for arm, _ in waiting]), None)
 
 
 def _total(losses: list[Losses]) -> Losses:
@@ -166,8 +172,8 @@ _DOCUMENTS = TypeAdapter(Replayed)
 
 
 def to_json(replayed: Replayed) -> dict[str, Any]:
-    """Plain values."""
-    document: dict[str, Any] = _DOCUMENTS.dump_python(replayed, mode="json")
+    """Plain values; what is endless is null."""
+    document: dict[str, Any] = json.loads(_DOCUMENTS.dump_json(replayed))
     return document
 
 

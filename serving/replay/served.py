@@ -11,7 +11,6 @@ from serving.replay.entries import NONE, Entries
 from serving.replay.modes import Mode, ReplayConfig
 from serving.replay.requests import Ints, Requests
 
-_DAY_MS = 86_400_000
 _HOUR_MS = 3_600_000
 
 
@@ -26,15 +25,20 @@ class Served:
     """[R]: the request waited for its inference in vain (a fallback)."""
 
     def pooled(self, requests: Ints) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-        """The mean of each request's vectors [B, K, D], in float32, zeros for the default; and whether it has any."""
+        """Each request's pooled vectors [B, K, D], the bits that `serving.record.Record.pooled` gives, zeros for the
+        default; and whether it has any."""
         chosen = self.chosen[requests]
         present = chosen != NONE
-        total = np.zeros((len(requests), *self.entries.vectors.shape[1:]), dtype=np.float32)
-        for place in range(chosen.shape[1]):
-            rows = np.flatnonzero(present[:, place])
-            total[rows] += self.entries.vectors[chosen[rows, place]]
+        parts = [self._vectors(chosen[:, place], present[:, place]) for place in range(chosen.shape[1])]
+        total = parts[0] + sum(parts[2:], start=parts[1]) if len(parts) > 1 else parts[0]
         counts = present.sum(axis=1)
-        return total / np.maximum(counts, 1).astype(np.float32)[:, None, None], counts > 0
+        mean = total / np.maximum(counts, 1).astype(np.float32)[:, None, None]
+        return mean.astype(np.float16).astype(np.float32), counts > 0
+
+    def _vectors(self, chosen: Ints, present: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+        found = np.zeros((len(chosen), *self.entries.vectors.shape[1:]), dtype=np.float32)
+        found[present] = self.entries.vectors[chosen[present]]
+        return found
 
     def tally(self, requests: Requests) -> Tally:
         """Counts over the day."""
@@ -85,14 +89,14 @@ def serve(mode: Mode, entries: Entries, requests: Requests, *, config: ReplayCon
 
     version: of the champion that computes the requests' own.
     """
-    count = config.num_versions
+    count = config.num_pooled
     newest = entries.newest(requests.user, requests.time_ms - _hidden_ms(mode, config))
-    newest = _with_record(newest, entries, requests, ttl_ms=config.ttl_days * _DAY_MS, mode=mode)
+    newest = _with_record(newest, entries, requests, ttl_ms=config.ttl_ms, mode=mode)
     cached = entries.chain(newest, count=count, pool=mode.pool)
     late = np.zeros(len(requests), dtype=np.bool_)
     if not mode.waits:
         return Served(entries=entries, chosen=cached, late=late)
-    late = config.latency.draw(requests.user, requests.time_ms, seed=config.seed) > config.window_ms
+    late = config.latency.draw(requests.user, requests.time_ms, seed=config.seed) > config.serving.window_ms
     own = entries.at(requests.user, requests.time_ms, version)
     others = newest
     if mode.pool == "versions":  # its own stands for its version

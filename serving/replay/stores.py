@@ -40,7 +40,7 @@ class Stores:
         self._frozen_embedder = self._frozen.embedder() if "frozen" in feeds else None
         if "once" in feeds:
             self._write("once", self._frozen, self._frozen.number)
-        for day in promoted.before(first, days=config.ttl_days):
+        for day in promoted.before(first, days=-(-config.ttl_ms // _DAY_MS)):
             self._end_of_day(day, with_requests=True)
 
     def begin(self, ds: date) -> None:
@@ -51,8 +51,8 @@ class Stores:
         for feed, entries in self.entries.items():
             if feed != "once" and len(entries.user):
                 self.entries[feed] = entries.trimmed(
-                    at_ms=self._start_ms(ds), delay_ms=config.longest_delay_ms, ttl_ms=config.ttl_days * _DAY_MS,
-                    count=config.num_versions,
+                    at_ms=self._start_ms(ds), delay_ms=config.longest_delay_ms, ttl_ms=config.ttl_ms,
+                    count=config.num_pooled,
                 )  # fmt: skip
 
     def serve(self, ds: date, examples: Partition, requests: Requests) -> dict[str, Served]:

@@ -27,3 +27,14 @@ def get_downstream(name: str) -> DownstreamRecipe:
     if name not in DOWNSTREAM_MODELS:
         raise ValueError(f"there is no downstream model {name!r}; known: {', '.join(sorted(DOWNSTREAM_MODELS))}")
     return DOWNSTREAM_MODELS[name]()
+
+
+def the_consumer(upstream: str) -> DownstreamRecipe:
+    """The downstream model of the user model; ValueError unless there is exactly one."""
+    found = [recipe for recipe in (make() for make in DOWNSTREAM_MODELS.values()) if recipe.upstream == upstream]
+    if len(found) != 1:
+        names = [recipe.name for recipe in found]
+        raise ValueError(
+            f"{upstream} has {len(found)} downstream models {names}; name one of {sorted(DOWNSTREAM_MODELS)}"
+        )
+    return found[0]

@@ -1,0 +1,148 @@
+"""What a request receives depends on what was there before it, and on nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from features.lake import Lake
+from infra.settings import Settings
+from serving.replay.modes import MODES, Latency, ReplayConfig, modes_named
+from serving.replay.requests import read_requests
+from serving.replay.snapshots import PromotedDays
+from serving.replay.stores import Stores
+from snapshots.embeddings import stack
+from snapshots.registry import Registry
+from tests.serving.replay.world import ALL, REPLAYED, Event, commit_events, events_of, start_ms, walk
+from tests.snapshots.world import START, tiny_recipe
+from trainer.serving import Serving
+
+LAST = REPLAYED[-1]
+NOON = 0.5
+
+
+def other_labels(events: list[Event]) -> list[Event]:
+    return [replace(event, click=1 - event.click) for event in events]
+
+
+def other_items(events: list[Event]) -> list[Event]:
+    return [replace(event, place=event.place + 1) for event in events]
+
+
+def other_afternoon(events: list[Event]) -> list[Event]:
+    """Everything from noon on is somebody else's, with other features and labels."""
+    return [
+        event
+        if event.at < NOON
+        else replace(event, user=(event.user + 1) % 45, liked=(1,), age=20.0, click=1 - event.click)
+        for event in events
+    ]
+
+
+def no_afternoon(events: list[Event]) -> list[Event]:
+    return [event for event in events if event.at < NOON]
+
+
+@pytest.mark.parametrize("change", [other_labels, other_items, other_afternoon, no_afternoon])
+def test_the_future_is_not_seen(trained: Settings, changed: Settings, change: object) -> None:
+    commit_events(Lake(changed.lake), LAST, change(events_of(LAST)))  # type: ignore[operator]
+    until = start_ms(LAST) + (NOON if "afternoon" in change.__name__ else 1.0) * 86_400_000  # type: ignore[attr-defined]
+    for before, after in zip(walk(trained, REPLAYED), walk(changed, REPLAYED), strict=True):
+        for mode in MODES:
+            expected = before.of(mode, before_ms=until)
+            assert len(expected) > 50
+            assert after.of(mode, before_ms=until) == expected, mode
+
+
+def test_a_request_sees_its_own_features_in_real_time_only(trained: Settings, changed: Settings) -> None:
+    """One request's features change: in real time its own vector does, elsewhere only those of later requests."""
+    events = events_of(LAST)
+    place = next(
+        i for i, event in enumerate(events) if event.at > NOON and sum(e.user == event.user for e in events) > 4
+    )
+    one = events[place]
+    same_request = [(e.user, e.at) == (one.user, one.at) for e in events]
+    events = [replace(e, liked=(17,), age=77.0) if same else e for e, same in zip(events, same_request, strict=True)]
+    commit_events(Lake(changed.lake), LAST, events)
+    config = replace(ALL, serving=Serving(window_ms=1e9))
+    (*_, before), (*_, after) = (walk(home, REPLAYED, config=config) for home in (trained, changed))
+    at = start_ms(LAST) + round(one.at * 86_400_000)
+    for mode in MODES.values():
+        differs = [
+            key
+            for key, a, b in zip(before.keys, before.vectors[mode.name], after.vectors[mode.name], strict=True)
+            if a.tobytes() != b.tobytes()
+        ]
+        if mode.waits:
+            assert (one.user, at) in differs
+        else:
+            assert (one.user, at) not in differs
+        assert all(user == one.user and time >= at for user, time in differs)
+        assert bool(differs) == (mode.feed in ("request", "both") or mode.waits)
+
+
+@pytest.mark.parametrize(
+    "window_ms", [pytest.param(1e-9, id="none in time"), pytest.param(30.0, id="some"), pytest.param(1e9, id="all")]
+)
+def test_fallbacks_are_counted_and_served_from_the_cache(trained: Settings, window_ms: float) -> None:
+    config = ReplayConfig(
+        modes=modes_named(["realtime", "async"]),
+        latency=Latency(median_ms=30, p99_ms=100),
+        serving=Serving(window_ms=window_ms),
+    )
+    lake = Lake(trained.lake)
+    promoted = PromotedDays.of("tiny", "tiny", registry=Registry(trained), lake=lake, before=LAST)
+    stores = Stores(tiny_recipe(), lake, promoted, config=config, first=LAST, frozen=START)
+    examples = lake.get("examples/tiny", LAST)
+    requests = read_requests(lake, examples)
+    served = stores.serve(LAST, examples, requests)
+    took = config.latency.draw(requests.user, requests.time_ms, seed=config.seed)
+    late = took > window_ms
+    realtime, cached = served["realtime"], served["async"]
+    assert realtime.late.tolist() == late.tolist()
+    tally = realtime.tally(requests)
+    assert tally.late == late.sum()
+    assert (tally.late > 0, tally.late < len(requests)) == (window_ms < 1e9, window_ms > 1)
+    assert tally.served == len(requests) - tally.late_default
+    assert realtime.chosen[late].tolist() == cached.chosen[late].tolist()
+    assert cached.tally(requests).late == 0
+    in_time = realtime.chosen[~late, 0]
+    assert (realtime.entries.time_ms[in_time] == requests.time_ms[~late]).all(), "its own, first of all"
+
+
+def test_batch_is_what_the_table_holds(trained: Settings) -> None:
+    """The pooled vectors of the day before, to the bit; the default for users who have none."""
+    recipe, lake = tiny_recipe(), Lake(trained.lake)
+    (*_, day) = walk(trained, REPLAYED)
+    version = Registry(trained).promoted("tiny", before=LAST)[0]
+    assert version.visible is not None
+    table = lake.read(version.visible)
+    tower = recipe.user_tower
+    pooled = dict(
+        zip(
+            table.column("user_id").to_pylist(),
+            stack(table, "pooled", num_embeddings=tower.num_embeddings, dim=tower.dim),
+            strict=True,
+        )
+    )
+    known = [place for place, (user, _) in enumerate(day.keys) if user in pooled]
+    assert len(known) > 100
+    for place in known:
+        assert np.array_equal(day.vectors["batch"][place], pooled[day.keys[place][0]])
+    unknown = [place for place, (user, _) in enumerate(day.keys) if user >= 43]
+    assert unknown
+    assert not day.vectors["batch"][unknown].any()
+
+
+def test_the_frozen_snapshot_sees_new_features_and_the_frozen_vectors_do_not(trained: Settings) -> None:
+    first, *_, last = walk(trained, REPLAYED)
+    lake, recipe = Lake(trained.lake), tiny_recipe()
+    computed = lake.read(Registry(trained).promoted("tiny", before=REPLAYED[0])[-1].visible)  # type: ignore[arg-type]
+    tower = recipe.user_tower
+    vectors = stack(computed, "embedding", num_embeddings=tower.num_embeddings, dim=tower.dim)
+    of = dict(zip(computed.column("user_id").to_pylist(), vectors, strict=True))
+    for day in (first, last):
+        for (user, _), served in zip(day.keys, day.vectors["frozen-once"], strict=True):
+            assert np.array_equal(served, of[user]) if user in of else not served.any()
