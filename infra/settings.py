@@ -119,6 +119,11 @@ class Settings(BaseSettings):
                 )
         return found
 
+    @property
+    def embeds_redis(self) -> bool:
+        """Whether the feature store is the Redis that `infra up` starts."""
+        return self.redis_url is None and not self.redis_url_file.exists()
+
     def feature_store(self) -> str:
         """The feature store's URL with its password: a secret. ValueError where there is none yet."""
         if self.redis_url is not None:

@@ -33,6 +33,7 @@ POLL_SECONDS = 0.1
 STOP_SECONDS = 60.0
 RUNNING = "RUNNING"
 ALIVE = frozenset({RUNNING, "STARTING", "BACKOFF"})
+_PROGRAM = "program:"
 GIVEN_UP = frozenset({"FATAL", "EXITED", "UNKNOWN"})
 
 
@@ -64,7 +65,7 @@ class Program:
             "stdout_logfile_maxbytes": "5MB",
             "stdout_logfile_backups": "1",
         }
-        return _section(f"program:{self.name}", lines)
+        return _section(f"{_PROGRAM}{self.name}", lines)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +94,23 @@ class Supervisor:
         except (OSError, xmlrpc.client.Error):
             return None
 
-    def runs_another(self, programs: Sequence[Program]) -> bool:
-        """Whether it was launched with other programs, ports or paths than these."""
-        return self._configuration.read_text() != self._render(programs)
+    def update(self, programs: Sequence[Program]) -> bool:
+        """Learn of programs that are new, still stopped; stop and forget those that are none of these any more.
+
+        False, and nothing is done, where a program that stays, or supervisord itself, has other ports or paths.
+        """
+        known, wanted = _sections(self._configuration.read_text()), _sections(self._render(programs))
+        if any(known[name] != wanted[name] for name in known.keys() & wanted.keys()):
+            return False
+        if known.keys() != wanted.keys():
+            self.stop(name.removeprefix(_PROGRAM) for name in known.keys() - wanted.keys())
+            write_private(self._configuration, self._render(programs))
+            [[added, _, removed]] = self._call("reloadConfig")
+            for name in removed:
+                self._call("removeProcessGroup", name)
+            for name in added:
+                self._call("addProcessGroup", name)
+        return True
 
     def launch(self, programs: Sequence[Program], *, environment: Mapping[str, str]) -> None:
         """Start it, with every program stopped. What it starts inherits `environment` and the marker."""
@@ -238,3 +253,14 @@ def _section(name: str, lines: Mapping[str, str]) -> str:
     """One section; supervisord expands `%(…)s` and ends a value at ` ;`."""
     body = "".join(f"{key}={value.replace('%', '%%')}\n" for key, value in lines.items())
     return f"[{name}]\n{body}"
+
+
+def _sections(text: str) -> dict[str, list[str]]:
+    """Lines by section."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if line.startswith("["):
+            lines = found.setdefault(line.strip("[]"), [])
+        elif line:
+            lines.append(line)
+    return found
