@@ -12,6 +12,7 @@ from infra.online import COMPUTE, HTTP, address
 from infra.settings import LOOPBACK, Settings
 
 TIMEOUT_SECONDS = 3.0
+COMPUTE_UP = "usermodel_compute_up"
 
 Check = Callable[[Settings, float], str | None]
 """(settings, seconds since the epoch at which the process started) -> what is wrong, or None."""
@@ -56,15 +57,17 @@ def mlflow(settings: Settings, started: float) -> str | None:
 
 
 def serving_http(settings: Settings, started: float) -> str | None:
-    """`/health` answers 200: it serves, and reaches the feature store."""
-    answer = _get(f"{address(settings, HTTP)}/health")
+    """`/readyz` answers 200: it serves, and the feature store answers it."""
+    answer = _get(f"{address(settings, HTTP)}/readyz")
     return answer if isinstance(answer, str) else None
 
 
 def serving_compute(settings: Settings, started: float) -> str | None:
-    """`/health` answers 200: its workers are warm and take requests."""
-    answer = _get(f"{address(settings, COMPUTE)}/health")
-    return answer if isinstance(answer, str) else None
+    """Its metrics say that it works: a champion is warm and computes."""
+    answer = _get(f"{address(settings, COMPUTE)}/metrics")
+    if isinstance(answer, str):
+        return answer
+    return None if f"{COMPUTE_UP} 1.0" in answer.text.splitlines() else "it has no champion to compute with yet"
 
 
 def airflow_api(settings: Settings, started: float) -> str | None:

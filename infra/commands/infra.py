@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from infra.commands.options import RecipeName
-from infra.settings import get_settings
+from infra.settings import Settings, get_settings
 
 group = typer.Typer(help="Services, and the daily loop over some days.", no_args_is_help=True)
 
@@ -27,12 +27,17 @@ def up(
         Path | None, typer.Option(help="Folder of the real logs; kept in settings.env as USERMODEL_DATA_DIR.")
     ] = None,
     services_only: Annotated[bool, typer.Option("--services-only", help="Start the services, run no day.")] = False,
+    serve: Annotated[
+        bool | None,
+        typer.Option("--serve/--no-serve", help="Serve the recipe's champion online, from now on; or no longer."),
+    ] = None,
 ) -> None:
-    """Start the services and run the daily loop over some days."""
+    """Start the services, run the daily loop over some days, and serve what it promoted if that is wanted."""
     from features.days import parse_days
     from infra import services
     from infra.airflow import Airflow
-    from infra.commands.loop import run_days
+    from infra.commands.champions import request_and_answer, serve_champions
+    from infra.commands.loop import run_days, unpause
     from infra.commands.summary import print_summary
     from infra.credentials import keep_secrets
     from infra.orchestrator import airflow_token
@@ -46,15 +51,32 @@ def up(
     config = get_recipe(recipe)
     wanted = parse_days(days) if days is not None else config.schedule.first_days(DEMO_DAYS)
     config.schedule.check(wanted)
-    settings = get_settings().remember(data_dir=data)
+    settings = _remember(recipe, data=data, serve=serve)
     keep_secrets(settings)
     if not services.start(settings, progress=say):
         say("the services are up already")
-    if not services_only:
-        with Airflow(settings, token=airflow_token(settings)) as airflow:
+    with Airflow(settings, token=airflow_token(settings)) as airflow:
+        if settings.served:
+            unpause(airflow, [f"serve_{model}" for model in settings.served], say=say)
+        if not services_only:
             run_days(airflow, config, wanted, say=say)
+    if not services_only:
         print_summary(config, wanted, settings=settings)
+    serving = serve_champions(settings, say=say)
     typer.echo(services.how_to_log_in(settings))
+    if serving:
+        typer.echo(request_and_answer(settings, serving[0]))
+
+
+def _remember(recipe: str, *, data: Path | None, serve: bool | None) -> Settings:
+    """The settings with what was asked for, kept for the services and for later commands."""
+    settings = get_settings()
+    served = dict.fromkeys(settings.served)
+    if serve is not None:
+        served.pop(recipe, None)
+    if serve:
+        served[recipe] = None
+    return settings.remember(data_dir=data, served=None if serve is None else tuple(served))
 
 
 @group.command()

@@ -32,10 +32,7 @@ def run_days(airflow: Airflow, recipe: Recipe, days: Sequence[date], *, say: Say
     upstream = f"user_model_{recipe.name}"
     consumers = [f"downstream_{n}" for n, make in DOWNSTREAM_MODELS.items() if make().upstream == recipe.name]
     beside = [f"{kind}_{recipe.name}" for kind in ("review", "rollback", "freshness")]
-    dags = [upstream, *beside, *consumers]
-    _wait_for_dags(airflow, dags, say=say)
-    for dag_id in dags:
-        airflow.unpause(dag_id)
+    unpause(airflow, [upstream, *beside, *consumers], say=say)
     if _days(airflow, upstream, recipe, states={"success"}).issuperset(days):
         say(f"{recipe.name}: {days[0]}..{days[-1]} ran before; nothing to do")
         return
@@ -54,6 +51,13 @@ def run_days(airflow: Airflow, recipe: Recipe, days: Sequence[date], *, say: Say
     follower.follow(upstream, wanted, consumers=consumers)
     for consumer in consumers:
         follower.follow_consumer(consumer, upstream, wanted)
+
+
+def unpause(airflow: Airflow, dag_ids: Sequence[str], *, say: Say) -> None:
+    """Let the DAGs run, once Airflow has found their files. RuntimeError where it does not."""
+    _wait_for_dags(airflow, dag_ids, say=say)
+    for dag_id in dag_ids:
+        airflow.unpause(dag_id)
 
 
 def _days(airflow: Airflow, dag_id: str, recipe: Recipe, *, states: set[str]) -> set[date]:

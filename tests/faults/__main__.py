@@ -10,11 +10,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.faults.scenario import Outcome, Scenario, Trial, play, promise_of
+
+if TYPE_CHECKING:
+    from tests.faults.world import World
 
 # The scenarios are imported in `main`: a process that is started to be killed imports this module again.
 _WIDTH = 24
@@ -42,6 +46,7 @@ def parsed(arguments: list[str], known: Collection[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> int:
     """1 when a promise was broken."""
     from tests.faults.catalogue import SCENARIOS
+    from tests.faults.world import World
 
     options = parsed(arguments, SCENARIOS)
     if options.list:
@@ -50,8 +55,8 @@ def main(arguments: list[str]) -> int:
         return 0
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     chosen = {name: SCENARIOS[name] for name in options.names or SCENARIOS}
-    with logging_to(folder / "log"):
-        outcomes = play_all(chosen, options, folder)
+    with logging_to(folder / "log"), closing(World(folder / "world")) as world:
+        outcomes = play_all(chosen, options, folder, world)
     total = Outcome(
         injected=sum(outcome.injected for outcome in outcomes),
         broken=tuple(line for outcome in outcomes for line in outcome.broken),
@@ -82,11 +87,11 @@ def logging_to(path: Path) -> Iterator[None]:
         handler.close()
 
 
-def play_all(scenarios: Mapping[str, Scenario], options: argparse.Namespace, folder: Path) -> list[Outcome]:
+def play_all(
+    scenarios: Mapping[str, Scenario], options: argparse.Namespace, folder: Path, world: World
+) -> list[Outcome]:
     """A line as each begins (to stderr) and as it ends."""
-    from tests.faults.world import World
-
-    began, outcomes, world = time.monotonic(), [], World(folder / "world")
+    began, outcomes = time.monotonic(), []
     if not options.json:
         print(f"{'fault':<{_WIDTH}} injected survived seconds  lost", flush=True)
     for seed in range(options.seed, options.seed + options.rounds):

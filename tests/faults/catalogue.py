@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults import damage, days, decided, disk, tables, training
+from tests.faults import damage, days, decided, disk, serving, tables, training
 from tests.faults.scenario import Scenario
 
 SCENARIOS: dict[str, Scenario] = {
@@ -33,4 +33,13 @@ SCENARIOS: dict[str, Scenario] = {
     "built-twice": tables.built_twice,
     "trained-twice": training.trained_twice,
     "clock-skew": days.clock_skew,
+    "store-stopped": serving.store_stopped,
+    "store-slow": serving.store_slow,
+    "store-killed": serving.store_killed,
+    "worker-killed": serving.worker_killed,
+    "worker-stopped": serving.worker_stopped,
+    "registry-down": serving.registry_down,
+    "champion-damaged": serving.champion_damaged,
+    "future-features": serving.future_features,
+    "hostile-requests": serving.hostile_requests,
 }

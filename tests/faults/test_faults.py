@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,9 +18,10 @@ from tests.faults.world import World
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Made once; scenarios take copies."""
-    return World(tmp_path_factory.mktemp("faults"))
+    with closing(World(tmp_path_factory.mktemp("faults"))) as made:
+        yield made
 
 
 @pytest.mark.slow

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,6 +17,9 @@ from tests.faults.attempts import EVERY, Fault, attempt, failure, settings_of, s
 from tests.trainer.planted import DAY, commit_day
 from tests.trainer.test_checkpoint import tensors
 from trainer.trained import TrainedDay
+
+if TYPE_CHECKING:
+    from tests.faults.online import Online
 
 NUM_ROWS, NUM_STEPS = 4000, 32
 KILLED_AT = 14
@@ -34,6 +39,18 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._running = ExitStack()
+
+    def close(self) -> None:
+        """End what runs."""
+        self._running.close()
+
+    @cached_property
+    def online(self) -> Online:
+        """The online service, which scenarios share and leave whole."""
+        from tests.faults.online import online
+
+        return self._running.enter_context(online(self.folder / "online", self.store))
 
     @cached_property
     def _landed(self) -> Path:

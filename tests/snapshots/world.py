@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
+from datetime import UTC, date, datetime
 
 import numpy as np
 import pyarrow as pa
@@ -14,54 +12,26 @@ import torch
 from features.arrow import examples_schema, user_features_schema
 from features.fingerprint import fingerprint
 from features.lake import Lake, Partition
-from features.schema import DenseFeature, Schema, SparseFeature, Table
-from features.source import LogReader
 from infra.settings import Settings
 from snapshots.publish import publish_tower
 from snapshots.registry import Registry, Version
-from tests.towers import tiny_mix_tower, tiny_user_tower
+from tests.snapshots.tiny import DAYS, GOOD, START, TinySource, tiny_recipe
 from trainer.model.user_tower import UserTower
-from trainer.recipe import Recipe, Schedule, Task
+from trainer.recipe import Recipe
 from trainer.trained import TrainedDay
 
-START = date(2026, 1, 1)
-DAYS = [START + timedelta(days=offset) for offset in range(6)]
-GOOD = {"ne": 0.9, "calibration": 1.0, "auc": 0.7}
-
-
-@dataclass(frozen=True, kw_only=True)
-class TinySource:
-    """A source without a log."""
-
-    name: str = "tiny"
-    schema: Schema = field(
-        default_factory=lambda: Schema(
-            tables=(Table(name="topics", num_rows=50), Table(name="places", num_rows=20)),
-            sparse=(
-                SparseFeature(name="liked", table="topics"),
-                SparseFeature(name="seen", table="topics"),
-                SparseFeature(name="place", table="places", side="item"),
-            ),
-            dense=(DenseFeature(name="age", transform="log1p"),),
-            tasks=("click",),
-        )
-    )
-    day_starts_at: timedelta = timedelta(0)
-
-    def open(self, *, landing: Path, data_dir: Path | None) -> LogReader:
-        raise NotImplementedError
-
-
-def tiny_recipe(*, pooling_versions: int = 3) -> Recipe:
-    return Recipe(
-        name="tiny",
-        source=TinySource(),
-        tasks=(Task(name="click"),),
-        schedule=Schedule(start=START),
-        user_tower=tiny_user_tower(dim=8),
-        mix_tower=tiny_mix_tower(),
-        pooling_versions=pooling_versions,
-    )
+__all__ = [
+    "DAYS",
+    "GOOD",
+    "START",
+    "TinySource",
+    "commit_users",
+    "make_tower",
+    "newest",
+    "publish_day",
+    "tiny_recipe",
+    "trained_day",
+]
 
 
 def make_tower(recipe: Recipe, *, seed: int = 0, noise: float = 0.0) -> UserTower:

@@ -1,0 +1,69 @@
+"""What `infra up --serve` does after the days: fill the feature store, start the online service, show a request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from infra import online
+from infra.settings import Settings
+
+Say = Callable[[str], None]
+
+_SHOWN = 3
+"""Numbers of a vector."""
+_ANSWER_SECONDS = 5.0
+
+
+def serve_champions(settings: Settings, *, say: Say) -> tuple[str, ...]:
+    """Load the promoted embeddings and start the online service; the user models that are served now.
+
+    One that has no champion yet is told, and served from the next call on. ServiceError: the service does not start.
+    """
+    from dags.steps import load_embeddings
+    from infra import services
+    from snapshots.registry import Registry
+
+    registry = Registry(settings)
+    ready = tuple(model for model in settings.served if "champion" in registry.aliases(model))
+    for model in set(settings.served) - set(ready):
+        say(f"{model}: nothing to serve yet; infra/up --recipe {model} promotes a day")
+    for model in ready:
+        days = load_embeddings(model, None)["days"]
+        say(f"{model}: {len(days)} promoted days, the last {days[0]['ds']}, are in the feature store")
+    if ready:
+        services.serve(settings, progress=say)
+    return ready
+
+
+def request_and_answer(settings: Settings, model: str) -> str:
+    """Where the service is, a request for a user that it knows, and its answer with vectors cut short."""
+    import httpx
+
+    url = f"{online.address(settings, online.HTTP)}/v1/users/{_some_user(settings, model)}/embeddings?model={model}"
+    answer = httpx.get(url, timeout=_ANSWER_SECONDS, trust_env=False)
+    answer.raise_for_status()
+    return f"Serving  {online.address(settings, online.HTTP)}\ncurl '{url}'\n{json.dumps(_short(answer.json()))}"
+
+
+def _some_user(settings: Settings, model: str) -> int:
+    """The first of the champion's day."""
+    from features.lake import Lake
+    from features.schema import USER_ID
+    from snapshots.registry import Registry
+
+    champion = Registry(settings).alias(model, "champion")
+    assert champion is not None
+    assert champion.visible is not None
+    rows = Lake(settings.lake).dataset(champion.visible).head(1, columns=[USER_ID])
+    return int(rows.column(USER_ID)[0].as_py())
+
+
+def _short(value: Any) -> Any:
+    """A JSON value whose lists of numbers show their beginning."""
+    if isinstance(value, dict):
+        return {name: _short(one) for name, one in value.items()}
+    if isinstance(value, list) and len(value) > _SHOWN and not isinstance(value[0], (dict, list)):
+        return [*(round(one, 3) for one in value[:_SHOWN]), "…"]
+    return [_short(one) for one in value] if isinstance(value, list) else value
