@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from serving.compute.statistics import COUNTERS, GAUGES, LATENCY_SECONDS, PREFIX
 from serving.statistics import STALENESS_SECONDS
 
 Kind = Literal["counter", "gauge", "histogram"]
@@ -129,4 +130,16 @@ HTTP_IN_FLIGHT = Metric(
 )
 HTTP = (READ, HTTP_REQUESTS, HTTP_SECONDS, HTTP_IN_FLIGHT)
 
-ALL = (*CLIENT, *HTTP)
+# What a worker of the compute center counts (`serving.compute.statistics`), on a port of its own.
+COMPUTE = (
+    *(Metric(name=f"{PREFIX}_{name}_total", kind="counter", meaning=f"{of}.") for name, of in COUNTERS.items()),
+    *(Metric(name=f"{PREFIX}_{name}", kind="gauge", meaning=f"{of}.") for name, of in GAUGES.items()),
+    Metric(
+        name=f"{PREFIX}_latency_seconds",
+        kind="histogram",
+        meaning="From a request's arrival on the stream to its vectors in the store.",
+        buckets=LATENCY_SECONDS,
+    ),
+)
+
+ALL = (*CLIENT, *HTTP, *COMPUTE)

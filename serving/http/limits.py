@@ -30,10 +30,15 @@ class Limits:
     hosts: frozenset[str] = LOOPBACK_HOSTS
     """Names that a request may call this service by: a page of another site cannot reach it through a name of its own
     that resolves to loopback (DNS rebinding)."""
-    url_bytes: int = 4_096
+    connections: int = 1_000
+    head_seconds: float = 5.0
+    """For a request's URL and headers, once the connection is open or they have begun."""
     head_bytes: int = 16 * 1_024
+    url_bytes: int = 4_096
     body_bytes: int = 256 * 1_024
     """A user's most ids (`serving.features.MOST_IDS`) as JSON are 90 KiB."""
+    message_bytes: int = 4 * 1_024 * 1_024
+    """Of a body as it is sent: in many tiny chunks, or with trailers."""
     models: int = 32
     """Per request."""
     in_flight: int = 256

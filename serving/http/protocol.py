@@ -11,16 +11,18 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving.http.errors import body_of
+from serving.http.limits import Limits
 
-HEAD_BYTES = 16 * 1_024
-HEAD_SECONDS = 5.0
-MESSAGE_BYTES = 4 * 1_024 * 1_024
-"""Of a request as it is sent: also in many tiny chunks, or with trailers."""
-MOST_CONNECTIONS = 1_000
+
+def bounded(limits: Limits) -> type[BoundedProtocol]:
+    """The protocol with these limits."""
+    return type("Bounded", (BoundedProtocol,), {"limits": limits})
 
 
 class BoundedProtocol(HttpToolsProtocol):
     """One connection. The bounds in bytes are exceeded by what the loop reads at once, 256 KiB, at most."""
+
+    limits = Limits()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -30,8 +32,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """A request is expected now, unless there are too many connections."""
         super().connection_made(transport)
-        if len(self.connections) > MOST_CONNECTIONS:
-            self._refuse(503, f"{MOST_CONNECTIONS} connections are open, the most; come again in a second")
+        if len(self.connections) > self.limits.connections:
+            self._refuse(503, f"{self.limits.connections} connections are open, the most; come again in a second")
         else:
             self._expect()
 
@@ -49,7 +51,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._received = 0 if self._turned else self._received + len(data)
-        limit, status = (HEAD_BYTES, 431) if self._in_head else (MESSAGE_BYTES, 413)
+        limit, status = (self.limits.head_bytes, 431) if self._in_head else (self.limits.message_bytes, 413)
         if self._received > limit:
             self._refuse(status, f"more than {limit} bytes of one request; send less")
         elif self._timer is None and (self.cycle is None or self.cycle.response_complete):
@@ -76,7 +78,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refuse(400, f"{msg} Send HTTP/1.1 with an absolute path")
 
     def _expect(self) -> None:
-        self._timer = self.loop.call_later(HEAD_SECONDS, self._too_slow)
+        self._timer = self.loop.call_later(self.limits.head_seconds, self._too_slow)
 
     def _stop_expecting(self) -> None:
         if self._timer is not None:
@@ -84,7 +86,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._timer = None
 
     def _too_slow(self) -> None:
-        self._refuse(408, f"no whole request within {HEAD_SECONDS:g} s; send it at once")
+        self._refuse(408, f"no whole request within {self.limits.head_seconds:g} s; send it at once")
 
     def _refuse(self, status: int, reason: str) -> None:
         """Answer, and close; the rest of what was sent is not read."""

@@ -13,7 +13,7 @@ from serving.client.options import Options
 from serving.connection import connect_async
 from serving.http.app import application
 from serving.http.limits import Limits
-from serving.http.protocol import BoundedProtocol
+from serving.http.protocol import bounded
 from serving.http.routes import STORE_SECONDS
 from serving.keys import Keys
 from serving.store import AsyncStore
@@ -29,7 +29,8 @@ DRAIN_SECONDS = 10
 def serve(recipes: Sequence[str], *, store_url: str, partitions: int, host: str, port: int, limits: Limits) -> None:
     """Serve these user models until SIGTERM or SIGINT. ValueError for a recipe that is not known, or a wrong URL."""
     models = [Model.of(get_recipe(name)) for name in recipes]
-    server_of(service(models, store_url=store_url, partitions=partitions, limits=limits), host=host, port=port).run()
+    app = service(models, store_url=store_url, partitions=partitions, limits=limits)
+    server_of(app, host=host, port=port, limits=limits).run()
 
 
 def service(models: Sequence[Model], *, store_url: str, partitions: int, limits: Limits) -> ASGIApp:
@@ -39,14 +40,14 @@ def service(models: Sequence[Model], *, store_url: str, partitions: int, limits:
     return application(client, store, {model.name: model for model in models}, limits)
 
 
-def server_of(app: ASGIApp, *, host: str, port: int) -> uvicorn.Server:
+def server_of(app: ASGIApp, *, host: str, port: int, limits: Limits) -> uvicorn.Server:
     """`run()` serves until a signal says otherwise, or `should_exit` is set."""
     return uvicorn.Server(
         uvicorn.Config(
             app,
             host=host,
             port=port,
-            http=BoundedProtocol,
+            http=bounded(limits),
             loop="uvloop",
             ws="none",
             lifespan="on",

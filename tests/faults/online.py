@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from serving.load import load
 
 from features.lake import Lake
 from infra.settings import LOOPBACK, REPOSITORY, Settings, child_environment
+from serving.load import load
 from serving.store import Store
 from snapshots.gate import gate
 from snapshots.inference import infer

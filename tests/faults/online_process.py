@@ -27,7 +27,6 @@ def compute(settings: Settings, url: str, port: int) -> None:
     """A worker of the compute center, which takes over soon and looks at the champion often."""
     from serving.compute.service import serve
     from serving.compute.worker import Options
-
     from serving.keys import ONE_SERVER
 
     serve(

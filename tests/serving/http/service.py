@@ -27,10 +27,17 @@ SCHEMA = Schema(
     dense=(DenseFeature(name="visits"),),
     tasks=("click",),
 )
+_PATIENT = 500.0
+"""In ms: a deadline that a busy machine keeps."""
 MODELS = (
-    Model(name="demo", source="shop", schema=SCHEMA, num_embeddings=2, dim=8),
-    Model(name="daily", source="shop", schema=SCHEMA, num_embeddings=1, dim=4, serving=Serving(mode="batch")),
-)
+    Model(
+        name="demo", source="shop", schema=SCHEMA, num_embeddings=2, dim=8, serving=Serving(deadline_ms=_PATIENT)
+    ),
+    Model(
+        name="daily", source="shop", schema=SCHEMA, num_embeddings=1, dim=4,
+        serving=Serving(mode="batch", deadline_ms=_PATIENT),
+    ),
+)  # fmt: skip
 DAY_SECONDS = 86_400.0
 
 
@@ -67,9 +74,10 @@ class Running:
 @contextmanager
 def running(store_url: str, limits: Limits | None = None) -> Iterator[Running]:
     """The service on a free port."""
-    app = service(MODELS, store_url=store_url, partitions=1, limits=limits or Limits())
+    limits = limits or Limits(head_seconds=2.0, seconds=2.0)
+    app = service(MODELS, store_url=store_url, partitions=1, limits=limits)
     with socket.create_server(("127.0.0.1", 0)) as listening, redis.Redis.from_url(store_url) as client:
-        server = server_of(app, host="127.0.0.1", port=0)
+        server = server_of(app, host="127.0.0.1", port=0, limits=limits)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         deadline = time.monotonic() + 20
