@@ -74,11 +74,11 @@ class FeatureCodec:
         heads = [np.broadcast_to(np.frombuffer(self._tag.to_bytes(4, "little"), np.uint8), (rows.num_rows, 4))]
         blob, ends = b"", np.zeros(rows.num_rows + 1, np.int64)
         if ids is not None and lengths is not None:
-            heads.append(_bytes_of(lengths.flatten(), "<i4", rows.num_rows))
+            heads.append(_bytes_of(lengths.flatten(), "<i4", (rows.num_rows, 4 * len(self._sparse))))
             blob = np.ascontiguousarray(ids.flatten().to_numpy(), "<i8").tobytes()
             ends = 8 * (ids.offsets.to_numpy().astype(np.int64) - ids.offsets[0].as_py())
         if values is not None:
-            heads.append(_bytes_of(values.flatten().fill_null(0), "<f4", rows.num_rows))
+            heads.append(_bytes_of(values.flatten().fill_null(0), "<f4", (rows.num_rows, 4 * len(self._dense))))
         head, size = np.concatenate(heads, axis=1).tobytes(), self._head
         bounds = zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)
         return [head[row * size : (row + 1) * size] + blob[begin:end] for row, (begin, end) in enumerate(bounds)]
@@ -148,9 +148,9 @@ class FeatureCodec:
         raise ValueError(f"user {user}: the stored features are damaged ({len(payload)} bytes); send them again")
 
 
-def _bytes_of(values: pa.Array, kind: str, num_rows: int) -> np.ndarray[Any, Any]:
+def _bytes_of(values: pa.Array, kind: str, shape: tuple[int, int]) -> np.ndarray[Any, Any]:
     """[B * N] numbers as [B, bytes]."""
-    return np.ascontiguousarray(values.to_numpy(), kind).view(np.uint8).reshape(num_rows, -1)
+    return np.ascontiguousarray(values.to_numpy(), kind).view(np.uint8).reshape(shape)
 
 
 def _rows_of(values: np.ndarray[Any, Any]) -> pa.ListArray:

@@ -6,13 +6,15 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import redis
 
 from infra.supervision import package_folder
+
+CLUSTER_SLOTS = 16_384
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +23,11 @@ class Server:
 
     url: str
     process: subprocess.Popen[bytes]
+
+    @property
+    def port(self) -> int:
+        """On loopback."""
+        return int(self.url.rpartition(":")[2])
 
     def client(self) -> redis.Redis:
         """A client of it."""
@@ -42,6 +49,54 @@ def redis_server(folder: Path, *options: str, port: int | None = None) -> Iterat
     finally:
         process.kill()
         process.wait()
+
+
+@contextmanager
+def redis_cluster(folder: Path, *, nodes: int = 3) -> Iterator[list[Server]]:
+    """A cluster of masters that share the slots. Its URL: that of any node, `redis+cluster://`."""
+    with ExitStack() as stack:
+        servers = []
+        for node in range(nodes):
+            own = folder / f"node{node}"
+            own.mkdir()
+            port = _cluster_port()
+            servers.append(stack.enter_context(redis_server(own, "--cluster-enabled", "yes", port=port)))
+        for node, server in enumerate(servers):
+            slots = range(CLUSTER_SLOTS * node // nodes, CLUSTER_SLOTS * (node + 1) // nodes)
+            with server.client() as client:
+                client.execute_command("CLUSTER ADDSLOTS", *slots)
+                client.execute_command("CLUSTER SET-CONFIG-EPOCH", node + 1)
+                for other in servers[:node]:
+                    client.execute_command("CLUSTER MEET", "127.0.0.1", other.port)
+        _wait_for_cluster(servers)
+        yield servers
+
+
+def _wait_for_cluster(servers: list[Server]) -> None:
+    deadline = time.monotonic() + 30
+    for server in servers:
+        with server.client() as client:
+            while True:
+                info = client.execute_command("CLUSTER INFO")
+                if info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) == len(servers):
+                    break
+                assert time.monotonic() < deadline, f"the cluster did not form: {info}"
+                time.sleep(0.05)
+
+
+def _cluster_port() -> int:
+    """Nodes talk to each other on a port that is 10000 higher."""
+    while True:
+        port = free_port()
+        if port > 65_535 - 10_000:
+            port -= 20_000
+        with socket.socket() as one, socket.socket() as bus:
+            try:
+                one.bind(("127.0.0.1", port))
+                bus.bind(("127.0.0.1", port + 10_000))
+            except OSError:
+                continue
+            return port
 
 
 def free_port() -> int:
