@@ -32,7 +32,9 @@ class FeatureCodec:
     def __init__(self, schema: Schema) -> None:
         self._sparse = [feature.name for feature in schema.sparse_of("user")]
         self._dense = [feature.name for feature in schema.dense_of("user")]
-        self._logged = {feature.name for feature in schema.dense_of("user") if feature.transform == "log1p"}
+        lowest = [-1 if feature.transform == "log1p" else -np.inf for feature in schema.dense_of("user")]
+        self._above = np.array(lowest, np.float32)
+        """[M]: what the dense features' transforms have a value for is above it."""
         self._tag = zlib.crc32(repr((self._sparse, self._dense)).encode())
         self._head = 4 + 4 * (len(self._sparse) + len(self._dense))
 
@@ -57,7 +59,10 @@ class FeatureCodec:
         lists = [_ids(name, features.get(name, ())) for name in self._sparse]
         if (total := sum(map(len, lists))) > MOST_IDS:
             raise ValueError(f"{total} ids in all features; a user has {MOST_IDS} at most: send the newest")
-        dense = [_number(name, features.get(name, 0.0), logged=name in self._logged) for name in self._dense]
+        dense = [
+            _number(name, features.get(name, 0.0), above=above)
+            for name, above in zip(self._dense, self._above.tolist(), strict=True)
+        ]
         return b"".join(
             [
                 self._tag.to_bytes(4, "little"),
@@ -103,17 +108,22 @@ class FeatureCodec:
         return pack(table, layout)
 
     def sound(self, payloads: Sequence[bytes]) -> NDArray[np.bool_]:
-        """[N]: which of them `decode` reads."""
+        """[N]: which of them `decode` reads, and a batch can be made of."""
         sizes = np.fromiter(map(len, payloads), np.int64, len(payloads))
         sound = sizes >= self._head
         heads = b"".join(payload[: self._head] for payload in payloads if len(payload) >= self._head)
         words = np.frombuffer(heads, "<i4").reshape(-1, self._head // 4)
-        lengths = words[:, 1 : 1 + len(self._sparse)]
+        lengths, dense = words[:, 1 : 1 + len(self._sparse)], words[:, 1 + len(self._sparse) :].view("<f4")
         sound[sound] = (
             (words[:, 0].view("<u4") == self._tag)
             & (lengths.min(axis=1, initial=0) >= 0)
             & (sizes[sound] == self._head + 8 * lengths.sum(axis=1, dtype=np.int64))
+            & ((dense > self._above) & (dense < np.inf)).all(axis=1)
         )
+        ids = np.frombuffer(b"".join(payloads[row][self._head :] for row in np.flatnonzero(sound)), "<i8")
+        if ids.size and ids.min() < 0:
+            ends = np.cumsum(sizes[sound] - self._head) // 8
+            sound[np.flatnonzero(sound)[np.searchsorted(ends, np.flatnonzero(ids < 0), side="right")]] = False
         return sound
 
     def decode(self, users: Sequence[int], payloads: Sequence[bytes]) -> pa.RecordBatch:
@@ -127,8 +137,6 @@ class FeatureCodec:
         lengths = np.ascontiguousarray(heads[:, :num_sparse])
         dense = np.ascontiguousarray(heads[:, num_sparse:]).view("<f4")
         ids = np.frombuffer(b"".join(payload[self._head :] for payload in payloads), "<i8")
-        if (ids.size and ids.min() < 0) or not np.isfinite(dense).all():
-            raise ValueError(f"users {list(users)[:5]}: stored features are negative or not finite; send them again")
         columns: list[pa.Array] = []
         if num_sparse:
             ends = np.concatenate([[0], np.cumsum(lengths.sum(axis=1))]).astype(np.int32)
@@ -168,11 +176,11 @@ def _ids(name: str, given: Any) -> Sequence[int]:
     return given
 
 
-def _number(name: str, given: Any, *, logged: bool) -> float:
+def _number(name: str, given: Any, *, above: float) -> float:
     if not isinstance(given, (int, float)) or isinstance(given, bool) or not abs(given) <= _LARGEST_FLOAT:
         raise ValueError(f"feature {name} is {_shown(given)}; it is a finite number that float32 holds")
-    if logged and not np.float32(given) > -1:
-        raise ValueError(f"feature {name} is {_shown(given)}; ln(1 + x) is taken of it: it is above -1")
+    if not np.float32(given) > above:
+        raise ValueError(f"feature {name} is {_shown(given)}; its transform takes what is above {above:g}")
     return float(given)
 
 

@@ -176,19 +176,26 @@ GOOD = TINY.encode({"liked": [1, 2], "seen": [3], "age": 4.0})
     ("payload", "words"),
     [
         pytest.param(b"", "of another schema", id="empty"),
-        pytest.param(GOOD[:10], "of another schema", id="cut within the head"),
+        pytest.param(GOOD[:10], "damaged", id="cut within the head"),
         pytest.param(GOOD[:-1], "damaged", id="cut within the ids"),
         pytest.param(GOOD + b"\0" * 8, "damaged", id="longer"),
         pytest.param(FeatureCodec(WIDE).encode({}), "of another schema", id="another schema's"),
         pytest.param(GOOD[:4] + b"\xff\xff\xff\xff" + GOOD[8:], "damaged", id="a negative length"),
-        pytest.param(GOOD[:-8] + b"\xff" * 8, "negative", id="a negative id"),
-        pytest.param(GOOD[:12] + np.float32(np.nan).tobytes() + GOOD[16:], "not finite", id="NaN"),
+        pytest.param(GOOD[:-8] + b"\xff" * 8, "damaged", id="a negative id"),
+        pytest.param(GOOD[:12] + np.float32(np.nan).tobytes() + GOOD[16:], "damaged", id="NaN"),
     ],
 )
 def test_damaged_payloads_are_refused_by_user(payload: bytes, words: str) -> None:
     with pytest.raises(ValueError, match=words) as refused:
         TINY.decode([6, 7], [GOOD, payload])
     assert "7" in str(refused.value)
+
+
+def test_what_is_damaged_is_told_apart() -> None:
+    bad = GOOD[:-8] + b"\xff" * 8
+    low = GOOD[:12] + np.float32(-1).tobytes() + GOOD[16:]
+    payloads = [bad, GOOD, TINY.encode({}), b"", low, GOOD, bad, TINY.encode({"seen": [1]})]
+    assert TINY.sound(payloads).tolist() == [False, True, True, False, False, True, False, True]
 
 
 def test_no_users_are_no_rows() -> None:
