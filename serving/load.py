@@ -124,7 +124,7 @@ def _load_day(
     seeded, features, unchanged = Seeded(), 0, True
     if _is_new(store, vectors, withdrawn) or again:
         unchanged = False
-        seeded = _load_vectors(recipe, vectors, store=store, lake=lake, withdrawn=withdrawn)
+        seeded = load_vectors(recipe, vectors, store=store, lake=lake, withdrawn=withdrawn)
         _remember(store, vectors, withdrawn)
     if users is not None and (_is_new(store, users, ()) or again):
         unchanged = False
@@ -136,9 +136,10 @@ def _load_day(
     )  # fmt: skip
 
 
-def _load_vectors(
+def load_vectors(
     recipe: Recipe, partition: Partition, *, store: Store, lake: Lake, withdrawn: tuple[int, ...]
 ) -> Seeded:
+    """A day of `user_embeddings/<model>` into the users' records, a batch at a time."""
     tower, serving = recipe.user_tower, recipe.serving
     columns = [USER_ID, VERSION, FEATURE_TIME, *(f"embedding_{k}" for k in range(tower.num_embeddings))]
     how = Seeding(

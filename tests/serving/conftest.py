@@ -11,10 +11,10 @@ from features.lake import Lake
 from infra.settings import Settings
 from snapshots.inference import infer
 from snapshots.promotion import promote
-from tests.snapshots.conftest import _one_thread, empty_store, lake, recipe, settings
+from tests.snapshots.conftest import _one_thread, lake, recipe, settings
 from tests.snapshots.world import DAYS, commit_users, make_tower, publish_day, tiny_recipe
 
-__all__ = ["_one_thread", "empty_store", "lake", "promoted_days", "recipe", "settings", "three_days"]
+__all__ = ["_one_thread", "lake", "promoted_days", "recipe", "settings", "three_days"]
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,7 @@ ARGUMENTS = {
     "batch_inference": ["--quick"],
     "embedding_write": ["--quick"],
     "distributed_inference": ["--quick"],
+    "feature_store": ["--quick"],
     "gpu": ["--quick", "--steps", "10", "--batch-size", "256", "--models", "demo"],
 }
 """The quick forms. `reader` has none: it starts no ranks."""

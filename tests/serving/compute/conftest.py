@@ -11,9 +11,6 @@ from infra.settings import Settings
 from serving.store import Store
 from tests.serving.compute.world import World, make_world
 from tests.serving.servers import Server, redis_server
-from tests.snapshots.conftest import empty_store
-
-__all__ = ["empty_store"]
 
 
 @pytest.fixture(scope="session")
