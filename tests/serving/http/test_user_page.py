@@ -42,7 +42,8 @@ def test_what_is_kept_how_old_and_how_far_it_moved(service: Running, http: httpx
     words = words_of(http, "/users/800")
     for said in (
         "User 800", "Kept for 1 of 2 user models", "v5, day 2026-01-05 serves", "2 of 3 vectors kept",
-        "24 h expires in",        "A request now gets the mean of 2 vectors", "newest features are 3.0 h old", "computation comes after it",
+        "24 h expires in",
+        "A request now gets the mean of 2 vectors", "newest features are 3.0 h old", "computation comes after it",
         "v5 3.0 h ago", "v4 2.1 days ago", "gets the default, zeros marked so: nothing is kept of this user.",
         "Nothing is computed on request in mode batch.",
     ):  # fmt: skip
