@@ -119,8 +119,8 @@ class Exposed:
 
 def _family(family: Any, name: str, help_text: str, values: Mapping[tuple[str, Labels], float]) -> Any:
     mine = {labels: value for (one, labels), value in values.items() if one == name}
-    names = [key for key, _ in next(iter(mine), ())]
+    names = sorted({key for labels in mine for key, _ in labels})
     made = family(f"{PREFIX}_{name}", help_text, labels=names)
     for labels, value in mine.items():
-        made.add_metric([one for _, one in labels], value)
+        made.add_metric([dict(labels).get(key, "") for key in names], value)
     return made
