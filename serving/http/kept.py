@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,10 @@ class Kept:
     """Until the record goes; None: there is none, or it stays."""
     answer: Answer
     """What a request would get now; a real-time one, without its own computation."""
+    features_ms: int | None
+    """Of the features that are known of the user; None: none are, and nothing can be computed until some come."""
+    is_queued: bool
+    """A request of the user waits to be computed."""
     now_ms: int
     """By the store's clock."""
 
@@ -36,17 +40,21 @@ async def kept_of(store: AsyncStore, models: Mapping[str, Model], user: int) -> 
     """Of every model. redis.RedisError, OSError."""
     served, now_ms = await store.served(), await _now_ms(store)
     async with store.redis.pipeline(transaction=False) as pipeline:
-        for key in store.keys.records(tuple(models), user):
-            await pipeline.get(key)
-            await pipeline.pttl(key)
+        for model in models.values():
+            record = store.keys.record(model.name, user)
+            await pipeline.get(record)
+            await pipeline.pttl(record)
+            await pipeline.getrange(store.keys.features(model.source, user), 0, 7)
+            await pipeline.exists(store.keys.queued(model.source, user))
         found = await pipeline.execute()
     return [
-        _kept(model, served.get(model.name), user, value, ttl_ms, now_ms)
-        for model, value, ttl_ms in zip(models.values(), found[::2], found[1::2], strict=True)
+        _kept(model, served.get(model.name), user, found[4 * place : 4 * place + 4], now_ms)
+        for place, model in enumerate(models.values())
     ]
 
 
-def _kept(model: Model, served: Served | None, user: int, value: bytes | None, ttl_ms: int, now_ms: int) -> Kept:
+def _kept(model: Model, served: Served | None, user: int, found: Sequence[Any], now_ms: int) -> Kept:
+    value, ttl_ms, features, queued = found
     usable = policy.found(model, served, value, now_ms=now_ms)
     return Kept(
         model=model,
@@ -54,6 +62,8 @@ def _kept(model: Model, served: Served | None, user: int, value: bytes | None, t
         record=_parsed(value),
         ttl_seconds=ttl_ms / 1_000 if ttl_ms >= 0 else None,
         answer=policy.answer(model, served, user, usable, computation="queued", now_ms=now_ms),
+        features_ms=int.from_bytes(features, "little", signed=True) if len(features) == 8 else None,
+        is_queued=bool(queued),
         now_ms=now_ms,
     )
 

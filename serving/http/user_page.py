@@ -103,6 +103,7 @@ def _facts(kept: Kept) -> Html:
         "embeddings": f"{model.num_embeddings} x {model.dim}",
         "vectors kept": f"{0 if kept.record is None else len(kept.record.entries)} of {KEPT}",
         "expires in": "-" if kept.ttl_seconds is None else span(kept.ttl_seconds),
+        "features known": "none" if kept.features_ms is None else f"{_age(kept.now_ms, kept.features_ms)} old",
         "direct cache": span(policy.direct_seconds) if policy.direct_seconds else "off",
     }
     return tag("div", *(tag("div", tag("b", of), tag("span", name)) for name, of in facts.items()), class_="facts")
@@ -134,6 +135,10 @@ def _computation(kept: Kept) -> str:
         return f"Nothing is computed on request in mode {policy.mode}."
     if kept.answer.computation == "skipped":
         return f"Nothing is computed: the newest vector was written less than {span(policy.direct_seconds)} ago."
+    if kept.features_ms is None:
+        return "Nothing can be computed before a request brings features."
+    if kept.is_queued:
+        return "An earlier request waits to be computed; this one would join it."
     if policy.mode == "realtime":
         return f"It would wait for its own computation first, for {policy.window_ms:g} ms at most."
     return "Its own computation comes after it, for later requests."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -91,6 +91,14 @@ def running(store_url: str, limits: Limits | None = None) -> Iterator[Running]:
             server.should_exit = True
             thread.join(20)
             assert not thread.is_alive(), "the service did not end"
+
+
+def wait_until(true: Callable[[], object]) -> None:
+    """Of what comes after an answer."""
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def announce(store: Store, *, withdrawn: tuple[int, ...] = ()) -> None:

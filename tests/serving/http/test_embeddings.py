@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from serving.http.answers import Answered
-from tests.serving.http.service import Running
+from tests.serving.http.service import Running, wait_until
 
 NOW_MS = int(1000 * time.time())
 
@@ -63,7 +63,10 @@ def test_features_are_left_for_the_compute_center(
     user = 40 + len(body)
     answer = http.post("/v1/embeddings", json={"user_id": user, "models": ["demo"], **body})
     assert answer.json()["embeddings"]["demo"]["computation"] == "queued"
-    kept = _wait_for(service, service.store.keys.features("shop", user))
+    key = service.store.keys.features("shop", user)
+    wait_until(lambda: service.store.redis.exists(key))
+    kept = service.store.redis.get(key)
+    assert isinstance(kept, bytes)
     assert payload in kept
     if "feature_time" in body:
         assert int.from_bytes(kept[:8], "little") == 1_767_614_400_250
@@ -97,13 +100,3 @@ def test_openapi_describes_what_is_answered(http: httpx.Client) -> None:
     for schema in ("Asked", "Embeddings", "Pooled"):
         for name, field in schemas[schema]["properties"].items():
             assert "description" in field, f"{schema}.{name}"
-
-
-def _wait_for(service: Running, key: str) -> bytes:
-    deadline = time.monotonic() + 10
-    while True:
-        found = service.store.redis.get(key)
-        if isinstance(found, bytes):
-            return found
-        assert time.monotonic() < deadline, key
-        time.sleep(0.01)

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import httpx
 
 from infra.settings import REPOSITORY, child_environment
 from serving.http.limits import Limits
-from tests.serving.http.service import Running, announce, running
+from tests.serving.http.service import Running, announce, running, wait_until
 from tests.serving.servers import redis_server
 
 
@@ -110,13 +109,13 @@ def test_the_command_ends_its_requests_when_it_is_told_to(tmp_path: Path) -> Non
         with (tmp_path / "log").open("wb") as log:
             process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log)
         try:
-            _wait_until(lambda: _listens(port) or process.poll() is not None)
+            wait_until(lambda: _listens(port) or process.poll() is not None)
             with socket.create_connection(("127.0.0.1", port), timeout=20) as begun:
                 head = b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
                 begun.sendall(head + b"content-length: 15\r\n\r\n{")
-                _wait_until(lambda: b"in_flight 2.0" in httpx.get(f"http://127.0.0.1:{port}/metrics").content)
+                wait_until(lambda: b"in_flight 2.0" in httpx.get(f"http://127.0.0.1:{port}/metrics").content)
                 process.send_signal(signal.SIGTERM)
-                _wait_until(lambda: not _listens(port))
+                wait_until(lambda: not _listens(port))
                 begun.sendall(b'"user_id": 42}')
                 assert begun.recv(65_536).startswith(b"HTTP/1.1 200")
             assert process.wait(20) in (0, -signal.SIGTERM)
@@ -129,10 +128,3 @@ def test_the_command_ends_its_requests_when_it_is_told_to(tmp_path: Path) -> Non
 def _listens(port: int) -> bool:
     with socket.socket() as connection:
         return connection.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _wait_until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from datetime import UTC, datetime
 
 import httpx
 import numpy as np
@@ -13,7 +14,7 @@ from serving.http.heat import scale_of, strip
 from serving.http.user_page import span
 from serving.record import Entry
 from serving.store import Write
-from tests.serving.http.service import DAY_SECONDS, Running, announce
+from tests.serving.http.service import DAY_SECONDS, Running, announce, wait_until
 
 NOW_MS = int(1000 * time.time())
 HOUR_MS = 3_600_000
@@ -39,11 +40,19 @@ def write(service: Running, user: int, *entries: tuple[int, int, float]) -> None
 
 def test_what_is_kept_how_old_and_how_far_it_moved(service: Running, http: httpx.Client) -> None:
     write(service, 800, (4, NOW_MS - 50 * HOUR_MS, 1.0), (5, NOW_MS - 3 * HOUR_MS, 3.0))
+    asked = {
+        "user_id": 800,
+        "features": {},
+        "feature_time": datetime.fromtimestamp(NOW_MS // 1000 - 86_400, UTC).isoformat(),
+    }
+    assert http.post("/v1/embeddings", json={**asked, "models": ["demo"]}).status_code == 200
+    wait_until(lambda: service.store.redis.exists(service.store.keys.queued("shop", 800)))
     words = words_of(http, "/users/800")
     for said in (
         "User 800", "Kept for 1 of 2 user models", "v5, day 2026-01-05 serves", "2 of 3 vectors kept",
         "24 h expires in",
-        "A request now gets the mean of 2 vectors", "newest features are 3.0 h old", "computation comes after it",
+        "A request now gets the mean of 2 vectors", "newest features are 3.0 h old", "24 h old features known",
+        "An earlier request waits to be computed",
         "v5 3.0 h ago", "v4 2.1 days ago", "gets the default, zeros marked so: nothing is kept of this user.",
         "Nothing is computed on request in mode batch.",
     ):  # fmt: skip
@@ -66,7 +75,10 @@ def test_a_withdrawn_version_is_left_out(service: Running, http: httpx.Client) -
 
 def test_a_damaged_record_is_said(service: Running, http: httpx.Client) -> None:
     service.store.redis.set(service.store.keys.record("demo", 802), b"\x07nonsense")
-    assert "zeros marked so: what is kept is damaged" in words_of(http, "/users/802")
+    words = words_of(http, "/users/802")
+    assert (
+        "zeros marked so: what is kept is damaged. Nothing can be computed before a request brings features." in words
+    )
 
 
 def test_looking_computes_nothing(service: Running, http: httpx.Client) -> None:
