@@ -127,15 +127,15 @@ class Requests:
         return [one for key, entries in found for one in self._queued(self._streams[key], entries, {})]
 
     def take(self, entries: Sequence[Queued]) -> list[Features | None]:
-        """The users' markers go, then their features are read; None where they are known no more."""
-        found: dict[Queued, Features | None] = {}
+        """The users' markers go, then their features are read; None where they are known no more. Of one source."""
+        found: dict[int, Features | None] = {}
         for stream, those in _by_stream(entries):
             users = list(dict.fromkeys(one.user for one in those))
             markers = [self.keys.queued(stream.source, user) for user in users]
             names = [self.keys.features(stream.source, user) for user in users]
-            values = dict(zip(users, self._take(Call(keys=markers + names, arguments=())), strict=True))
-            found |= {one: _features(values[one.user]) for one in those}
-        return [found[one] for one in entries]
+            values = self._take(Call(keys=markers + names, arguments=()))
+            found |= dict(zip(users, map(_features, values), strict=True))
+        return [found[one.user] for one in entries]
 
     def done(self, entries: Sequence[Queued]) -> int:
         """Off the stream, and whoever waits is told; how many nobody else had done."""

@@ -13,7 +13,20 @@ return redis.call('MGET', unpack(KEYS, half + 1))
 DONE = """
 -- KEYS: stream, keys that somebody waits at. ARGV: group, how long an answer stays in ms, ids
 redis.call('XACK', KEYS[1], ARGV[1], unpack(ARGV, 3))
-local found = redis.call('XDEL', KEYS[1], unpack(ARGV, 3))
+-- entries are given out in order: what is before the first that is pending is done. To cut it off is a hundred times
+-- cheaper than to look for each entry, which is left for those behind what another worker is at
+local pending, found = redis.pcall('XPENDING', KEYS[1], ARGV[1]), 0
+if not pending.err then
+  local bound = pending[2]
+  if not bound then
+    local time, number = string.match(ARGV[#ARGV], '(%d+)-(%d+)')
+    bound = time .. '-' .. string.format('%.0f', number + 1)
+  end
+  found = redis.call('XTRIM', KEYS[1], 'MINID', '=', bound)
+end
+if found < #ARGV - 2 then
+  found = found + redis.call('XDEL', KEYS[1], unpack(ARGV, 3))
+end
 for k = 2, #KEYS do
   redis.pcall('RPUSH', KEYS[k], '1')
   redis.pcall('PEXPIRE', KEYS[k], ARGV[2])

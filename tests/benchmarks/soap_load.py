@@ -13,7 +13,6 @@ same worker drains when all requests wait before it starts.
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -146,20 +145,20 @@ def reading(url: str, served: Served, seconds: float) -> Iterator[list[float]]:
 
 
 def wait_until_drained(store: Store, served: Served) -> float:
-    """When the stream was seen empty."""
+    """When the stream was seen empty, in seconds since the epoch."""
     stream = store.keys.requests(served.source, 0)
     deadline = time.monotonic() + _READY_SECONDS
     while store.redis.xlen(stream):
         assert time.monotonic() < deadline, "the worker does not drain the stream"
         time.sleep(0.005)
-    return time.perf_counter()
+    return time.time()
 
 
 def capacity_of(store: Store, served: Served, worker: subprocess.Popen[bytes]) -> float:
     """Users/s of the worker when all wait before it begins: it is stopped while they are queued."""
     worker.send_signal(signal.SIGSTOP)
     served.enqueue_all(store, feature_ms=FEATURE_MS + 1)
-    began = time.perf_counter()
+    began = time.time()
     worker.send_signal(signal.SIGCONT)
     return len(served.users) / (wait_until_drained(store, served) - began)
 
@@ -177,12 +176,11 @@ def at_rate(
     """One rate: what became of its requests."""
     before = {name: cpu_seconds(pid) for name, pid in pids.items()}
     with reading(url, served, seconds) as reads:
-        began = time.perf_counter()
         load = send(
             store, served, rate=share * capacity, seconds=seconds, longest=int(WAITING_SECONDS * capacity),
             seed=int(100 * share),
         )  # fmt: skip
-        elapsed = wait_until_drained(store, served) - began
+        elapsed = wait_until_drained(store, served) - load.arrivals[0]
     took, lost = written_ms(store, served, load)
     counted = {answer: int((load.answers == answer).sum()) for answer in (1, 0, -1)}
     assert sum(counted.values()) == len(load.answers), "every request is queued, coalesced or shed"
@@ -230,7 +228,7 @@ def main() -> None:
         "soap_load", options=options, recipe=served.recipe.name, machine=found, capacity_per_second=round(capacity),
         saturation_per_second=best["computed_per_second"], per_core_per_second=round(1 / cores),
         lost=sum(line["lost"] for line in lines), shed=sum(line["shed"] for line in lines), rates=lines,
-        pid=os.getpid(), goal=GOAL, ratio=best["computed_per_second"] / capacity,
+        goal=GOAL, ratio=best["computed_per_second"] / capacity,
     )  # fmt: skip
 
 

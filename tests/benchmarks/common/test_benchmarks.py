@@ -41,6 +41,8 @@ ARGUMENTS = {
     "embedding_write": ["--quick"],
     "distributed_inference": ["--quick"],
     "feature_store": ["--quick"],
+    "compute": ["--quick"],
+    "soap_load": ["--quick"],
     "gpu": ["--quick", "--steps", "10", "--batch-size", "256", "--models", "demo"],
 }
 """The quick forms. `reader` has none: it starts no ranks."""
