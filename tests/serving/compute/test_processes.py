@@ -19,8 +19,18 @@ from serving.compute.service import serve
 from serving.compute.worker import Options
 from serving.keys import ONE_SERVER
 from serving.store import Store
-from tests.serving.compute.test_worker import consumers, waits
-from tests.serving.compute.world import NOW_MS, QUICK, Watched, World, request, stored, wait_until, working
+from tests.serving.compute.test_worker import consumers
+from tests.serving.compute.world import (
+    NOW_MS,
+    QUICK,
+    Watched,
+    World,
+    request,
+    stored,
+    stream_length,
+    wait_until,
+    working,
+)
 from tests.serving.servers import Server
 
 FORK_SERVER = multiprocessing.get_context("forkserver")
@@ -68,7 +78,7 @@ def test_a_worker_killed_in_the_middle_of_a_batch(world: World, server: Server, 
     left = [not one for one in stored(store, USERS)]
     assert 0 < sum(left) < len(USERS)
     with working(world, store) as worker:
-        wait_until(lambda: waits(store) == 0)
+        wait_until(lambda: stream_length(store) == 0)
     assert stored(store, USERS) == [[(1, NOW_MS)]] * len(USERS)  # once each
     assert worker.statistics.total("claimed") > 0
 
@@ -78,7 +88,7 @@ def test_a_frozen_worker_goes_on_and_a_drained_one_leaves_nothing(world: World, 
     with process(world, server) as worker:
         assert worker.pid is not None
         store.enqueue([request(1)])
-        wait_until(lambda: waits(store) == 0, seconds=60)
+        wait_until(lambda: stream_length(store) == 0, seconds=60)
         os.kill(worker.pid, signal.SIGSTOP)
         assert store.enqueue([request(1, feature_ms=NOW_MS + 1), request(1, feature_ms=NOW_MS + 2)]) == [1, 0]
         assert stored(store, [1]) == [[(1, NOW_MS)]]  # what was computed before is read
@@ -91,4 +101,4 @@ def test_a_frozen_worker_goes_on_and_a_drained_one_leaves_nothing(world: World, 
     assert pending(store) == 0
     assert consumers(store) == []
     done = [bool(one) for one in stored(store, range(2, 400))]
-    assert done.count(False) == waits(store)
+    assert done.count(False) == stream_length(store)

@@ -22,6 +22,7 @@ from tests.serving.compute.world import (
     request,
     requests_of,
     stored,
+    stream_length,
     wait_until,
     working,
 )
@@ -29,16 +30,10 @@ from tests.serving.compute.world import (
 USERS = [*range(1, 40), -7, 2**62]
 
 
-def waits(store: Store) -> int:
-    """Entries that are not done."""
-    found: int = store.redis.xlen(store.keys.requests("tiny", 0))  # type: ignore[assignment]
-    return found
-
-
 def test_a_users_vectors_are_those_of_the_batch(world: World, store: Store) -> None:
     assert store.enqueue([request(user) for user in USERS]) == [1] * len(USERS)
     with working(world, store) as worker:
-        wait_until(lambda: waits(store) == 0)
+        wait_until(lambda: stream_length(store) == 0)
     for user, vectors in zip(USERS, expected(world.versions[0], USERS), strict=True):
         (record,) = store.read(user, ("tiny",))
         assert record is not None
@@ -52,7 +47,7 @@ def test_a_users_vectors_are_those_of_the_batch(world: World, store: Store) -> N
 def test_models_of_a_source_are_written_together(world: World, store: Store) -> None:
     store.enqueue([request(user) for user in USERS])
     with working(world, store, world.recipe, world.other) as worker:
-        wait_until(lambda: waits(store) == 0)
+        wait_until(lambda: stream_length(store) == 0)
     assert stored(store, USERS) == stored(store, USERS, "other") == [[(1, NOW_MS)]] * len(USERS)
     assert worker.statistics.snapshot()["computed"] == {"model=tiny": len(USERS), "model=other": len(USERS)}
     found = store.read(USERS[0], ("tiny", "other"))
@@ -69,7 +64,7 @@ def test_what_waits_is_computed_once_and_what_comes_meanwhile_again(world: World
 
     with working(world, store, load=load) as worker:  # warm before it is held
         worker_batches = load.tower.batches
-        wait_until(lambda: waits(store) == 0)
+        wait_until(lambda: stream_length(store) == 0)
         assert worker_batches[-1] == [7]
         load.tower.before = hold
         seen = len(worker_batches)
@@ -77,7 +72,7 @@ def test_what_waits_is_computed_once_and_what_comes_meanwhile_again(world: World
         assert entered.wait(20)
         assert store.enqueue([request(7, feature_ms=NOW_MS + 20), request(7, feature_ms=NOW_MS + 30)]) == [1, 0]
         go.set()
-        wait_until(lambda: waits(store) == 0)
+        wait_until(lambda: stream_length(store) == 0)
         assert worker_batches[seen:] == [[7], [7]]
     assert stored(store, [7]) == [[(1, NOW_MS + 30), (1, NOW_MS + 10), (1, NOW_MS + 4)]]
     assert worker.statistics.total("done") == 3
@@ -113,7 +108,7 @@ def test_champions_are_exchanged_under_load_and_nothing_is_dropped(world: World,
         enough.set()
         for client in clients:
             client.join()
-        wait_until(lambda: waits(store) == 0)
+        wait_until(lambda: stream_length(store) == 0)
     for user, feature_ms in accepted.items():
         (entries,) = stored(store, [user])
         assert entries[0][1] >= feature_ms
@@ -136,7 +131,7 @@ def test_champions_are_exchanged_under_load_and_nothing_is_dropped(world: World,
 def test_a_user_without_usable_features_is_refused_alone(world: World, store: Store, bad: bytes, reason: str) -> None:
     store.enqueue([request(user, features=bad if user == 3 else None) for user in range(1, 9)])
     with working(world, store) as worker:
-        wait_until(lambda: waits(store) == 0)
+        wait_until(lambda: stream_length(store) == 0)
     assert [bool(one) for one in stored(store, range(1, 9))] == [user != 3 for user in range(1, 9)]
     assert worker.statistics.snapshot()["refused"] == {reason: 1}
 
@@ -151,7 +146,7 @@ def test_a_user_whose_vector_is_not_finite_is_refused_alone(world: World, store:
     with working(world, store, load=load) as worker:
         load.tower.spoil = spoil
         store.enqueue([request(user) for user in range(1, 9)])
-        wait_until(lambda: waits(store) == 0)
+        wait_until(lambda: stream_length(store) == 0)
     assert [bool(one) for one in stored(store, range(1, 9))] == [user not in (3, 5) for user in range(1, 9)]
     assert worker.statistics.snapshot()["refused"] == {"model=tiny,reason=not_finite": 2}
 
@@ -164,7 +159,7 @@ def test_gone_features_and_what_is_no_request(world: World, store: Store) -> Non
     store.redis.xadd(stream, {"u": str(2**80)})
     store.redis.xadd(stream, {"v": "1"})
     with working(world, store) as worker:
-        wait_until(lambda: waits(store) == 0)
+        wait_until(lambda: stream_length(store) == 0)
     assert [bool(one) for one in stored(store, [1, 2, 3])] == [False, True, True]
     assert worker.statistics.snapshot()["refused"] == {"model=all,reason=features_gone": 1}
 
@@ -186,7 +181,7 @@ def test_requests_are_waited_for_while_the_oldest_is_young(world: World, store: 
         for user in range(5):
             store.enqueue([request(user)])
             time.sleep(0.02)
-        wait_until(lambda: waits(store) == 0)
+        wait_until(lambda: stream_length(store) == 0)
     assert [len(users) for users in load.tower.batches[seen:]] == [5]
 
 
@@ -196,7 +191,7 @@ def test_what_a_dead_worker_left_is_taken_over(world: World, store: Store) -> No
     taken = dead.read({"tiny"}, count=20)
     dead.take(taken)
     with working(world, store) as worker:
-        wait_until(lambda: waits(store) == 0)
+        wait_until(lambda: stream_length(store) == 0)
     assert stored(store, USERS) == [[(1, NOW_MS)]] * len(USERS)
     assert worker.statistics.total("claimed") == 20
     assert dead.done(taken) == 0  # it wakes up: nobody counts them twice
@@ -211,7 +206,7 @@ def test_an_entry_that_fails_every_worker_is_set_aside(world: World, store: Stor
     with working(world, store, load=load) as worker:
         load.tower.before = fail
         store.enqueue([request(user) for user in [*USERS, 666]])
-        wait_until(lambda: waits(store) == 0)
+        wait_until(lambda: stream_length(store) == 0)
     assert stored(store, [*USERS, 666]) == [[(1, NOW_MS)]] * len(USERS) + [[]]
     ((_, aside),) = store.redis.xrange(store.keys.requests("tiny", 0) + ":aside")  # type: ignore[misc]
     assert (aside[b"u"], aside[b"deliveries"]) == (b"666", str(QUICK.most_deliveries + 1).encode())
@@ -223,7 +218,7 @@ def test_two_workers_share_the_users(world: World, store: Store) -> None:
     options = Options(latency_ms=0, most_users=16)
     store.enqueue([request(user) for user in users])
     with working(world, store, options=options) as one, working(world, store, options=options, consumer="two") as two:
-        wait_until(lambda: waits(store) == 0)
+        wait_until(lambda: stream_length(store) == 0)
     done = [worker.statistics.total("done") for worker in (one, two)]
     assert sum(done) == 400
     assert min(done) > 0
@@ -243,10 +238,10 @@ def test_a_draining_worker_finishes_what_it_took(world: World, store: Store) -> 
         assert entered.wait(20)
     done = int(worker.statistics.total("done"))
     assert 8 <= done < 80
-    assert waits(store) == 80 - done
+    assert stream_length(store) == 80 - done
     assert consumers(store) == []  # it left
     with working(world, store, consumer="next"):
-        wait_until(lambda: waits(store) == 0)
+        wait_until(lambda: stream_length(store) == 0)
     assert stored(store, range(80)) == [[(1, NOW_MS)]] * 80
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -102,11 +102,19 @@ def wait_until(condition: Callable[[], bool], *, seconds: float = 20.0) -> None:
         time.sleep(0.005)
 
 
-def requests_of(store: Store, *, consumer: str = "one", sources: Sequence[str] = ("tiny",)) -> Requests:
-    made = Requests(store.redis, store.keys, streams_of(sources, range(store.keys.partitions), store.keys),
-                    consumer=consumer)  # fmt: skip
+def requests_of(
+    store: Store, *, consumer: str = "one", sources: Sequence[str] = ("tiny",), partitions: Iterable[int] | None = None
+) -> Requests:
+    own = range(store.keys.partitions) if partitions is None else partitions
+    made = Requests(store.redis, store.keys, streams_of(sources, own, store.keys), consumer=consumer)
     made.open()
     return made
+
+
+def stream_length(store: Store) -> int:
+    """Entries that are not done."""
+    found: Any = store.redis.xlen(store.keys.requests("tiny", 0))
+    return int(found)
 
 
 def champions_of(
