@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pyarrow import flight
 
 from infra.settings import LOOPBACK
-from serving.shards.held import KEEP_SECONDS, Held, NotHeldError
+from serving.shards.held import KEEP_SECONDS, Held
 from serving.shards.partition import Share
 from serving.shards.share import Rows
 from serving.shards.ticket import Ticket, require_sha256
@@ -51,7 +51,7 @@ class ShardServer(flight.FlightServerBase):  # type: ignore[misc]
                     f"this is {self.held.share}, not {wanted.share}; the order of addresses is the shards'"
                 )
             rows = self.held.rows(wanted.manifest_sha256, wanted.places)
-        except (ValueError, OSError, NotHeldError) as error:
+        except Exception as error:  # whatever it is, the worker is told
             raise _refused(error) from error
         schema = pa.schema([(name, pa.binary(values[:1].nbytes)) for name, values in rows.items()])
         return flight.GeneratorStream(schema, _messages(schema, rows, wanted.places))
@@ -65,7 +65,7 @@ class ShardServer(flight.FlightServerBase):  # type: ignore[misc]
                 yield self._status()
             else:
                 raise ValueError(f"{action.type[:80]!r} is no action; there are {LOAD} and {STATUS}")
-        except (ValueError, OSError, NotHeldError) as error:
+        except Exception as error:  # whatever it is, the worker is told
             raise _refused(error) from error
 
     def list_actions(self, context: Any) -> list[tuple[str, str]]:

@@ -24,7 +24,8 @@ _PIECE_BYTES = 2 << 20
 
 def find_sealed(snapshots: Path, manifest_sha256: str) -> Path:
     """The folder in `snapshots`, those of a model, whose manifest has this SHA-256. ValueError without one."""
-    for manifest in sorted(snapshots.glob(f"*/{MANIFEST}"), reverse=True):  # the newest day first
+    # the newest day first; what is still being written is hidden
+    for manifest in sorted(snapshots.glob(f"[!.]*/{MANIFEST}"), reverse=True):
         if file_sha256(manifest) == manifest_sha256:
             return manifest.parent
     raise ValueError(
