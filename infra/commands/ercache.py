@@ -1,13 +1,14 @@
-"""`usermodel serving simulate`: what a cache in front of the inference would save, and cost."""
+"""`usermodel serving simulate` and `measure`: what a cache in front of the inference would save, and cost."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from infra.commands.options import show
+from infra.commands.options import Day, show
 
 
 def simulate(
@@ -63,3 +64,41 @@ def simulate(
         show(described(curve, recommended, fits))
     else:
         print_simulation(requests, curve, recommended, fits)
+
+
+def measure(
+    name: Annotated[str, typer.Option("--name", help="The consumer whose NE is measured, for example globo_ctr.")],
+    ds: Day,
+    to: Annotated[Path | None, typer.Option("--to", help="Write the relation here, for `simulate --ne`.")] = None,
+    ttl: Annotated[
+        list[float] | None, typer.Option("--ttl", help="Direct TTLs, seconds.", show_default="10 s to 24 h")
+    ] = None,
+    learnt_ttl: Annotated[
+        float, typer.Option("--learnt-ttl", help="The consumer learns from answers of a cache of this TTL.")
+    ] = 0.0,
+) -> None:
+    """The NE that a direct cache costs a consumer, on the requests of a day in the lake and of the three before."""
+    from datetime import timedelta
+
+    from features.days import parse_day
+    from features.lake import Lake
+    from infra.settings import get_settings
+    from serving.ercache import measure as measuring
+    from snapshots.embedder import embedder_of
+    from snapshots.registry import Registry
+    from trainer.recipes import get_downstream, get_recipe
+
+    consumer, day, settings = get_downstream(name), parse_day(ds), get_settings()
+    version = Registry(settings).get(consumer.upstream, day - timedelta(days=measuring.HISTORY_DAYS))
+    found = measuring.measure(
+        get_recipe(consumer.upstream),
+        consumer,
+        day,
+        embedder_of(version),
+        lake=Lake(settings.lake),
+        ttls=tuple(sorted({*(ttl or measuring.TTLS), learnt_ttl} - {0.0})),
+        learnt_ttl=learnt_ttl,
+    )
+    if to is not None:
+        found.relation.save(to)
+    show({**asdict(found), "version": version.number})

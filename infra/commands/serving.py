@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dags import steps
-from infra.commands.ercache import simulate
+from infra.commands.ercache import measure, simulate
 from infra.commands.options import RecipeName, show
 from infra.commands.replay import replay
 from infra.settings import LOOPBACK, Settings, get_settings
@@ -16,6 +16,7 @@ from trainer.recipes import get_recipe
 
 group = typer.Typer(help="Serving: embeddings, fresh on every request.", no_args_is_help=True)
 group.command()(simulate)
+group.command()(measure)
 group.command()(replay)
 
 Models = Annotated[

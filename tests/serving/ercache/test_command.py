@@ -64,3 +64,9 @@ def test_the_requests_of_a_recipe_are_simulated(tmp_path: Path) -> None:
 def test_what_cannot_be_simulated_is_said(arguments: tuple[str, ...], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         _run(*arguments)
+
+
+def test_a_consumer_that_nobody_knows_cannot_be_measured() -> None:
+    arguments = ["serving", "measure", "--name", "nobody", "--ds", "2026-01-05"]
+    with pytest.raises(ValueError, match="no downstream model 'nobody'"):
+        CliRunner().invoke(cli, arguments, catch_exceptions=False)
