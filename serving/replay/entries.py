@@ -72,7 +72,7 @@ class Entries:
         chosen = [first]
         for _ in range(count - 1):
             chosen.append(self.before(chosen[-1], pool=pool))
-        return np.stack(chosen, axis=1)
+        return np.stack(chosen, axis=1)[:, :count]
 
     def before(self, entry: Ints, *, pool: Pool) -> Ints:
         """The user's next older entry, or the newest of an older version, [R]; NONE stays NONE."""

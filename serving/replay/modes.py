@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -25,35 +25,6 @@ PAPER = {"frozen": -0.034, "batch": -0.094, "realtime": -0.141, "async": -0.126}
 """Table 2: NE difference to the baseline without embeddings, in percent."""
 
 _Z_99 = 2.3263478740408408  # of the standard normal, 99 %
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mode:
-    """One way of serving."""
-
-    name: str
-    feed: Feed
-    waits: bool = False
-    """Whether a request waits for its own inference; if it comes in time, it is pooled with the two newest cached."""
-    pool: Pool = "computations"
-    delay_ms: int | None = None
-    """So long after its request a computation is visible in the store. None: the replay's `delay_ms`."""
-
-
-_MODES = (
-    # section 6.4: "we keep using the initial snapshot to evaluate the new data": the model is frozen, not the features
-    Mode(name="frozen", feed="frozen"),
-    Mode(name="frozen-once", feed="once"),
-    Mode(name="batch", feed="daily"),
-    Mode(name="realtime", feed="request", waits=True),
-    Mode(name="realtime-versions", feed="request", waits=True, pool="versions"),
-    Mode(name="async", feed="request"),
-    Mode(name="async-versions", feed="request", pool="versions"),
-    Mode(name="async-daily", feed="both"),
-    Mode(name="async-daily-versions", feed="both", pool="versions"),
-)
-MODES = {mode.name: mode for mode in _MODES}
-TABLE_2 = tuple(PAPER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +63,49 @@ class Latency:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Mode:
+    """One way of serving."""
+
+    name: str
+    feed: Feed
+    waits: bool = False
+    """Whether a request waits for its own inference; if it comes in time, it is pooled with the two newest cached."""
+    pool: Pool = "computations"
+    delay_ms: int | None = None
+    """So long after its request a computation is visible in the store. None: the replay's `delay_ms`."""
+    latency: Latency | None = None
+    """Of the inference that it waits for. None: the replay's."""
+    num_pooled: int = KEPT
+    """Vectors pooled at most (section 5.2)."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.num_pooled <= KEPT:
+            raise ValueError(f"mode {self.name}: {self.num_pooled} are pooled; the store keeps {KEPT}: 1 to {KEPT}")
+
+
+LIVE: Pool = "computations"
+"""How the live store pools (`serving.record`)."""
+
+_MODES = (
+    # section 6.4: "we keep using the initial snapshot to evaluate the new data": the model is frozen, not the features
+    Mode(name="frozen", feed="frozen"),
+    Mode(name="frozen-once", feed="once"),
+    Mode(name="batch", feed="daily"),
+    Mode(name="realtime", feed="request", waits=True, pool=LIVE),
+    Mode(name="async", feed="request", pool=LIVE),
+    Mode(name="async-daily", feed="both", pool=LIVE),
+)
+MODES = {mode.name: mode for mode in _MODES} | {
+    f"{mode.name}-{pool}": replace(mode, name=f"{mode.name}-{pool}", pool=pool)
+    for mode in _MODES
+    for pool in get_args(Pool)
+    if mode.feed in ("request", "both")
+}
+"""By name: with the live store's pooling, and with either by its name."""
+TABLE_2 = tuple(PAPER)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReplayConfig:
     """What is replayed, besides the model and the days."""
 
@@ -102,8 +116,6 @@ class ReplayConfig:
     user without a computation for so long has no record."""
     delay_ms: int = 1_000
     """So long after its request a computation is visible in the store: queue, batch, inference and write."""
-    num_pooled: int = KEPT
-    """Vectors pooled at most (section 5.2)."""
     seed: int = 0
     """Of the latencies."""
 
@@ -111,8 +123,6 @@ class ReplayConfig:
         names = [mode.name for mode in self.modes]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"modes {names}: name at least one, and none twice")
-        if not 1 <= self.num_pooled <= KEPT:
-            raise ValueError(f"replay: {self.num_pooled} vectors pooled; the store keeps {KEPT}: 1 to {KEPT}")
         for mode in self.modes:
             if self.delay_of(mode) < 0:
                 raise ValueError(f"mode {mode.name}: delay_ms is {self.delay_of(mode)}; it is not negative")

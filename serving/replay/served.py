@@ -89,14 +89,15 @@ def serve(mode: Mode, entries: Entries, requests: Requests, *, config: ReplayCon
 
     version: of the champion that computes the requests' own.
     """
-    count = config.num_pooled
+    count = mode.num_pooled
     newest = entries.newest(requests.user, requests.time_ms - _hidden_ms(mode, config))
     newest = _with_record(newest, entries, requests, ttl_ms=config.ttl_ms, mode=mode)
     cached = entries.chain(newest, count=count, pool=mode.pool)
     late = np.zeros(len(requests), dtype=np.bool_)
     if not mode.waits:
         return Served(entries=entries, chosen=cached, late=late)
-    late = config.latency.draw(requests.user, requests.time_ms, seed=config.seed) > config.serving.window_ms
+    latency = mode.latency or config.latency
+    late = latency.draw(requests.user, requests.time_ms, seed=config.seed) > config.serving.window_ms
     own = entries.at(requests.user, requests.time_ms, version)
     others = newest
     if mode.pool == "versions":  # its own stands for its version

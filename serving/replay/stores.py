@@ -8,6 +8,7 @@ import numpy as np
 
 from features.lake import Lake, Partition
 from features.schema import USER_ID
+from serving.record import KEPT
 from serving.replay.entries import Entries, Vectors
 from serving.replay.modes import Feed, ReplayConfig
 from serving.replay.requests import Requests, first_rows
@@ -52,7 +53,7 @@ class Stores:
             if feed != "once" and len(entries.user):
                 self.entries[feed] = entries.trimmed(
                     at_ms=self._start_ms(ds), delay_ms=config.longest_delay_ms, ttl_ms=config.ttl_ms,
-                    count=config.num_pooled,
+                    count=KEPT,
                 )  # fmt: skip
 
     def serve(self, ds: date, examples: Partition, requests: Requests) -> dict[str, Served]:

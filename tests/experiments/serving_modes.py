@@ -2,8 +2,8 @@
 
 `python -m tests.experiments.serving_modes --home H --recipe demo --days A..B --seeds 3` replays a home of trained days,
 from its registry or, where MLflow is not there any more, from its folders. `--recipe detection`: the home that
-`tests.experiments.detection` makes. `--sweep` also varies how late computations can be read and how slow inference is.
-Prints Markdown tables; `--json` a JSON line per seed before them.
+`tests.experiments.detection` makes. `--sweep` also varies how late computations can be read, how slow inference is, and
+how much is pooled. Prints Markdown tables; `--json` a JSON line per seed before them.
 """
 
 from __future__ import annotations
@@ -36,13 +36,8 @@ from tests.experiments.stabilizers import T_95
 from trainer.recipe import DownstreamRecipe, Recipe
 from trainer.recipes import get_recipe, the_consumer
 
-DELAYS_MS = {"1 s": 1_000, "1 min": 60_000, "10 min": 600_000, "1 h": 3_600_000, "6 h": 21_600_000}
-LATENCIES_MS = {
-    "8": Latency(),
-    "20": Latency.parse("20,80"),
-    "40": Latency.parse("40,160"),
-    "100": Latency.parse("100,400"),
-}
+DELAYS_MS = {"1 min": 60_000, "10 min": 600_000, "1 h": 3_600_000, "6 h": 21_600_000}
+LATENCIES = ("20,80", "40,160", "100,400")
 
 
 def promoted_in_folders(model: str, source: str, *, settings: Settings) -> PromotedDays:
@@ -76,9 +71,17 @@ def thinned(recipe: Recipe, *, settings: Settings, one_of: int, scratch: Path) -
     return settings.model_copy(update={"lake_uri": str(small.root)})
 
 
-def swept() -> tuple[Mode, ...]:
-    """Asynchronous serving by how late a computation can be read."""
-    return tuple(replace(MODES["async"], name=f"async, {name}", delay_ms=delay) for name, delay in DELAYS_MS.items())
+def swept() -> Iterator[Mode]:
+    """Asynchronous serving by how late a computation is read, real-time by how slow it is, both by what they pool."""
+    for name, delay in DELAYS_MS.items():
+        yield replace(MODES["async-versions"], name=f"async-versions, read {name} later", delay_ms=delay)
+    for latency in LATENCIES:
+        slow = Latency.parse(latency)
+        name = f"realtime-versions, {slow.median_ms:g} ms ({slow.p99_ms:g} ms)"
+        yield replace(MODES["realtime-versions"], name=name, latency=slow)
+    for num in (1, 2):
+        yield replace(MODES["realtime-versions"], name=f"realtime, {num} pooled", num_pooled=num)
+        yield replace(MODES["async-versions"], name=f"async, {num} pooled", num_pooled=num)
 
 
 def shown(found: Sequence[Replayed]) -> Iterator[str]:
@@ -127,7 +130,7 @@ def main() -> None:
     parser.add_argument("--frozen-ds", help="default: the oldest")
     parser.add_argument("--modes", default=",".join(TABLE_2))
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--sweep", action="store_true", help="asynchronous serving by how late it is")
+    parser.add_argument("--sweep", action="store_true", help="also by delay, latency and vectors pooled")
     parser.add_argument("--latency-ms", default="8,32")
     parser.add_argument("--one-of", type=int, default=1, help="keep one user of so many")
     parser.add_argument("--scratch", type=Path, help="where the kept users go; default: within the home")
@@ -142,7 +145,7 @@ def main() -> None:
     promoted = None
     if not (options.home / "mlflow.db").exists():
         promoted = promoted_in_folders(recipe.name, recipe.source.name, settings=settings)
-    modes = modes_named(options.modes.split(",")) + (swept() if options.sweep else ())
+    modes = (*modes_named(options.modes.split(",")), *(swept() if options.sweep else ()))
     config = ReplayConfig(modes=modes, latency=Latency.parse(options.latency_ms), serving=recipe.serving)
     days: tuple[date, ...] = parse_days(options.days)
     frozen = parse_day(options.frozen_ds) if options.frozen_ds else None

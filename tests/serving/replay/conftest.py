@@ -8,7 +8,7 @@ import torch
 
 from features.lake import Lake
 from infra.settings import Settings
-from tests.serving.replay.world import REPLAYED, commit_events, events_of
+from tests.serving.replay.world import REPLAYED, Seen, commit_events, events_of, walk
 from tests.snapshots.days import promoted_day
 from tests.snapshots.world import tiny_recipe
 
@@ -30,6 +30,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Settings:
         for ds in REPLAYED:
             commit_events(Lake(settings.lake), ds, events_of(ds))
     return settings
+
+
+@pytest.fixture(scope="session")
+def undisturbed(trained: Settings) -> list[Seen]:
+    """What its requests are served."""
+    return walk(trained, REPLAYED)
 
 
 @pytest.fixture

@@ -45,14 +45,15 @@ def one_at_a_time(entries: Entries, user: int, now: int, mode: Mode, *, late: bo
     for i in newest:
         if mode.pool == "computations" or entries.version[i] not in {entries.version[j] for j in chosen}:
             chosen.append(i)
-    return chosen[:3]
+    return chosen[: mode.num_pooled]
 
 
 @pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("num_pooled", [1, 2, 3])
 @pytest.mark.parametrize("name", ["async", "async-versions", "realtime", "realtime-versions"])
-def test_everyone_is_served_as_if_asked_alone(name: str, seed: int) -> None:
+def test_everyone_is_served_as_if_asked_alone(name: str, num_pooled: int, seed: int) -> None:
     entries, requests = some_entries(seed)
-    mode = replace(MODES[name], delay_ms=DELAY_MS)
+    mode = replace(MODES[name], delay_ms=DELAY_MS, num_pooled=num_pooled)
     config = ReplayConfig(
         modes=(mode,),
         latency=Latency(median_ms=30, p99_ms=60),

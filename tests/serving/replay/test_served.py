@@ -13,9 +13,10 @@ from serving.replay.modes import MODES, Latency, ReplayConfig, modes_named
 from serving.replay.requests import read_requests
 from serving.replay.snapshots import PromotedDays
 from serving.replay.stores import Stores
+from snapshots.embedder import embedder_of
 from snapshots.embeddings import stack
 from snapshots.registry import Registry
-from tests.serving.replay.world import ALL, REPLAYED, Event, commit_events, events_of, start_ms, walk
+from tests.serving.replay.world import ALL, REPLAYED, Event, Seen, commit_events, events_of, start_ms, walk
 from tests.snapshots.world import START, tiny_recipe
 from trainer.serving import Serving
 
@@ -46,10 +47,10 @@ def no_afternoon(events: list[Event]) -> list[Event]:
 
 
 @pytest.mark.parametrize("change", [other_labels, other_items, other_afternoon, no_afternoon])
-def test_the_future_is_not_seen(trained: Settings, changed: Settings, change: object) -> None:
+def test_the_future_is_not_seen(undisturbed: list[Seen], changed: Settings, change: object) -> None:
     commit_events(Lake(changed.lake), LAST, change(events_of(LAST)))  # type: ignore[operator]
     until = start_ms(LAST) + (NOON if "afternoon" in change.__name__ else 1.0) * 86_400_000  # type: ignore[attr-defined]
-    for before, after in zip(walk(trained, REPLAYED), walk(changed, REPLAYED), strict=True):
+    for before, after in zip(undisturbed, walk(changed, REPLAYED), strict=True):
         for mode in MODES:
             expected = before.of(mode, before_ms=until)
             assert len(expected) > 50
@@ -112,10 +113,10 @@ def test_fallbacks_are_counted_and_served_from_the_cache(trained: Settings, wind
     assert (realtime.entries.time_ms[in_time] == requests.time_ms[~late]).all(), "its own, first of all"
 
 
-def test_batch_is_what_the_table_holds(trained: Settings) -> None:
+def test_batch_is_what_the_table_holds(trained: Settings, undisturbed: list[Seen]) -> None:
     """The pooled vectors of the day before, to the bit; the default for users who have none."""
     recipe, lake = tiny_recipe(), Lake(trained.lake)
-    (*_, day) = walk(trained, REPLAYED)
+    (*_, day) = undisturbed
     version = Registry(trained).promoted("tiny", before=LAST)[0]
     assert version.visible is not None
     table = lake.read(version.visible)
@@ -136,8 +137,8 @@ def test_batch_is_what_the_table_holds(trained: Settings) -> None:
     assert not day.vectors["batch"][unknown].any()
 
 
-def test_the_frozen_snapshot_sees_new_features_and_the_frozen_vectors_do_not(trained: Settings) -> None:
-    first, *_, last = walk(trained, REPLAYED)
+def test_vectors_that_are_computed_once_stay(trained: Settings, undisturbed: list[Seen]) -> None:
+    first, *_, last = undisturbed
     lake, recipe = Lake(trained.lake), tiny_recipe()
     computed = lake.read(Registry(trained).promoted("tiny", before=REPLAYED[0])[-1].visible)  # type: ignore[arg-type]
     tower = recipe.user_tower
@@ -146,3 +147,21 @@ def test_the_frozen_snapshot_sees_new_features_and_the_frozen_vectors_do_not(tra
     for day in (first, last):
         for (user, _), served in zip(day.keys, day.vectors["frozen-once"], strict=True):
             assert np.array_equal(served, of[user]) if user in of else not served.any()
+
+
+def test_the_frozen_snapshot_sees_new_features(trained: Settings, undisturbed: list[Seen]) -> None:
+    """Section 6.4: the model is frozen; what it computes of the day before is pooled with what it computed earlier."""
+    lake = Lake(trained.lake)
+    first, *later = reversed(Registry(trained).promoted("tiny", before=LAST))
+    embedder = embedder_of(first)
+    of: dict[int, list[np.ndarray]] = {}
+    for version in [*reversed(later), first]:
+        rows = lake.read(lake.get("user_features/tiny", version.ds))
+        for user, vector in zip(rows.column("user_id").to_pylist(), embedder.embed(rows), strict=True):
+            of.setdefault(user, []).append(vector)
+    day = undisturbed[-1]
+    known = [place for place, (user, _) in enumerate(day.keys) if user in of]
+    assert len(known) > 100
+    for place in known:
+        expected = np.mean(of[day.keys[place][0]], axis=0)
+        assert np.allclose(day.vectors["frozen"][place], expected, atol=2e-3, rtol=2e-3)
