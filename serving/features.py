@@ -120,7 +120,7 @@ class FeatureCodec:
             & (sizes[sound] == self._head + 8 * lengths.sum(axis=1, dtype=np.int64))
             & ((dense > self._above) & (dense < np.inf)).all(axis=1)
         )
-        ids = np.frombuffer(b"".join(payloads[row][self._head :] for row in np.flatnonzero(sound)), "<i8")
+        ids = np.frombuffer(b"".join(payloads[row][self._head :] for row in np.flatnonzero(sound).tolist()), "<i8")
         if ids.size and ids.min() < 0:
             ends = np.cumsum(sizes[sound] - self._head) // 8
             sound[np.flatnonzero(sound)[np.searchsorted(ends, np.flatnonzero(ids < 0), side="right")]] = False
