@@ -169,7 +169,7 @@ def test_of_two_shapes_the_newer_one_stays(store: Store, how: Any) -> None:
     assert kept(store) == [(2, 30, 1.0)]
 
 
-@pytest.mark.parametrize("feature_ms", [NOW_MS + 10**7, 2**62, 2**63 - 1])
+@pytest.mark.parametrize("feature_ms", [NOW_MS + 10**7, 2**62, 2**63 - 1], ids=["hours", "far", "farthest"])
 def test_the_future_is_refused_however_far(store: Store, feature_ms: int) -> None:
     assert write(store, entry(1, feature_ms)) == [-1]
     assert load(store, entry(1, feature_ms)) == Seeded(future=1)
