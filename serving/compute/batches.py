@@ -15,7 +15,8 @@ from serving.compute.queue import Features, Queued
 from serving.compute.statistics import Statistics
 from serving.features import FeatureCodec
 from serving.keys import Keys
-from serving.record import KEPT, entry_type, header
+from serving.record import KEPT, LOOKBACK_SECONDS, entry_type, header
+from serving.store import milliseconds
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -114,9 +115,9 @@ def _merges(users: Sequence[tuple[int, list[tuple[Champion, bytes]]]], keys: Key
             policy, model = champion.recipe.serving, champion.reference.model
             future = max(future, policy.future_seconds)
             names.append(keys.record(model, user))
-            arguments += (int(1000 * policy.failover_seconds), header(champion.num_embeddings, champion.dim), entry)
+            arguments += (milliseconds(policy.failover_seconds), header(champion.num_embeddings, champion.dim), entry)
             models.append(model)
-    call = Call(keys=names, arguments=[int(1000 * future), KEPT, *arguments])
+    call = Call(keys=names, arguments=[milliseconds(future), KEPT, milliseconds(LOOKBACK_SECONDS), *arguments])
     return Merges(call=call, users=[user for user, _ in users], models=models)
 
 
