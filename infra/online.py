@@ -16,10 +16,10 @@ def programs(settings: Settings) -> list[Program]:
     """Both processes; none where no user model is served. What they serve and where they read from `settings.env`."""
     if not settings.served:
         return []
-    usermodel = [str(BIN / "usermodel"), "serving"]
+    usermodel, metrics = [str(BIN / "usermodel"), "serving"], ["--metrics-port", str(settings.serving_compute_port)]
     return [
         Program(name=HTTP, command=[*usermodel, "http"], stop_seconds=DRAIN_SECONDS),
-        Program(name=COMPUTE, command=[*usermodel, "compute"], stop_seconds=DRAIN_SECONDS),
+        Program(name=COMPUTE, command=[*usermodel, "compute", *metrics], stop_seconds=DRAIN_SECONDS),
     ]
 
 

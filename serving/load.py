@@ -156,8 +156,6 @@ def load_vectors(
             versions=batch.column(VERSION).to_numpy(),
             feature_ms=feature_ms,
         )
-        if serving.computes:  # ERCache would take them for as young as if a request had just caused them
-            entries["write_ms"] = feature_ms
         total += seed(store, batch.column(USER_ID).to_numpy(), entries, how=how)
     if total.future:
         log.warning("loading %s ds=%s: %d users are from the future", partition.table, partition.ds, total.future)

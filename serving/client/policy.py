@@ -21,7 +21,8 @@ class Found:
     entries: NDArray[Any] | None
     reason: Reason = "found"
     is_direct: bool = False
-    """Whether it is so young, and of the version that is served, that nothing need be computed."""
+    """Whether it is so young, and of the version that is served, that nothing need be computed. What a load has just
+    written is of features that are not young."""
 
 
 def found(model: Model, served: Served | None, value: bytes | None, *, now_ms: float) -> Found:
@@ -49,7 +50,7 @@ def found(model: Model, served: Served | None, value: bytes | None, *, now_ms: f
         serving.direct_seconds > 0
         and served is not None
         and newest["version"] == served.version
-        and (now_ms - float(newest["write_ms"])) / 1000 <= serving.direct_seconds
+        and (now_ms - float(min(newest["write_ms"], newest["feature_ms"]))) / 1000 <= serving.direct_seconds
     )
     return Found(entries, "found", bool(is_direct and serving.computes))
 

@@ -22,9 +22,10 @@ def record(*entries: tuple[int, float], dim: int = 4) -> bytes:
     """(version, seconds since it was written), newest feature time first; the vectors are the version."""
     value = bytearray(header(2, dim))
     value[1] = len(entries)
-    for place, (version, age_seconds) in enumerate(entries):
-        one = Entry(version=version, feature_ms=100 - place, vectors=np.full((2, dim), version, np.float16)).packed()
-        value += one[:12] + int(NOW - 1000 * age_seconds).to_bytes(8, "little") + one[20:]
+    for version, age_seconds in entries:
+        written = int(NOW - 1000 * age_seconds)
+        one = Entry(version=version, feature_ms=written, vectors=np.full((2, dim), version, np.float16)).packed()
+        value += one[:12] + written.to_bytes(8, "little") + one[20:]
     return bytes(value)
 
 
