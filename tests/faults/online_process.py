@@ -42,7 +42,7 @@ def http(settings: Settings, url: str, port: int) -> None:
     from serving.http.server import server_of, service
 
     app = service([Model.of(recipe())], store_url=url, partitions=1, limits=Limits())
-    server_of(app, host=LOOPBACK, port=port).run()
+    server_of(app, host=LOOPBACK, port=port, limits=Limits()).run()
     assert "torch" not in sys.modules, "what answers reads never waits for torch, not even to import it"
 
 
