@@ -41,10 +41,11 @@ def request_and_answer(settings: Settings, model: str) -> str:
     """Where the service is, a request for a user that it knows, and its answer with vectors cut short."""
     import httpx
 
-    url = f"{online.address(settings, online.HTTP)}/v1/users/{_some_user(settings, model)}/embeddings?model={model}"
+    where = online.address(settings, online.HTTP)
+    url = f"{where}/v1/users/{_some_user(settings, model)}/embeddings?model={model}"
     answer = httpx.get(url, timeout=_ANSWER_SECONDS, trust_env=False)
     answer.raise_for_status()
-    return f"Serving  {online.address(settings, online.HTTP)}\ncurl '{url}'\n{json.dumps(_short(answer.json()))}"
+    return f"Serving  {where}\ncurl '{url}'\n{json.dumps(_short(answer.json()), ensure_ascii=False)}"
 
 
 def _some_user(settings: Settings, model: str) -> int:

@@ -51,10 +51,11 @@ class Online:
         self.http = httpx.Client(base_url=f"http://{LOOPBACK}:{self._ports['http']}", timeout=30, trust_env=False)
 
     def start(self) -> None:
-        """Everything, and the promoted day in the store."""
+        """Everything, and a promoted day in the store: made while the processes import what they need."""
         self.start_redis()
         self.face = self._start("http")
         self.compute = self._start("compute")
+        _promoted_day(self.settings, DAYS[0])
         self.fill()
         self.until(lambda: self.http.get("/readyz").is_success, seconds=_START_SECONDS)
         self.until(lambda: self.counted("up") == 1, seconds=_START_SECONDS)
@@ -85,9 +86,10 @@ class Online:
         with self.redis.client() as client:
             load(recipe(), None, store=Store(client), settings=self.settings)
 
-    def publish(self, day: int, *, noise: float) -> Version:
-        """Another version, registered; nothing points to it."""
-        return publish_day(recipe(), DAYS[day], make_tower(recipe(), noise=noise), settings=self.settings)
+    def publish(self, salt: str) -> Version:
+        """Another version, sound, which nothing points to; the same for the same salt."""
+        tower = make_tower(recipe(), noise=0.01)
+        return publish_day(recipe(), DAYS[1], tower, settings=self.settings, salt=salt)
 
     def set_champion(self, number: int) -> None:
         """The alias alone."""
@@ -162,7 +164,6 @@ def online(folder: Path, empty_store: Path) -> Iterator[Online]:
     redis_port = free_port()
     with flaky_server(folder / "mlflow.db", folder / "artifacts") as way, line_to(redis_port) as line:
         settings = Settings(home=folder / "home", mlflow_uri=way.uri, _env_file=None)
-        _promoted_day(settings, DAYS[0])
         made = Online(settings=settings, folder=folder, registry=way, line=line, redis_port=redis_port)
         try:
             made.start()

@@ -18,7 +18,6 @@ from tests.faults.scenario import Outcome, Trial
 READS = 12
 NEW_USERS = 1_000_000
 """Ids from here on are nobody's yet: each scenario takes its own."""
-_DAMAGED = 64
 
 
 def _defaults(service: Online) -> str:
@@ -106,7 +105,7 @@ def registry_down(trial: Trial) -> Outcome:
     """MLflow goes down while a version is exchanged: the old one serves on, and the new one once MLflow is back."""
     service, times, broken = trial.world.online, trial.times(2, 6), []
     before = _champion(service)
-    new = service.publish(trial.seed % 3 + 1, noise=0.01).number
+    new = service.publish("sound").number
     for cut in range(times):
         number, user = (new, before)[cut % 2], NEW_USERS + 100 + cut
         service.registry_line.heal()
@@ -129,14 +128,13 @@ def champion_damaged(trial: Trial) -> Outcome:
     """A damaged snapshot becomes the champion: it is refused, and the version before it serves on."""
     service, draw, user = trial.world.online, trial.draw(), NEW_USERS + 200
     before = _champion(service)
-    version = service.publish(4, noise=0.5)
+    version, refused = service.publish(f"to be damaged {trial.seed}"), service.counted("champions_refused")
     weights = version.path / WEIGHTS
     sound = weights.read_bytes()
     spoilt = bytearray(sound)
     spoilt[draw.randrange(len(spoilt))] ^= 1 << draw.randrange(8)
     weights.chmod(0o644)
     weights.write_bytes(spoilt)
-    refused = service.counted("champions_refused")
     service.set_champion(version.number)
     try:
         service.until(lambda: service.counted("champions_refused") > refused)
@@ -144,6 +142,7 @@ def champion_damaged(trial: Trial) -> Outcome:
         service.until(lambda: service.get(user)["origin"] == "store")
         assert versions_of(service.get(user)) == [before]
     finally:
+        weights.write_bytes(sound)
         service.set_champion(before)
     _computes(service, before, user + 1)
     return Outcome(injected=1, lost="nothing")

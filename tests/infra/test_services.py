@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -16,23 +17,26 @@ import httpx
 import pytest
 import redis
 
-from infra import services
+from infra import online, services
 from infra.airflow import Airflow
+from infra.commands.champions import request_and_answer, serve_champions
 from infra.commands.loop import run_days
 from infra.credentials import ensure_credentials
 from infra.processes import is_alive, listening, port_is_free
-from infra.settings import LOOPBACK, Settings, child_environment
+from infra.settings import LOOPBACK, Settings, child_environment, get_settings
 from infra.supervision import MARKER, Program, Supervisor, log_file, marked, runtime_folder
 from snapshots.registry import Registry
 from trainer.recipes import get_recipe
 
 PORTS = ("airflow_port", "mlflow_port", "redis_port")
+ONLINE_PORTS = ("serving_port", "serving_compute_port")
 
 
 def on_free_ports(home: Path) -> Settings:
+    names = (*PORTS, *ONLINE_PORTS)
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server((LOOPBACK, 0))) for _ in PORTS]
-        ports = {name: server.getsockname()[1] for name, server in zip(PORTS, sockets, strict=True)}
+        sockets = [stack.enter_context(socket.create_server((LOOPBACK, 0))) for _ in names]
+        ports = {name: server.getsockname()[1] for name, server in zip(names, sockets, strict=True)}
     return Settings(home=home, _env_file=None, **ports)
 
 
@@ -126,6 +130,32 @@ def test_two_days_go_through_the_scheduler_and_reach_the_consumer(
     registry = Registry(running)
     assert {version.ds for version in registry.promoted("demo", before=date(2026, 1, 3))} == set(days)
     assert registry.aliases("demo")["champion"] == 2
+
+
+@pytest.mark.slow
+def test_the_champion_is_served_beside_what_runs_until_it_is_not_wanted(
+    running: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = Supervisor(running).processes()
+    serving, said = running.remember(served=["demo", "globo"]), list[str]()
+    monkeypatch.setenv("USERMODEL_HOME", str(running.home))
+    get_settings.cache_clear()
+    assert not services.start(serving, progress=print), "nothing else had to be started"
+    assert serve_champions(serving, say=said.append) == ("demo",)
+    assert "globo: nothing to serve yet" in said[0]
+    assert {name: state_of(serving)[name] for name in online.NAMES} == dict.fromkeys(online.NAMES, "healthy")
+    where, request, answer = request_and_answer(serving, "demo").splitlines()
+    assert f"http://{LOOPBACK}:{serving.serving_port}" in where
+    assert request.startswith("curl ")
+    served = json.loads(answer)["embeddings"]["demo"]
+    assert (served["origin"], served["default"], served["served_version"]) == ("store", False, 2)
+    listeners = {(address, port) for address, port, _ in listening(marked(serving))}
+    assert listeners == {(LOOPBACK, getattr(serving, name)) for name in (*PORTS, *ONLINE_PORTS)}
+
+    assert not services.start(running.remember(served=[]), progress=print), "the others were healthy all the time"
+    after = Supervisor(running).processes()
+    assert {name: one.pid for name, one in after.items()} == {name: one.pid for name, one in before.items()}
+    assert all(port_is_free(LOOPBACK, getattr(running, name)) for name in ONLINE_PORTS)
 
 
 @pytest.mark.slow
