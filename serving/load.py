@@ -63,9 +63,8 @@ class Loaded(Summarised):
     model: str
     mode: str
     days: tuple[LoadedDay, ...]
-    withdrawn: tuple[int, ...]
-    serves: Served | None
-    """As clients are told; None: nobody has told them yet."""
+    serves: Served
+    """As clients are told."""
 
 
 def load(recipe: Recipe, ds: date | None, *, store: Store, settings: Settings, again: bool = False) -> Loaded:
@@ -78,17 +77,18 @@ def load(recipe: Recipe, ds: date | None, *, store: Store, settings: Settings, a
         raise ValueError(f"{recipe.name} pools {recipe.pooling_versions} versions; a record keeps {KEPT}")
     versions = Registry(settings).versions(recipe.name)
     wanted = _wanted(recipe, _promoted(versions), ds)
-    withdrawn = withdrawn_of(versions)
-    lake = Lake(settings.lake)
-    days = tuple(_load_day(recipe, one, store=store, lake=lake, withdrawn=withdrawn, again=again) for one in wanted)
+    gone = _gone(versions)
+    lake, dropped = Lake(settings.lake), tuple(version.number for version in gone)
+    days = tuple(_load_day(recipe, one, store=store, lake=lake, dropped=dropped, again=again) for one in wanted)
+    withdrawn = tuple(version.number for version in gone if version.decision == "rejected")
     serves = _announce(recipe, wanted[0], store, withdrawn)
-    return Loaded(model=recipe.name, mode=recipe.serving.mode, days=days, withdrawn=withdrawn, serves=serves)
+    return Loaded(model=recipe.name, mode=recipe.serving.mode, days=days, serves=serves)
 
 
-def withdrawn_of(versions: Sequence[Version]) -> tuple[int, ...]:
-    """The versions that were visible once and are no more: rolled back, or another version of their day is promoted."""
+def _gone(versions: Sequence[Version]) -> list[Version]:
+    """What was visible once and is no more: rolled back, or another version of its day is promoted."""
     visible = {version.number for version in _promoted(versions).values()}
-    return tuple(v.number for v in versions if v.visible is not None and v.number not in visible)
+    return [version for version in versions if version.visible is not None and version.number not in visible]
 
 
 def _promoted(versions: Sequence[Version]) -> dict[date, Version]:
@@ -114,7 +114,7 @@ def _wanted(recipe: Recipe, promoted: Mapping[date, Version], ds: date | None) -
 
 
 def _load_day(
-    recipe: Recipe, version: Version, *, store: Store, lake: Lake, withdrawn: tuple[int, ...], again: bool
+    recipe: Recipe, version: Version, *, store: Store, lake: Lake, dropped: tuple[int, ...], again: bool
 ) -> LoadedDay:
     """One day's vectors, then the features that they were computed from, where requests cause inferences."""
     began = time.monotonic()
@@ -122,10 +122,10 @@ def _load_day(
     assert vectors is not None
     users = partition_from(version.tags, "user_features", version.ds) if recipe.serving.computes else None
     seeded, features, unchanged = Seeded(), 0, True
-    if _is_new(store, vectors, withdrawn) or again:
+    if _is_new(store, vectors, dropped) or again:
         unchanged = False
-        seeded = load_vectors(recipe, vectors, store=store, lake=lake, withdrawn=withdrawn)
-        _remember(store, vectors, withdrawn)
+        seeded = load_vectors(recipe, vectors, store=store, lake=lake, dropped=dropped)
+        _remember(store, vectors, dropped)
     if users is not None and (_is_new(store, users, ()) or again):
         unchanged = False
         features = _load_features(recipe, users, store=store, lake=lake)
@@ -136,9 +136,7 @@ def _load_day(
     )  # fmt: skip
 
 
-def load_vectors(
-    recipe: Recipe, partition: Partition, *, store: Store, lake: Lake, withdrawn: tuple[int, ...]
-) -> Seeded:
+def load_vectors(recipe: Recipe, partition: Partition, *, store: Store, lake: Lake, dropped: tuple[int, ...]) -> Seeded:
     """A day of `user_embeddings/<model>` into the users' records, a batch at a time."""
     tower, serving = recipe.user_tower, recipe.serving
     columns = [USER_ID, VERSION, FEATURE_TIME, *(f"embedding_{k}" for k in range(tower.num_embeddings))]
@@ -146,15 +144,14 @@ def load_vectors(
         model=recipe.name,
         ttl_seconds=FROZEN_SECONDS if serving.mode == "frozen" else serving.failover_seconds,
         future_seconds=serving.future_seconds,
-        withdrawn=withdrawn,
+        dropped=dropped,
     )
     total = Seeded()
     for batch in _streamed(lake, partition, columns, what="vectors"):
-        feature_ms = _milliseconds(batch.column(FEATURE_TIME))
         entries = entries_of(
             stack(batch, "embedding", num_embeddings=tower.num_embeddings, dim=tower.dim),
             versions=batch.column(VERSION).to_numpy(),
-            feature_ms=feature_ms,
+            feature_ms=_milliseconds(batch.column(FEATURE_TIME)),
         )
         total += seed(store, batch.column(USER_ID).to_numpy(), entries, how=how)
     if total.future:
@@ -203,25 +200,25 @@ def _milliseconds(times: pa.Array) -> np.ndarray[Any, np.dtype[np.int64]]:
     return times.cast(pa.timestamp("ms", tz="UTC"), safe=False).cast(pa.int64()).to_numpy()  # type: ignore[no-any-return]
 
 
-def _is_new(store: Store, partition: Partition, withdrawn: tuple[int, ...]) -> bool:
+def _is_new(store: Store, partition: Partition, dropped: tuple[int, ...]) -> bool:
     found: Any = store.redis.hget(LOADED, _name(partition))
-    return found is None or found.decode() != _content(partition, withdrawn)
+    return found is None or found.decode() != _content(partition, dropped)
 
 
-def _remember(store: Store, partition: Partition, withdrawn: tuple[int, ...]) -> None:
-    store.redis.hset(LOADED, _name(partition), _content(partition, withdrawn))
+def _remember(store: Store, partition: Partition, dropped: tuple[int, ...]) -> None:
+    store.redis.hset(LOADED, _name(partition), _content(partition, dropped))
 
 
 def _name(partition: Partition) -> str:
     return f"{partition.table}/{partition.ds}"
 
 
-def _content(partition: Partition, withdrawn: tuple[int, ...]) -> str:
-    """After a rollback other entries are withdrawn, and the days whose place they took are loaded again."""
-    return " ".join([partition.fingerprint, *map(str, withdrawn)])
+def _content(partition: Partition, dropped: tuple[int, ...]) -> str:
+    """After a rollback others are dropped, and the days whose place they took are loaded again."""
+    return " ".join([partition.fingerprint, *map(str, dropped)])
 
 
-def _announce(recipe: Recipe, newest: Version, store: Store, withdrawn: tuple[int, ...]) -> Served | None:
+def _announce(recipe: Recipe, newest: Version, store: Store, withdrawn: tuple[int, ...]) -> Served:
     """Tell clients. Where requests cause inferences the compute center says what serves, and the load only before it
     and what is withdrawn. A later day than `newest` goes on serving."""
     tower, told = recipe.user_tower, store.served().get(recipe.name)

@@ -48,11 +48,11 @@ local function put(key, ttl, head, entries)
   redis.call('SET', key, table.concat(parts), 'PX', ttl)
 end
 
--- An entry as it came; a write time of 0 is now.
+-- An entry as it came, written now.
 local function entry_of(given)
-  local version, feature, written = struct.unpack('<I4i8i8', given)
-  if written == 0 then given = string.sub(given, 1, 12) .. struct.pack('<i8', now) .. string.sub(given, 21) end
-  return {version = version, feature = feature, bytes = given}
+  local version, feature = struct.unpack('<I4i8', given)
+  local bytes = string.sub(given, 1, 12) .. struct.pack('<i8', now) .. string.sub(given, 21)
+  return {version = version, feature = feature, bytes = bytes}
 end
 """
 )
@@ -98,11 +98,11 @@ The same entry again (version and feature time) takes the place of the first: it
 SEED = (
     """
 -- KEYS: records of many users, of one model
--- ARGV: allowance, entries kept, lookback, ttl in ms, head, an entry for each key, withdrawn versions (u32 each)
+-- ARGV: allowance, entries kept, lookback, ttl in ms, head, an entry for each key, versions to drop (u32 each)
 local allowance, most, lookback = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local ttl, head, blob = ARGV[4], ARGV[5], ARGV[6]
-local withdrawn = {}
-for at = 1, #ARGV[7], 4 do withdrawn[struct.unpack('<I4', ARGV[7], at)] = true end
+local dropped = {}
+for at = 1, #ARGV[7], 4 do dropped[struct.unpack('<I4', ARGV[7], at)] = true end
 """
     + _MERGE
     + """
@@ -120,7 +120,7 @@ local function seed(key, mine)
   local entries, known = {}, false
   for _, one in ipairs(old) do
     known = known or (one.version == mine.version and one.feature == mine.feature)
-    if not withdrawn[one.version] then entries[#entries + 1] = one end
+    if not dropped[one.version] then entries[#entries + 1] = one end
   end
   local changed = #entries < #old
   if not known then entries[#entries + 1] = mine end
@@ -140,8 +140,8 @@ return counts
 )
 """How many entries were written, were there already, were older than what is kept, were from the future.
 
-An entry that is there already stays as it is: loading a day again makes nothing look young. Entries of withdrawn
-versions go from the records that are touched.
+An entry that is there already stays as it is: loading a day again makes nothing look young. Entries of versions to drop
+go from the records that are touched.
 """
 
 _FEATURES = """

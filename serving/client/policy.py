@@ -41,6 +41,8 @@ def found(model: Model, served: Served | None, value: bytes | None, *, now_ms: f
         if kept is None:
             return _WITHDRAWN
         entries = kept.entries
+    if served is not None:
+        entries = entries[: served.pooling_versions]
     newest = entries[0]
     serving = model.serving
     age_seconds = (now_ms - float(entries["write_ms"].max())) / 1000

@@ -77,7 +77,8 @@ class Champion:
         ref = self.reference
         return Served(
             model=ref.model, source=self.recipe.source.name, version=ref.version, ds=ref.ds,
-            num_embeddings=self.num_embeddings, dim=self.dim, withdrawn=ref.withdrawn,
+            num_embeddings=self.num_embeddings, dim=self.dim, pooling_versions=self.recipe.pooling_versions,
+            withdrawn=ref.withdrawn,
         )  # fmt: skip
 
 

@@ -74,7 +74,7 @@ def turn(recipe: Recipe, lake: Lake, days: list[Partition], client: redis.Redis,
     client.flushall()
     for name, day in (("first", days[0]), ("next", days[1]), ("again", days[1])):
         began = time.perf_counter()
-        load_vectors(recipe, day, store=store, lake=lake, withdrawn=())
+        load_vectors(recipe, day, store=store, lake=lake, dropped=())
         found[name] = time.perf_counter() - began
     client.flushall()
     return found | {"raw": seconds_of_sets(client, users)}

@@ -19,10 +19,11 @@ from serving.load import Loaded, load
 from serving.record import Entry
 from serving.store import Store, Write
 from snapshots.embeddings import stack, table_of
-from snapshots.promotion import rollback
+from snapshots.inference import infer
+from snapshots.promotion import promote, rollback
 from snapshots.registry import Registry
 from tests.serving.servers import redis_server
-from tests.snapshots.world import DAYS, tiny_recipe
+from tests.snapshots.world import DAYS, make_tower, publish_day, tiny_recipe
 from trainer.recipe import Recipe
 from trainer.serving import Mode
 
@@ -121,14 +122,16 @@ def test_newer_entries_stay(store: Store, promoted_days: Settings) -> None:
     assert [day.seeded.older for day in loaded.days] == [1, 1, 1]
 
 
-@pytest.mark.parametrize("mode", ["async", "batch"])
-def test_seeds_are_kept_from_their_load_on(mode: Mode, store: Store, promoted_days: Settings) -> None:
-    """However old their features are: the failover cache counts from the write."""
-    load(of_mode(mode), None, store=store, settings=promoted_days)
+def test_the_time_of_loading_is_kept(store: Store, promoted_days: Settings) -> None:
+    before = int(1000 * time.time()) - 1
+    load(of_mode("async"), None, store=store, settings=promoted_days)
     (record,) = store.read(30, ("tiny",))
     assert record is not None
-    assert (record.entries["write_ms"] > 1000 * (time.time() - 600)).all()
-    assert (record.entries["feature_ms"] < record.entries["write_ms"]).all()
+    assert (record.entries["write_ms"] >= before).all(), "kept for failover_seconds from now on"
+    load(of_mode("async"), None, store=store, settings=promoted_days, again=True)
+    (again,) = store.read(30, ("tiny",))
+    assert again is not None
+    assert again.entries.tobytes() == record.entries.tobytes(), "and does not look younger for being loaded again"
 
 
 def test_known_features_can_be_computed_from(store: Store, promoted_days: Settings) -> None:
@@ -178,7 +181,7 @@ def test_a_rollback_brings_back_what_was_pooled_before(store: Store, three_days:
     rollback(model, settings=three_days, by="test")
     loaded = load(model, DAYS[1], store=store, settings=three_days)
     served = store.served()["tiny"]
-    assert (loaded.withdrawn, served.version, served.withdrawn) == ((3,), 2, (3,))
+    assert (loaded.serves, served.version, served.withdrawn) == (served, 2, (3,))
     found = {user: store.read(user, ("tiny",))[0] for user in USERS}
     after = {
         user: kept.pooled().tobytes()
@@ -186,6 +189,19 @@ def test_a_rollback_brings_back_what_was_pooled_before(store: Store, three_days:
         if record is not None and (kept := record.without(frozenset(served.withdrawn))) is not None
     }
     assert after == before
+
+
+def test_another_version_of_a_day_takes_the_place_of_the_one_before(store: Store, three_days: Settings) -> None:
+    model = of_mode("batch")
+    load(model, None, store=store, settings=three_days)
+    publish_day(model, DAYS[2], make_tower(model, noise=0.9), settings=three_days, salt="again")
+    infer(model, DAYS[2], settings=three_days)
+    promote(model, DAYS[2], settings=three_days, by="test")
+    load(model, DAYS[2], store=store, settings=three_days)
+    served = store.served()["tiny"]
+    assert (served.version, served.withdrawn) == (4, ())
+    newest = pooled_in_the_lake(three_days, DAYS[2])
+    assert pooled_in_the_store(store, range(20, 60)) == newest
 
 
 def test_a_later_day_goes_on_serving(store: Store, promoted_days: Settings) -> None:

@@ -58,8 +58,8 @@ def write(store: Store, *entries: Entry, user: int = 7, model: str = "m", ttl_se
     return [places[model] for places in store.write(writes)]
 
 
-def load(store: Store, *entries: Entry, user: int = 7, withdrawn: tuple[int, ...] = ()) -> Seeded:
-    how = Seeding(model="m", ttl_seconds=60.0, future_seconds=60.0, withdrawn=withdrawn)
+def load(store: Store, *entries: Entry, user: int = 7, dropped: tuple[int, ...] = ()) -> Seeded:
+    how = Seeding(model="m", ttl_seconds=60.0, future_seconds=60.0, dropped=dropped)
     columns = entries_of(
         np.stack([one.vectors for one in entries]).astype(np.float32),
         versions=np.array([one.version for one in entries], np.int64),
@@ -177,14 +177,14 @@ def test_the_future_is_refused_however_far(store: Store, feature_ms: int) -> Non
     assert kept(store) == []
 
 
-def test_loading_leaves_what_is_there_and_drops_what_is_withdrawn(store: Store) -> None:
+def test_loading_leaves_what_is_there_and_drops_what_it_is_told(store: Store) -> None:
     write(store, entry(1, 10, 1), entry(2, 20, 2), entry(3, 30, 3))
     assert load(store, entry(2, 20, 9)) == Seeded(known=1)
     assert load(store, entry(1, 5)) == Seeded(older=1)
     assert kept(store) == [(3, 30, 3.0), (2, 20, 2.0), (1, 10, 1.0)]
-    assert load(store, entry(1, 10, 9), withdrawn=(3, 77)) == Seeded(known=1)
+    assert load(store, entry(1, 10, 9), dropped=(3, 77)) == Seeded(known=1)
     assert kept(store) == [(2, 20, 2.0), (1, 10, 1.0)]
-    assert load(store, entry(1, 5), withdrawn=(3,)) == Seeded(written=1), "its place is free again"
+    assert load(store, entry(1, 5), dropped=(3,)) == Seeded(written=1), "its place is free again"
 
 
 def test_a_redelivery_is_dated_anew_and_a_load_is_not(store: Store) -> None:
