@@ -28,12 +28,16 @@ class Script:
 
     def run(self, client: redis.Redis, calls: Sequence[Call]) -> list[Any]:
         """Each call's answer, in order. redis.RedisError: the first that failed; the others may have been done."""
+        return _raised(self.answers(client, calls))
+
+    def answers(self, client: redis.Redis, calls: Sequence[Call]) -> list[Any]:
+        """As `run`; of a call that failed, its error."""
         found = self._execute(client, calls)
         if missing := _missing(found):
             client.script_load(self.text)
             again = self._execute(client, [calls[at] for at in missing])
             found = _filled(found, missing, again)
-        return _raised(found)
+        return found
 
     async def run_async(self, client: redis.asyncio.Redis, calls: Sequence[Call]) -> list[Any]:
         """The same for asyncio."""

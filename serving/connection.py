@@ -11,6 +11,16 @@ from typing import Any
 import redis
 import redis.asyncio
 
+UNAVAILABLE = (
+    redis.ConnectionError,
+    redis.TimeoutError,
+    redis.exceptions.OutOfMemoryError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.TryAgainError,
+)
+"""The store cannot now; the same may be tried again later."""
+
 
 def connect(url: str, *, timeout_seconds: float, **options: Any) -> redis.Redis:
     """A client that waits no longer than this for an answer, or for a connection. ValueError for no Redis URL."""

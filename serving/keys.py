@@ -69,6 +69,11 @@ class Keys:
         """There while a request of the user waits: more of them are one."""
         return f"{PREFIX}:{{{self.partition(user)}}}:q:{source}:{user}"
 
+    def queued_of(self, source: str, users: Sequence[int], partition: int) -> list[str]:
+        """Of many users of one partition."""
+        head = f"{PREFIX}:{{{partition}}}:q:{source}:"
+        return [f"{head}{user}" for user in users]
+
     def requests(self, source: str, partition: int) -> str:
         """The stream of users to compute."""
         return f"{PREFIX}:{{{partition}}}:requests:{source}"

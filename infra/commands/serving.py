@@ -75,7 +75,8 @@ def compute(
         float, typer.Option("--latency-ms", help="Aim, from a request to its vectors in the store.")
     ] = 50.0,
     metrics_port: Annotated[
-        int | None, typer.Option("--metrics-port", help="Of Prometheus' page, on loopback.", show_default="none")
+        int | None,
+        typer.Option(help="Of Prometheus' page, on loopback; 0: none.", show_default="USERMODEL_SERVING_COMPUTE_PORT"),
     ] = None,
 ) -> None:
     """Run a worker of the compute center: one per core. SIGTERM: it finishes what it took."""
@@ -92,7 +93,7 @@ def compute(
         keys=Keys(settings.redis_partitions),
         partitions=None if partitions is None else _numbers(partitions),
         options=Options(latency_ms=latency_ms),
-        metrics_port=metrics_port,
+        metrics_port=settings.serving_compute_port if metrics_port is None else metrics_port,
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from serving.compute.calls import Call
+from serving.calls import Call
 from serving.compute.champions import Champion, Tower
 from serving.compute.queue import Features, Queued
 from serving.compute.statistics import Statistics
@@ -59,7 +59,7 @@ class Computed:
 
 @dataclass(frozen=True, kw_only=True)
 class Merges:
-    """One call of MERGE. users: of one partition. models: whose each record is."""
+    """One call of MERGE. users, models: whose each record is; the users are of one partition."""
 
     call: Call
     users: list[int]
@@ -117,8 +117,10 @@ def _merges(users: Sequence[tuple[int, list[tuple[Champion, bytes]]]], keys: Key
             names.append(keys.record(model, user))
             arguments += (milliseconds(policy.failover_seconds), header(champion.num_embeddings, champion.dim), entry)
             models.append(model)
-    call = Call(keys=names, arguments=[milliseconds(future), KEPT, milliseconds(LOOKBACK_SECONDS), *arguments])
-    return Merges(call=call, users=[user for user, _ in users], models=models)
+    head = [milliseconds(future), KEPT, milliseconds(LOOKBACK_SECONDS)]
+    return Merges(
+        call=(names, head + arguments), users=[user for user, entries in users for _ in entries], models=models
+    )
 
 
 def _newest(batch: Batch, codec: FeatureCodec, statistics: Statistics) -> tuple[list[int], list[Features]]:

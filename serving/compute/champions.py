@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from infra.settings import Settings
-from serving.compute.calls import UNAVAILABLE
 from serving.compute.remembered import Reference, recall, remember
 from serving.compute.statistics import Statistics
+from serving.connection import UNAVAILABLE
 from serving.features import FeatureCodec
 from serving.served import Served
 from serving.store import Store

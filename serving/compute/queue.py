@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 
 import redis
 
-from serving.compute.calls import Call, Script
+from serving.calls import Call, Script
 from serving.compute.scripts import DONE, LEAVE, SET_ASIDE, TAKE
 from serving.keys import GROUP, PREFIX, Keys
 
 log = logging.getLogger(__name__)
 
+_TAKE, _DONE, _SET_ASIDE, _LEAVE = Script(TAKE), Script(DONE), Script(SET_ASIDE), Script(LEAVE)
 REPLY_MS = 1_000
 """How long an answer waits for whoever asked in real time."""
 SET_ASIDE_KEPT = 1_000
@@ -52,7 +53,7 @@ class Queued(NamedTuple):
     stream: Stream
     id: bytes
     user: int
-    reply: bytes | None
+    reply: str | None
     """Where somebody waits until the user is computed."""
     deliveries: int
 
@@ -88,8 +89,6 @@ class Requests:
     def __init__(self, client: redis.Redis, keys: Keys, streams: Sequence[Stream], *, consumer: str) -> None:
         self.redis, self.keys, self.consumer = client, keys, consumer
         self._streams = {stream.key.encode(): stream for stream in streams}
-        self._take, self._done = Script(client, TAKE), Script(client, DONE)
-        self._set_aside, self._leave = Script(client, SET_ASIDE), Script(client, LEAVE)
         self._cluster = isinstance(client, redis.RedisCluster)
 
     @property
@@ -131,20 +130,23 @@ class Requests:
         found: dict[int, Features | None] = {}
         for stream, those in _by_stream(entries):
             users = list(dict.fromkeys(one.user for one in those))
-            markers = [self.keys.queued(stream.source, user) for user in users]
-            names = [self.keys.features(stream.source, user) for user in users]
-            values = self._take(Call(keys=markers + names, arguments=()))
+            names = [
+                *self.keys.queued_of(stream.source, users, stream.partition),
+                *self.keys.features_of(stream.source, users, stream.partition),
+            ]
+            (values,) = _TAKE.run(self.redis, [(names, ())])
             found |= dict(zip(users, map(_features, values), strict=True))
         return [found[one.user] for one in entries]
 
-    def done(self, entries: Sequence[Queued]) -> int:
-        """Off the stream, and whoever waits is told; how many nobody else had done."""
-        calls = []
+    def done(self, entries: Sequence[Queued], *, without: Collection[int] = ()) -> int:
+        """Off the stream, and whoever waits is told: 1, or 0 where the user got no vectors; how many nobody else had
+        done. without: users without vectors."""
+        calls: list[Call] = []
         for stream, those in _by_stream(entries):
-            replies = dict.fromkeys(one.reply for one in those if one.reply is not None)
-            keys = [stream.key.encode(), *replies]
-            calls.append(Call(keys=keys, arguments=[GROUP, REPLY_MS, *(one.id for one in those)]))
-        return sum(_known(self._done.all(calls)))
+            replies = {one.reply: one.user not in without for one in those if one.reply is not None}
+            answers = "".join("1" if good else "0" for good in replies.values())
+            calls.append(([stream.key, *replies], [GROUP, REPLY_MS, answers, *(one.id for one in those)]))
+        return sum(_DONE.run(self.redis, calls))
 
     def claim(
         self, sources: Collection[str], *, idle_ms: int, most: int, count: int, mine: Collection[Key]
@@ -186,7 +188,8 @@ class Requests:
             log.error("set aside stream=%s id=%s user=%d deliveries=%d", stream.key, one.id.decode(), one.user,
                       one.deliveries)  # fmt: skip
             arguments += [one.id, one.user, one.deliveries]
-        return int(self._set_aside(Call(keys=[stream.key, stream.aside], arguments=arguments)))
+        _SET_ASIDE.run(self.redis, [([stream.key, stream.aside], arguments)])
+        return len(entries)
 
     def waiting(self) -> dict[str, Waiting]:
         """By source."""
@@ -212,7 +215,7 @@ class Requests:
                     if one["idle"] > 1000 * GONE_SECONDS and not one["pending"]:
                         gone.add(one["name"])
                 for name in gone:
-                    self._leave(Call(keys=[stream.key], arguments=[GROUP, name]))
+                    _LEAVE.run(self.redis, [([stream.key], [GROUP, name])])
 
     def _opened(self, ask: Callable[[], Any]) -> Any:
         """What the stream answers; a store that was emptied has no group any more."""
@@ -235,9 +238,9 @@ class Requests:
             except (TypeError, KeyError, ValueError, OverflowError):
                 damaged.append(Queued(stream, number, 0, None, 1))
                 continue
-            reply = fields.get(b"r")
-            if reply is not None and not reply.startswith(f"{PREFIX}:{{{stream.partition}}}:".encode()):
-                reply = None  # of another slot: the call would fail for everybody's
+            reply = fields.get(b"r", b"").decode(errors="replace")
+            if not reply.startswith(f"{PREFIX}:{{{stream.partition}}}:"):
+                reply = None  # nobody waits; or it is of another slot, and the call would fail for everybody's
             found.append(Queued(stream, number, user, reply, times.get(number, 0) + 1))
         if damaged:
             log.error("no requests, dropped stream=%s ids=%s", stream.key, [one.id.decode() for one in damaged[:5]])
@@ -274,10 +277,3 @@ def _features(value: bytes | None) -> Features | None:
     if value is None or len(value) < 8:
         return None
     return Features(int.from_bytes(value[:8], "little", signed=True), value[8:])
-
-
-def _known(found: Sequence[Any]) -> list[int]:
-    for one in found:
-        if isinstance(one, Exception):
-            raise one
-    return [int(one) for one in found]

@@ -11,8 +11,9 @@ return redis.call('MGET', unpack(KEYS, half + 1))
 """The features, after the markers went: who asks from now on is queued again, and what was asked before is seen."""
 
 DONE = """
--- KEYS: stream, keys that somebody waits at. ARGV: group, how long an answer stays in ms, ids
-redis.call('XACK', KEYS[1], ARGV[1], unpack(ARGV, 3))
+-- KEYS: stream, lists that somebody waits at
+-- ARGV: group, how long an answer stays in ms, the answers (a digit for each list), ids
+redis.call('XACK', KEYS[1], ARGV[1], unpack(ARGV, 4))
 -- entries are given out in order: what is before the first that is pending is done. To cut it off is a hundred times
 -- cheaper than to look for each entry, which is left for those behind what another worker is at
 local pending, found = redis.pcall('XPENDING', KEYS[1], ARGV[1]), 0
@@ -24,11 +25,11 @@ if not pending.err then
   end
   found = redis.call('XTRIM', KEYS[1], 'MINID', '=', bound)
 end
-if found < #ARGV - 2 then
-  found = found + redis.call('XDEL', KEYS[1], unpack(ARGV, 3))
+if found < #ARGV - 3 then
+  found = found + redis.call('XDEL', KEYS[1], unpack(ARGV, 4))
 end
 for k = 2, #KEYS do
-  redis.pcall('RPUSH', KEYS[k], '1')
+  redis.pcall('RPUSH', KEYS[k], string.sub(ARGV[3], k - 1, k - 1))
   redis.pcall('PEXPIRE', KEYS[k], ARGV[2])
 end
 return found

@@ -14,13 +14,14 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from infra.settings import LOOPBACK, Settings
-from serving.compute.champions import Champions, Load, whole
+from serving.compute.champions import Champions, Load
 from serving.compute.queue import Requests, streams_of
 from serving.compute.statistics import Exposed, Statistics
 from serving.compute.worker import Options, Worker
 from serving.connection import connect
 from serving.features import FeatureCodec
 from serving.keys import Keys
+from serving.shards.sharded_snapshot import embedders
 from serving.store import Store
 
 if TYPE_CHECKING:
@@ -40,13 +41,14 @@ def serve(
     keys: Keys,
     partitions: Iterable[int] | None = None,
     options: Options,
-    metrics_port: int | None = None,
+    metrics_port: int = 0,
     poll_seconds: float = POLL_SECONDS,
-    load: Load = whole,
+    load: Load | None = None,
 ) -> None:
     """Compute until SIGTERM or SIGINT; then finish what was taken. A second signal ends it at once.
 
-    partitions: this worker's; None: all. metrics_port: of Prometheus' page, on loopback.
+    partitions: this worker's; None: all. metrics_port: of Prometheus' page, on loopback; 0: none. load: None: tables
+    lie where the settings say.
     """
     client = connect(url, timeout_seconds=TIMEOUT_SECONDS, retry=Retry(NoBackoff(), 1))
     store, statistics = Store(client, keys), Statistics()
@@ -56,11 +58,17 @@ def serve(
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     requests = Requests(client, keys, streams, consumer=name)
     requests.open()
-    champions = Champions(recipes, settings=settings, store=store, statistics=statistics, load=load)
+    champions = Champions(
+        recipes,
+        settings=settings,
+        store=store,
+        statistics=statistics,
+        load=embedders(settings.shards) if load is None else load,
+    )
     codecs = {recipe.source.name: FeatureCodec(recipe.schema) for recipe in recipes}
     worker = Worker(requests, champions, codecs, options=options, statistics=statistics)
     end_on_signals(worker)
-    if metrics_port is not None:
+    if metrics_port:
         _expose(statistics, metrics_port)
     champions.start(every_seconds=poll_seconds)
     log.info("computing models=%s streams=%d consumer=%s", [one.name for one in recipes], len(streams), name)

@@ -10,22 +10,25 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from features.ahead import ahead
+from serving.calls import Call, Script
 from serving.compute.batches import Batch, Computed, Merges, compute, merges_of
-from serving.compute.calls import UNAVAILABLE, Script
 from serving.compute.champions import Champions
 from serving.compute.queue import Key, Queued, Requests, store_ms
 from serving.compute.statistics import Statistics
+from serving.connection import UNAVAILABLE
 from serving.features import FeatureCodec
 from serving.scripts import MERGE
 from snapshots.embedder import USERS_PER_FORWARD, one_thread
 
 log = logging.getLogger(__name__)
+_MERGE = Script(MERGE)
 T = TypeVar("T")
 
 READ_MS = 200
@@ -77,7 +80,6 @@ class Worker:
     ) -> None:
         self.statistics, self._options = statistics, options
         self._requests, self._champions, self._codecs = requests, champions, codecs
-        self._merge = Script(requests.redis, MERGE)
         self._stopping, self._give_up = threading.Event(), float("inf")
         self._mine: set[Key] = set()
         self._claim_at = 0.0
@@ -191,33 +193,46 @@ class Worker:
             return Computed(batch=batch, failed=True)
 
     def _write(self, computed: Computed) -> None:
-        merges = merges_of(computed, self._requests.keys)
-        found = self._patiently(lambda: self._merge.all([one.call for one in merges]))
-        lost = {user for one, places in zip(merges, found, strict=True) for user in self._count(one, places)}
-        entries = [] if computed.failed else [one for one in computed.batch.entries if one.user not in lost]
+        batch, merges = computed.batch, merges_of(computed, self._requests.keys)
+        found = self._patiently(lambda: self._merged([one.call for one in merges]))
+        written: Counter[int] = Counter()
+        failed: set[int] = set()
+        for one, places in zip(merges, found, strict=True):
+            if isinstance(places, Exception):
+                log.error("not written users=%s: %s", one.users[:5], places)
+                failed.update(one.users)
+            else:
+                written.update(self._counted(one, places))
+        entries = [] if computed.failed else [one for one in batch.entries if one.user not in failed]
         if entries:
-            self._patiently(lambda: self._requests.done(entries))
+            without = {one.user for one in entries if written[one.user] < len(computed.vectors) or not computed.vectors}
+            self._patiently(lambda: self._requests.done(entries, without=without))
             self.statistics.count("done", len(entries))
             now_ms = 1000 * time.time() + self._ahead_ms
             self.statistics.took([max(now_ms - one.arrived_ms, 0) / 1000 for one in entries])
         self.statistics.count("batches")
-        if len(entries) < len(computed.batch.entries):
+        if len(entries) < len(batch.entries):
             self.statistics.count("failed")
-        self._mine.difference_update(one.key for one in computed.batch.entries)
+        self._mine.difference_update(one.key for one in batch.entries)
 
-    def _count(self, merges: Merges, places: list[int] | Exception) -> list[int]:
-        """What became of each record; the users of a call that the store refused."""
-        if isinstance(places, Exception):
-            log.error("not written users=%s: %s", merges.users[:5], places)
-            return merges.users
-        for model, place in zip(merges.models, places, strict=True):
-            if place > 0:
-                self.statistics.count("written", model=model)
-            elif place == 0:
-                self.statistics.count("late", model=model)
-            else:
-                self.statistics.count("refused", model=model, reason="future")
-        return []
+    def _merged(self, calls: Sequence[Call]) -> list[Any]:
+        """Of each call its places, or the error that the store answered. UNAVAILABLE: none may have been done."""
+        found = _MERGE.answers(self._requests.redis, calls)
+        for one in found:
+            if isinstance(one, UNAVAILABLE):
+                raise one
+        return found
+
+    def _counted(self, merges: Merges, places: Sequence[int]) -> list[int]:
+        """What became of each record; whose are in the store now, they or newer ones."""
+        became = Counter(
+            (model, "written" if place > 0 else "late" if place == 0 else "refused")
+            for model, place in zip(merges.models, places, strict=True)
+        )
+        for (model, what), number in became.items():
+            labels = {"reason": "future"} if what == "refused" else {}
+            self.statistics.count(what, number, model=model, **labels)
+        return [user for user, place in zip(merges.users, places, strict=True) if place >= 0]
 
     def _patiently(
         self, work: Callable[[], T], unavailable: type[Exception] | tuple[type[Exception], ...] = UNAVAILABLE

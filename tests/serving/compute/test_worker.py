@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import struct
 import threading
 import time
 from collections.abc import Sequence
@@ -121,9 +122,9 @@ def test_champions_are_exchanged_under_load_and_nothing_is_dropped(world: World,
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        pytest.param(payload(3, age=-5.0), "model=tiny,reason=features", id="a number without a logarithm"),
-        pytest.param(payload(3)[:-8] + (-1).to_bytes(8, "little", signed=True), "model=tiny,reason=features",
-                     id="a negative id"),
+        pytest.param(payload(3)[:12] + struct.pack("<f", -5.0) + payload(3)[16:], "model=tiny,reason=features",
+                     id="a number without a logarithm"),
+        pytest.param(payload(3)[:-1] + b"\xff", "model=all,reason=unreadable", id="a negative id"),
         pytest.param(b"x" * 50, "model=all,reason=unreadable", id="of another schema"),
         pytest.param(payload(3)[:-3], "model=all,reason=unreadable", id="cut off"),
     ],

@@ -61,11 +61,11 @@ def make_world(settings: Settings) -> World:
     return World(settings=settings, recipe=recipe, other=other, versions=versions)
 
 
-def payload(user: int, *, age: float = 30.0, seed: int = 0) -> bytes:
-    """Features that depend on (user, seed)."""
-    rng = np.random.default_rng([abs(user), seed])
+def payload(user: int) -> bytes:
+    """Features that depend on the user alone."""
+    rng = np.random.default_rng(abs(user))
     liked, seen = rng.integers(0, 10**6, rng.integers(0, 4)).tolist(), rng.integers(0, 10**6, 3).tolist()
-    return CODEC.encode({"liked": liked, "seen": seen, "age": age})
+    return CODEC.encode({"liked": liked, "seen": seen, "age": 30.0})
 
 
 CODEC = FeatureCodec(tiny_recipe().schema)
