@@ -122,7 +122,7 @@ def test_champions_are_exchanged_under_load_and_nothing_is_dropped(world: World,
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        pytest.param(payload(3)[:12] + struct.pack("<f", -5.0) + payload(3)[16:], "model=tiny,reason=features",
+        pytest.param(payload(3)[:12] + struct.pack("<f", -5.0) + payload(3)[16:], "model=all,reason=unreadable",
                      id="a number without a logarithm"),
         pytest.param(payload(3)[:-1] + b"\xff", "model=all,reason=unreadable", id="a negative id"),
         pytest.param(b"x" * 50, "model=all,reason=unreadable", id="of another schema"),
@@ -135,6 +135,20 @@ def test_a_user_without_usable_features_is_refused_alone(world: World, store: St
         wait_until(lambda: stream_length(store) == 0)
     assert [bool(one) for one in stored(store, range(1, 9))] == [user != 3 for user in range(1, 9)]
     assert worker.statistics.snapshot()["refused"] == {reason: 1}
+
+
+def test_users_whose_features_a_model_refuses_are_found_by_halving(world: World, store: Store) -> None:
+    def refuse(users: list[int]) -> None:
+        if bad := {3, 17, 18} & set(users):
+            raise ValueError(f"ids of {bad}")
+
+    load = Watching()
+    with working(world, store, load=load) as worker:
+        load.tower.check = refuse
+        store.enqueue([request(user) for user in range(40)])
+        wait_until(lambda: stream_length(store) == 0)
+    assert [user for user, entries in enumerate(stored(store, range(40))) if not entries] == [3, 17, 18]
+    assert worker.statistics.snapshot()["refused"] == {"model=tiny,reason=features": 3}
 
 
 def test_a_user_whose_vector_is_not_finite_is_refused_alone(world: World, store: Store) -> None:

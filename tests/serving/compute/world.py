@@ -167,12 +167,15 @@ class Watched:
 
     def __init__(self, folder: Path, manifest_sha256: str) -> None:
         self._tower = whole(folder, manifest_sha256)
+        self.check: Callable[[list[int]], None] = lambda users: None
         self.before: Callable[[list[int]], None] = lambda users: None
         self.spoil: Callable[[list[int], NDArray[np.float32]], None] = lambda users, vectors: None
         self.batches: list[list[int]] = []
 
     def encode(self, rows: pa.RecordBatch) -> Sequence[Any]:
-        return [(rows.column("user_id").to_pylist(), self._tower.encode(rows))]
+        users = rows.column("user_id").to_pylist()
+        self.check(users)
+        return [(users, self._tower.encode(rows))]
 
     def compute(self, inputs: Sequence[Any], *, num_rows: int) -> NDArray[np.float32]:
         ((users, own),) = inputs
