@@ -63,7 +63,7 @@ def serve(
         settings=settings,
         store=store,
         statistics=statistics,
-        load=embedders(settings.shards) if load is None else load,
+        load=embedders(settings.shards()) if load is None else load,
     )
     codecs = {recipe.source.name: FeatureCodec(recipe.schema) for recipe in recipes}
     worker = Worker(requests, champions, codecs, options=options, statistics=statistics)

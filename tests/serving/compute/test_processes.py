@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from serving.compute.champions import Load, whole
+from serving.compute.champions import Load
 from serving.compute.service import serve
 from serving.compute.worker import Options
 from serving.keys import ONE_SERVER
@@ -45,12 +45,14 @@ def slow(folder: Path, manifest_sha256: str) -> Watched:
     return tower
 
 
-def work(world: World, url: str, load: Load, options: Options) -> None:
+def work(world: World, url: str, load: Load | None, options: Options) -> None:
     serve([world.recipe], settings=world.settings, url=url, keys=ONE_SERVER, options=options, load=load)
 
 
 @contextmanager
-def process(world: World, server: Server, *, load: Load = whole, options: Options = QUICK) -> Iterator[BaseProcess]:
+def process(
+    world: World, server: Server, *, load: Load | None = None, options: Options = QUICK
+) -> Iterator[BaseProcess]:
     started: Any = FORK_SERVER.Process(target=work, args=(world, server.url, load, options))
     started.start()
     try:
