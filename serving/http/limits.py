@@ -31,6 +31,8 @@ class Limits:
     """Names that a request may call this service by: a page of another site cannot reach it through a name of its own
     that resolves to loopback (DNS rebinding)."""
     connections: int = 1_000
+    pipelined: int = 16
+    """Requests of a connection that wait for an answer to an earlier one; it closes when there are more."""
     head_seconds: float = 5.0
     """For a request's URL and headers, once the connection is open or they have begun."""
     head_bytes: int = 16 * 1_024
@@ -63,9 +65,12 @@ class Guard:
         try:
             await self._answer(scope, receive, answer.send)
         except Exception as error:
-            refusal = self._refusal(scope, error)
-            if not answer.status:
-                await refusal.response()(scope, receive, answer.send)
+            if answer.status in (0, FAILED.status):
+                refusal = self._refusal(scope, error)
+                if not answer.status:
+                    await refusal.response()(scope, receive, answer.send)
+            else:
+                log.debug("the client of %s went away while it was answered: %s", shown(scope["path"]), error)
         finally:
             self._counts.in_flight -= 1
             self._counts.done(scope, answer.status, time.perf_counter() - started)

@@ -64,6 +64,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Of the parser."""
+        if len(self.pipeline) >= self.limits.pipelined:
+            self._close()
+            raise ValueError("too many requests at once on a connection")  # stops the parser, which knows more of them
         self._stop_expecting()
         self._in_head = False
         super().on_headers_complete()
@@ -100,4 +103,11 @@ class BoundedProtocol(HttpToolsProtocol):
         ]
         if not self.transport.is_closing():
             self.transport.write(b"".join([*head, body]))
-            self.transport.close()
+            self._close()
+
+    def _close(self) -> None:
+        """An answer that is under way is for nobody."""
+        self.transport.close()
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()

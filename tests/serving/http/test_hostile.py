@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -231,6 +232,17 @@ def test_bytes_that_are_no_request(service: Running, http: httpx.Client, raw: by
         head, _, content = answer.partition(b"\r\n\r\n")
         assert int(head.split()[1]) == status, answer[:200]
         assert list(json.loads(content)) == ["error"]
+    assert http.get("/healthz").status_code == 200
+
+
+def test_requests_that_do_not_wait_for_answers(service: Running, http: httpx.Client) -> None:
+    def ask(last: bytes) -> bytes:
+        return b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n" + last + b"\r\n"
+
+    few = service.send(ask(b"") * 9 + ask(b"connection: close\r\n"))
+    assert few.count(b"HTTP/1.1 200") == 10
+    with suppress(ConnectionResetError):
+        assert service.send(ask(b"") * 5_000).count(b"HTTP/1.1") < 20
     assert http.get("/healthz").status_code == 200
 
 
