@@ -78,11 +78,11 @@ class Statistics:
             for model in models:
                 self._models[model].fallbacks += 1
 
-    def sent(self, models: Iterable[str], outcome: str) -> None:
-        """Count what became of an inference."""
+    def sent(self, models: Iterable[str], outcome: str, count: int = 1) -> None:
+        """Count what became of inferences."""
         with self._lock:
             for model in models:
-                self._models[model].computations[outcome] += 1
+                self._models[model].computations[outcome] += count
 
     def event(self, name: str) -> None:
         """Count something of the whole client: late and broken reads, refusals by the breaker, failed sends."""

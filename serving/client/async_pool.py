@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from typing import Any
 
 from serving.client.async_wire import AsyncWire
-from serving.client.wire import BrokenError, Target
+from serving.client.options import BACKGROUND_SECONDS
+from serving.client.wire import BrokenError, LateError, Target
 
 
 class AsyncPool:
@@ -18,37 +21,45 @@ class AsyncPool:
         self._opening: asyncio.Task[AsyncWire] | None = None
         self._alone: list[AsyncWire] = []
 
-    async def call(self, commands: bytes, num_answers: int) -> list[Any]:
+    async def call(
+        self, commands: bytes, num_answers: int, *, seconds: float, meanwhile: Callable[[], object] | None = None
+    ) -> list[Any]:
         """As `AsyncWire.call`. What a connection does not take, because the server closed it, a new one does."""
         wire = self._shared
         if wire is not None and wire.is_open:
             try:
-                return await wire.call(commands, num_answers)
+                return await wire.call(commands, num_answers, seconds=seconds, meanwhile=meanwhile)
             except BrokenError:
                 pass
-        return await (await self._opened()).call(commands, num_answers)
+        started = time.monotonic()
+        wire = await self._opened(seconds)
+        left = seconds - (time.monotonic() - started)
+        return await wire.call(commands, num_answers, seconds=left, meanwhile=meanwhile)
 
-    async def call_alone(self, commands: bytes, num_answers: int) -> list[Any]:
+    async def call_alone(self, commands: bytes, num_answers: int, *, seconds: float) -> list[Any]:
         """On a connection where nothing else waits."""
         while self._alone and not self._alone[-1].is_open:
             self._alone.pop()
-        wire = self._alone.pop() if self._alone else await AsyncWire.opened(self.target)
+        started = time.monotonic()
+        wire = self._alone.pop() if self._alone else await AsyncWire.opened(self.target, seconds=seconds)
         try:
-            answers = await wire.call(commands, num_answers)
+            answers = await wire.call(commands, num_answers, seconds=seconds - (time.monotonic() - started))
         except BaseException:
             wire.close()
             raise
         self._alone.append(wire)
         return answers
 
-    async def _opened(self) -> AsyncWire:
+    async def _opened(self, seconds: float) -> AsyncWire:
         """One attempt for all that want it; who gives up does not end it for the others."""
-        if self._shared is not None and self._shared.is_open:
-            return self._shared
         if self._opening is None or self._opening.done():
-            self._opening = asyncio.create_task(AsyncWire.opened(self.target))
+            self._opening = asyncio.create_task(AsyncWire.opened(self.target, seconds=BACKGROUND_SECONDS))
             self._opening.add_done_callback(self._take)
-        return await asyncio.shield(self._opening)
+        try:
+            async with asyncio.timeout(seconds):
+                return await asyncio.shield(self._opening)
+        except TimeoutError as error:
+            raise LateError("no connection in time") from error
 
     def _take(self, task: asyncio.Task[AsyncWire]) -> None:
         if not task.cancelled() and task.exception() is None:

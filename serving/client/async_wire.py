@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import hiredis
 
-from serving.client.wire import BrokenError, Target, packed, require_welcome
+from serving.client.wire import BrokenError, LateError, Target, packed, require_welcome
 
 _WAITS = object()
 _STUCK_SECONDS = 3.0
@@ -40,8 +41,16 @@ class AsyncWire(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
 
     @staticmethod
-    async def opened(target: Target) -> AsyncWire:
-        """BrokenError. The caller gives it a time limit."""
+    async def opened(target: Target, *, seconds: float) -> AsyncWire:
+        """LateError after `seconds`, BrokenError."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await AsyncWire._opened(target, seconds)
+        except TimeoutError as error:
+            raise LateError(f"no connection to {target!r} in time") from error
+
+    @staticmethod
+    async def _opened(target: Target, seconds: float) -> AsyncWire:
         loop = asyncio.get_running_loop()
         try:
             if target.path is not None:
@@ -52,7 +61,7 @@ class AsyncWire(asyncio.Protocol):
             raise BrokenError(f"no connection to {target!r}: {error}") from error
         try:
             if target.hello:
-                require_welcome(target, await wire.call(packed(target.hello), len(target.hello)))
+                require_welcome(target, await wire.call(packed(target.hello), len(target.hello), seconds=seconds))
         except BaseException:
             wire.close()
             raise
@@ -63,8 +72,13 @@ class AsyncWire(asyncio.Protocol):
         """Whether questions can be asked."""
         return self._transport is not None
 
-    async def call(self, commands: bytes, num_answers: int) -> list[Any]:
-        """Their answers, errors (`hiredis.ReplyError`) among them. BrokenError. The caller gives it a time limit."""
+    async def call(
+        self, commands: bytes, num_answers: int, *, seconds: float, meanwhile: Callable[[], object] | None = None
+    ) -> list[Any]:
+        """Their answers, errors (`hiredis.ReplyError`) among them. LateError after `seconds`, BrokenError.
+
+        meanwhile: what is done while the server works.
+        """
         if self._transport is None:
             raise BrokenError("the connection was closed")
         now = self._loop.time()
@@ -74,7 +88,13 @@ class AsyncWire(asyncio.Protocol):
         call = _Call(num_answers=num_answers, asked=now, done=self._loop.create_future())
         self._calls.append(call)
         self._transport.write(commands)
-        return await call.done
+        if meanwhile is not None:
+            meanwhile()
+        timer = self._loop.call_later(seconds, _give_up, call.done)
+        try:
+            return await call.done
+        finally:
+            timer.cancel()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Of asyncio.Protocol."""
@@ -107,3 +127,8 @@ class AsyncWire(asyncio.Protocol):
             call = self._calls.popleft()
             if not call.done.done():
                 call.done.set_exception(BrokenError(why))
+
+
+def _give_up(done: asyncio.Future[list[Any]]) -> None:
+    if not done.done():
+        done.set_exception(LateError("no answer in time"))

@@ -7,7 +7,7 @@ import itertools
 import logging
 import secrets
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any
@@ -15,11 +15,11 @@ from typing import Any
 from serving.client import realtime, refresh
 from serving.client.answer import Answer, Computation, Reason
 from serving.client.async_pool import AsyncPool
-from serving.client.core import Core
+from serving.client.core import Core, Draft
 from serving.client.model import Model
 from serving.client.options import BACKGROUND_SECONDS, RETRY_SECONDS, Options
 from serving.client.outbox import is_passing
-from serving.client.question import Question
+from serving.client.question import Inference, Question
 from serving.client.route import Route, Servers
 from serving.client.wire import BrokenError, LateError, require_no_error
 
@@ -62,13 +62,14 @@ class AsyncEmbeddingClient:
     ) -> dict[str, Answer]:
         """As `EmbeddingClient.get`."""
         core = self._core
-        question = core.question(user, models, features, feature_time)
-        values = await self._read(question)
-        found = core.found(question, values)
+        question = core.question(user, models)
+        draft = Draft(core, question, features, feature_time)
+        values = await self._read(question, draft)
+        inference, found = draft(), core.found(question, values)
         if core.waits(question, found) and not isinstance(values, str):
-            values, computation = await self._wait(question, values)
-            return core.answers(question, core.found(question, values), waited=computation)
-        answers = core.answers(question, found)
+            values, computation = await self._wait(question, inference, values)
+            return core.answers(question, inference, core.found(question, values), waited=computation)
+        answers = core.answers(question, inference, found)
         self._wake()
         return answers
 
@@ -111,27 +112,29 @@ class AsyncEmbeddingClient:
         for pool in self._known.all if self._known is not None else ():
             pool.close()
 
-    async def _read(self, question: Question) -> Sequence[Any] | Reason:
+    async def _read(self, question: Question, draft: Draft) -> Sequence[Any] | Reason:
         core = self._core
         if not core.breaker.allows(time.monotonic()):
             return core.not_tried()
         try:
             pool = self._servers().reads[question.partition]
-            (values,) = await _within(question.group.deadline_seconds, pool.call(question.read, 1))
+            (values,) = await pool.call(question.read, 1, seconds=question.group.deadline_seconds, meanwhile=draft)
             require_no_error(values)
         except (LateError, BrokenError) as error:
             return core.read_failed(error)
         core.breaker.succeeded()
         return values  # type: ignore[no-any-return]
 
-    async def _wait(self, question: Question, earlier: Sequence[Any]) -> tuple[Sequence[Any], Computation]:
+    async def _wait(
+        self, question: Question, inference: Inference, earlier: Sequence[Any]
+    ) -> tuple[Sequence[Any], Computation]:
         """As `EmbeddingClient._wait`."""
         core = self._core
         reply = core.keys.reply(question.user, f"{self._nonce}{next(self._count)}")
         try:
             pool = self._servers().sends[question.partition]
-            waiting = pool.call_alone(core.wait_commands(question, reply), realtime.NUM_ANSWERS)
-            answers = await _within(question.group.window_seconds, waiting)
+            commands, seconds = core.wait_commands(question, inference, reply), question.group.window_seconds
+            answers = await pool.call_alone(commands, realtime.NUM_ANSWERS, seconds=seconds)
             if is_passing(answers[0]):
                 pool.close()
             return realtime.result(answers, earlier)
@@ -162,8 +165,8 @@ class AsyncEmbeddingClient:
             return False
         for pool, taken in outbox.take(self._known.sends).items():
             try:
-                call = pool.call(outbox.commands(taken), len(taken))
-                answers = await _within(BACKGROUND_SECONDS, call)
+                commands = b"".join([one.command for one in taken])
+                answers = await pool.call(commands, len(taken), seconds=BACKGROUND_SECONDS)
             except (LateError, BrokenError) as error:
                 outbox.put_back(taken)
                 logger.debug("requests wait: %s", error)
@@ -195,19 +198,10 @@ class AsyncEmbeddingClient:
                 core.is_lost = False
             pool = self._known.served
             if not self._knows_layout:
-                refresh.learn_layout(core, await _within(BACKGROUND_SECONDS, pool.call(refresh.layout(core), 2)))
+                refresh.learn_layout(core, await pool.call(refresh.layout(core), 2, seconds=BACKGROUND_SECONDS))
                 self._knows_layout = True
             asked = time.monotonic()
-            call = pool.call(refresh.COMMANDS, refresh.NUM_ANSWERS)
-            refresh.learn(core, await _within(BACKGROUND_SECONDS, call), asked=asked)
+            answers = await pool.call(refresh.COMMANDS, refresh.NUM_ANSWERS, seconds=BACKGROUND_SECONDS)
+            refresh.learn(core, answers, asked=asked)
         except (LateError, BrokenError) as error:
             core.refresh_failed(error)
-
-
-async def _within(seconds: float, call: Coroutine[Any, Any, list[Any]]) -> list[Any]:
-    """LateError when it takes longer."""
-    try:
-        async with asyncio.timeout(seconds):
-            return await call
-    except TimeoutError as error:
-        raise LateError("no answer in time") from error

@@ -14,8 +14,8 @@ from serving.client.breaker import Breaker
 from serving.client.clock import StoreClock
 from serving.client.model import Model, SourcePlan
 from serving.client.options import Options
-from serving.client.outbox import Outbox, Waiting
-from serving.client.question import Group, Question
+from serving.client.outbox import Outbox, Waiting, command
+from serving.client.question import Group, Inference, Question
 from serving.client.wire import LateError
 from serving.keys import Keys
 from serving.served import Served
@@ -46,28 +46,28 @@ class Core:
         self.clock = StoreClock()
         self.breaker = Breaker(failures=options.failures, pause_seconds=options.pause_seconds)
         self.statistics = Statistics(self.models)
-        self.outbox = Outbox(self.keys, self.statistics, capacity=options.buffer)
+        self.outbox = Outbox(self.statistics, capacity=options.buffer)
 
-    def question(
-        self,
-        user: int,
-        models: Sequence[str] | None,
-        features: Mapping[str, Any] | None,
-        feature_time: datetime | None,
-    ) -> Question:
+    def question(self, user: int, models: Sequence[str] | None) -> Question:
         """ValueError names what is wrong with a request."""
         if not isinstance(user, int) or isinstance(user, bool) or not -(2**63) <= user < 2**63:
             raise ValueError(f"user {str(user)[:40]!r} is no user id; it is a whole number of 64 bits")
         group = self._group(tuple(self.models if models is None else models))
-        payload, feature_ms = b"", 0
+        return Question(user, self.keys.partition(user), group, self.keys.records(group.names, user))
+
+    def inference(
+        self, question: Question, features: Mapping[str, Any] | None, feature_time: datetime | None
+    ) -> Inference:
+        """What the compute center would be asked. ValueError names what is wrong with the features."""
+        payload, feature_ms, group = b"", 0, question.group
         if features is not None:
             if len(group.plans) > 1:
                 raise ValueError(f"features for models of several sources: {group.names}; ask for one source's")
-            payload = group.plans[0].codec.encode(features)
-            feature_ms = self._feature_ms(feature_time)
-        return Question(
-            user, self.keys.partition(user), group, self.keys.records(group.names, user), payload, feature_ms
-        )
+            payload, feature_ms = group.plans[0].codec.encode(features), self._feature_ms(feature_time)
+        made = Inference(payload, feature_ms, [])
+        for plan, _ in group.computed:
+            made.commands.append(command(self.request(question, made, plan), self.keys))
+        return made
 
     def _group(self, names: tuple[str, ...]) -> Group:
         group = self._groups.get(names)
@@ -103,11 +103,16 @@ class Core:
         )
 
     def answers(
-        self, question: Question, found: Sequence[policy.Found], *, waited: Computation | None = None
+        self,
+        question: Question,
+        inference: Inference,
+        found: Sequence[policy.Found],
+        *,
+        waited: Computation | None = None,
     ) -> dict[str, Answer]:
         """By model, counted; and the inference is handed to the sender. waited: what became of it where it was waited
         for, and is not handed on."""
-        outcome = waited or self._hand_on(question, found)
+        outcome = waited or self._hand_on(question, inference, found)
         now_ms = self.clock.now_ms()
         answers = {
             model.name: policy.answer(
@@ -121,17 +126,12 @@ class Core:
             self.statistics.fell_back(name for name in missed if answers[name].computation == waited)
         return answers
 
-    def _hand_on(self, question: Question, found: Sequence[policy.Found]) -> Computation:
+    def _hand_on(self, question: Question, inference: Inference, found: Sequence[policy.Found]) -> Computation:
         outcome: Computation = "queued"
-        for plan in question.group.computed:
-            names = tuple([
-                model.name
-                for model, one in zip(question.group.models, found, strict=True)
-                if model.source == plan.source and model.serving.computes and not one.is_direct
-            ])  # fmt: skip
-            if not names:
-                continue
-            if not self.outbox.offer(Waiting(names, self.request(question, plan))):
+        models = question.group.names
+        for (_, places), packed in zip(question.group.computed, inference.commands, strict=True):
+            names = tuple([models[place] for place in places if not found[place].is_direct])
+            if names and not self.outbox.offer(Waiting(names, question.partition, packed)):
                 outcome = "dropped"
         return outcome
 
@@ -159,11 +159,11 @@ class Core:
         """The store has said what is served."""
         self._is_deaf = False
 
-    def wait_commands(self, question: Question, reply: str) -> bytes:
+    def wait_commands(self, question: Question, inference: Inference, reply: str) -> bytes:
         """Of a real-time request: queue it, wait, read."""
-        (plan,) = question.group.computed
+        ((plan, _),) = question.group.computed
         return realtime.commands(
-            self.request(question, plan, reply=reply), self.keys,
+            self.request(question, inference, plan, reply=reply), self.keys,
             records=question.keys, window_seconds=question.group.window_seconds,
         )  # fmt: skip
 
@@ -177,16 +177,34 @@ class Core:
             "clock_uncertainty_ms": self.clock.uncertainty_ms,
         }
 
-    def request(self, question: Question, plan: SourcePlan, *, reply: str = "") -> Request:
+    def request(self, question: Question, inference: Inference, plan: SourcePlan, *, reply: str = "") -> Request:
         """What the store's script is given."""
         return Request(
             source=plan.source,
             user=question.user,
-            feature_ms=question.feature_ms,
-            payload=question.payload,
+            feature_ms=inference.feature_ms,
+            payload=inference.payload,
             ttl_seconds=plan.ttl_seconds,
             longest=self.options.longest_stream,
             future_seconds=plan.future_seconds,
             max_per_second=plan.per_second,
             reply=reply,
         )
+
+
+class Draft:
+    """A request's inference, made once: while the store is being read, if it is."""
+
+    __slots__ = ("_arguments", "_made")
+
+    def __init__(self, core: Core, *arguments: Any) -> None:
+        """arguments: of `Core.inference`."""
+        self._made: Inference | None = None
+        self._arguments = (core, *arguments)
+
+    def __call__(self) -> Inference:
+        """ValueError names what is wrong with the features."""
+        if self._made is None:
+            core, *arguments = self._arguments
+            self._made = core.inference(*arguments)
+        return self._made

@@ -4,7 +4,7 @@ them."""
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 LOAD = ("SCRIPT", "LOAD", ENQUEUE)
 """What a connection that enqueues begins with: a store that was restarted knows no script."""
-TOGETHER = 64
+TOGETHER = 32
 """Requests per round trip: the store serves nobody else while it works through them."""
 _SHA = script_sha(ENQUEUE)
 _OUTCOMES: dict[int, Computation | str] = {
@@ -34,10 +34,12 @@ _PASSING = {"NOSCRIPT", "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "LOADING", "M
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A request that is to be sent. models: that it is counted for."""
+    """A request that is to be sent. models: that it is counted for. command: packed where the request is made, so that
+    the sender has little to do beside the threads that read."""
 
     models: tuple[str, ...]
-    request: Request
+    partition: int
+    command: bytes
 
 
 def command(request: Request, keys: Keys) -> bytes:
@@ -60,8 +62,8 @@ def is_passing(answer: Any) -> bool:
 class Outbox:
     """A bounded buffer. Any thread offers; one sends."""
 
-    def __init__(self, keys: Keys, statistics: Statistics, *, capacity: int) -> None:
-        self._keys, self._statistics, self._capacity = keys, statistics, capacity
+    def __init__(self, statistics: Statistics, *, capacity: int) -> None:
+        self._statistics, self._capacity = statistics, capacity
         self._waiting: deque[Waiting] = deque()
         self._taken = 0
 
@@ -87,12 +89,8 @@ class Outbox:
         for _ in range(min(len(self._waiting), TOGETHER)):
             one = self._waiting.popleft()
             self._taken += 1
-            taken.setdefault(servers[self._keys.partition(one.request.user)], []).append(one)
+            taken.setdefault(servers[one.partition], []).append(one)
         return taken
-
-    def commands(self, taken: Sequence[Waiting]) -> bytes:
-        """Packed, one per request."""
-        return b"".join([command(one.request, self._keys) for one in taken])
 
     def put_back(self, taken: Sequence[Waiting]) -> None:
         """They could not be sent; they are the first to be tried again."""
@@ -102,12 +100,20 @@ class Outbox:
 
     def sent(self, taken: Sequence[Waiting], answers: Sequence[Any]) -> bool:
         """Count what became of each. False: some are to be tried again, on a new connection."""
-        again = [one for one, answer in zip(taken, answers, strict=True) if is_passing(answer)]
-        for one, answer in zip(taken, answers, strict=True):
-            if not is_passing(answer):
-                self._statistics.sent(one.models, outcome(answer))
-        if wrong := [answer for answer in answers if isinstance(answer, hiredis.ReplyError)]:
+        again: list[Waiting] = []
+        if any(isinstance(answer, hiredis.ReplyError) for answer in answers):
+            again = [one for one, answer in zip(taken, answers, strict=True) if is_passing(answer)]
+            wrong = [answer for answer in answers if isinstance(answer, hiredis.ReplyError)]
             logger.warning("%d of %d requests were refused by the store: %s", len(wrong), len(taken), wrong[0])
+        outcomes = Counter(
+            [
+                (one.models, outcome(answer))
+                for one, answer in zip(taken, answers, strict=True)
+                if not again or not is_passing(answer)
+            ]
+        )
+        for (models, became), count in outcomes.items():
+            self._statistics.sent(models, became, count)
         self._taken -= len(taken) - len(again)
         if again:
             self.put_back(again)

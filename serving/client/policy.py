@@ -10,15 +10,20 @@ from numpy.typing import NDArray
 
 from serving.client.answer import Answer, Computation, Origin, Reason
 from serving.client.model import Model
-from serving.record import Record, RecordError
+from serving.record import ENTRY, HEADER, Record, RecordError
 from serving.served import Served
+
+Head = tuple[int, int, int]
+"""Of an entry: version, feature time and write time in milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What of a stored value may be served. entries: as `Record.entries`; None: nothing, for `reason`."""
+    """What of a stored value may be served: nothing, for `reason`, or entries, newest feature time first."""
 
     entries: NDArray[Any] | None
+    """As `Record.entries`."""
+    heads: tuple[Head, ...] = ()
     reason: Reason = "found"
     is_direct: bool = False
     """Whether it is so young, and of the version that is served, that nothing need be computed. What a load has just
@@ -30,36 +35,38 @@ def found(model: Model, served: Served | None, value: bytes | None, *, now_ms: f
     if value is None:
         return _COLD
     try:
-        record = Record.parse(value)
+        entries = Record.parse(value).entries
     except RecordError:
         return _DAMAGED
-    entries = record.entries
     if entries.dtype["vectors"].shape != shape(model, served):
         return _RESHAPED
+    size = entries.itemsize
+    heads = [ENTRY.unpack_from(value, begin) for begin in range(HEADER.size, len(value), size)]
     if served is not None and served.withdrawn:
-        kept = record.without(frozenset(served.withdrawn))
-        if kept is None:
+        kept = [place for place, head in enumerate(heads) if head[0] not in served.withdrawn]
+        if not kept:
             return _WITHDRAWN
-        entries = kept.entries
-    if served is not None:
-        entries = entries[: served.pooling_versions]
-    newest = entries[0]
+        entries, heads = entries[kept], [heads[place] for place in kept]
+    if served is not None and len(heads) > served.pooling_versions:
+        entries, heads = entries[: served.pooling_versions], heads[: served.pooling_versions]
     serving = model.serving
-    age_seconds = (now_ms - float(entries["write_ms"].max())) / 1000
-    if age_seconds > serving.failover_seconds and serving.mode != "frozen":
+    last_ms = max([written_ms for _, _, written_ms in heads])
+    if now_ms - last_ms > 1000 * serving.failover_seconds and serving.mode != "frozen":
         return _EXPIRED
-    is_direct = (
-        serving.direct_seconds > 0
-        and served is not None
-        and newest["version"] == served.version
-        and (now_ms - float(min(newest["write_ms"], newest["feature_ms"]))) / 1000 <= serving.direct_seconds
-    )
-    return Found(entries, "found", bool(is_direct and serving.computes))
+    return Found(entries, tuple(heads), "found", _is_direct(model, served, heads[0], now_ms))
+
+
+def _is_direct(model: Model, served: Served | None, newest: Head, now_ms: float) -> bool:
+    serving = model.serving
+    if not serving.direct_seconds or not serving.computes or served is None:
+        return False
+    version, feature_ms, written_ms = newest
+    return version == served.version and now_ms - min(feature_ms, written_ms) <= 1000 * serving.direct_seconds
 
 
 def nothing(reason: Reason) -> Found:
     """When the store was not heard."""
-    return Found(None, reason)
+    return Found(None, (), reason)
 
 
 _COLD, _DAMAGED, _RESHAPED = nothing("cold"), nothing("damaged"), nothing("reshaped")
@@ -92,21 +99,21 @@ def answer(
     elif what.is_direct:
         computation = "skipped"
     version = None if served is None else served.version
-    entries = what.entries
-    if entries is None:
+    if what.entries is None:
         zeros = np.zeros(shape(model, served), np.float16)
         return Answer(
             model=model.name, user=user, vectors=zeros, origin="default", reason=what.reason, computation=computation,
             served_version=version,
         )  # fmt: skip
+    versions, feature_ms, written_ms = zip(*what.heads, strict=True)
     return Answer(
         model=model.name,
         user=user,
-        vectors=Record(entries).pooled(),
+        vectors=Record(what.entries).pooled(),
         origin=origin(model, what, computation),
         computation=computation,
-        versions=tuple(entries["version"].tolist()),
-        feature_ms=tuple(entries["feature_ms"].tolist()),
-        ages_seconds=tuple([max(now_ms - written, 0.0) / 1000 for written in entries["write_ms"].tolist()]),
+        versions=versions,
+        feature_ms=feature_ms,
+        ages_seconds=tuple([max(now_ms - one, 0.0) / 1000 for one in written_ms]),
         served_version=version,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from serving.client.wire import BrokenError, Target, Wire
@@ -14,20 +15,24 @@ class Pool:
         self.target = target
         self._idle: list[Wire] = []
 
-    def call(self, commands: bytes, num_answers: int, *, deadline: float) -> list[Any]:
+    def call(
+        self, commands: bytes, num_answers: int, *, deadline: float, meanwhile: Callable[[], object] | None = None
+    ) -> list[Any]:
         """As `Wire.call`. What an idle connection does not take, because the server closed it, a new one does."""
         try:
             wire = self._idle.pop()
         except IndexError:
-            wire = Wire(self.target, deadline=deadline)
-            answers = wire.call(commands, num_answers, deadline=deadline)
+            pass
         else:
             try:
-                answers = wire.call(commands, num_answers, deadline=deadline)
+                answers = wire.call(commands, num_answers, deadline=deadline, meanwhile=meanwhile)
             except BrokenError:
                 self.close()
-                wire = Wire(self.target, deadline=deadline)
-                answers = wire.call(commands, num_answers, deadline=deadline)
+            else:
+                self._idle.append(wire)
+                return answers
+        wire = Wire(self.target, deadline=deadline)
+        answers = wire.call(commands, num_answers, deadline=deadline, meanwhile=meanwhile)
         self._idle.append(wire)
         return answers
 

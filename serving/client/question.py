@@ -18,7 +18,12 @@ class Group:
         self.names = tuple(model.name for model in models)
         sources = {model.source: plans[model.source] for model in models}
         self.plans = tuple(sources.values())
-        self.computed = tuple(plan for plan in self.plans if plan.computes)
+        self.computed: list[tuple[SourcePlan, list[int]]] = []
+        """What a request computes: by source, the places of its models here."""
+        for plan in self.plans:
+            of_it = [place for place, model in enumerate(models) if model.source == plan.source]
+            if places := [place for place in of_it if models[place].serving.computes]:
+                self.computed.append((plan, places))
         self.deadline_seconds = min(model.serving.deadline_ms for model in models) / 1000
         waiting = [model for model in models if model.serving.mode == "realtime"]
         self.window_seconds = min((model.serving.window_ms for model in waiting), default=0.0) / 1000
@@ -29,18 +34,25 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A request, checked."""
+    """What of a request is known before the store is asked."""
 
     user: int
     partition: int
     group: Group
     keys: list[str]
-    payload: bytes
-    """The features; empty: the store knows them."""
-    feature_ms: int
 
     @property
     def read(self) -> bytes:
         """Its command: one for all models."""
         command: bytes = hiredis.pack_command(("MGET", *self.keys))
         return command
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """What a request brings for the compute center. payload: of `serving.features`; empty: the store knows them."""
+
+    payload: bytes
+    feature_ms: int
+    commands: list[bytes]
+    """To queue it, by `Group.computed`."""

@@ -14,12 +14,12 @@ from typing import Any
 
 from serving.client import realtime, refresh
 from serving.client.answer import Answer, Computation, Reason
-from serving.client.core import Core
+from serving.client.core import Core, Draft
 from serving.client.model import Model
 from serving.client.options import BACKGROUND_SECONDS, RETRY_SECONDS, Options
 from serving.client.outbox import is_passing
 from serving.client.pool import Pool
-from serving.client.question import Question
+from serving.client.question import Inference, Question
 from serving.client.route import Route, Servers
 from serving.client.wire import BrokenError, LateError, require_no_error
 
@@ -68,16 +68,16 @@ class EmbeddingClient:
         feature_time: of the features; None: now. ValueError for a request that is none.
         """
         core = self._core
-        question = core.question(user, models, features, feature_time)
-        values = self._read(question)
-        found = core.found(question, values)
+        question = core.question(user, models)
+        draft = Draft(core, question, features, feature_time)
+        values = self._read(question, draft)
+        inference, found = draft(), core.found(question, values)
         if core.waits(question, found) and not isinstance(values, str):
-            values, computation = self._wait(question, values)
-            answers = core.answers(question, core.found(question, values), waited=computation)
-        else:
-            answers = core.answers(question, found)
-            if not self._work.is_set() and len(core.outbox):
-                self._work.set()
+            values, computation = self._wait(question, inference, values)
+            return core.answers(question, inference, core.found(question, values), waited=computation)
+        answers = core.answers(question, inference, found)
+        if not self._work.is_set() and core.outbox:
+            self._work.set()
         return answers
 
     def statistics(self) -> dict[str, Any]:
@@ -119,27 +119,29 @@ class EmbeddingClient:
         for pool in self._known.all if self._known is not None else ():
             pool.close()
 
-    def _read(self, question: Question) -> Sequence[Any] | Reason:
+    def _read(self, question: Question, draft: Draft) -> Sequence[Any] | Reason:
         core, now = self._core, time.monotonic()
         if not core.breaker.allows(now):
             return core.not_tried()
         try:
             pool = self._servers().reads[question.partition]
-            (values,) = pool.call(question.read, 1, deadline=now + question.group.deadline_seconds)
+            (values,) = pool.call(question.read, 1, deadline=now + question.group.deadline_seconds, meanwhile=draft)
             require_no_error(values)
         except (LateError, BrokenError) as error:
             return core.read_failed(error)
         core.breaker.succeeded()
         return values  # type: ignore[no-any-return]
 
-    def _wait(self, question: Question, earlier: Sequence[Any]) -> tuple[Sequence[Any], Computation]:
+    def _wait(
+        self, question: Question, inference: Inference, earlier: Sequence[Any]
+    ) -> tuple[Sequence[Any], Computation]:
         """The records after the request's own inference, and what became of it: the earlier ones if it failed."""
         core = self._core
         reply = core.keys.reply(question.user, f"{self._nonce}{next(self._count)}")
         deadline = time.monotonic() + question.group.window_seconds
         try:
             pool = self._servers().sends[question.partition]
-            answers = pool.call(core.wait_commands(question, reply), realtime.NUM_ANSWERS, deadline=deadline)
+            answers = pool.call(core.wait_commands(question, inference, reply), realtime.NUM_ANSWERS, deadline=deadline)
             if is_passing(answers[0]):
                 pool.close()
             return realtime.result(answers, earlier)
@@ -154,11 +156,15 @@ class EmbeddingClient:
         return self._known
 
     def _send_all(self) -> None:
+        """Looks again soon after it has sent something, so that those who read seldom need to wake it."""
+        outbox = self._core.outbox
         while not self._closing.is_set():
-            self._work.wait()
-            self._work.clear()
             time.sleep(self._core.options.send_seconds)
-            while not self._closing.is_set() and not self._core.outbox.is_empty:
+            if not outbox:
+                self._work.clear()
+                if not outbox and not self._closing.is_set():
+                    self._work.wait()
+            while outbox and not self._closing.is_set():
                 if not self._send():
                     self._closing.wait(RETRY_SECONDS)
 
@@ -170,7 +176,7 @@ class EmbeddingClient:
         done = True
         for pool, taken in outbox.take(self._known.sends).items():
             try:
-                answers = pool.call(outbox.commands(taken), len(taken), deadline=deadline)
+                answers = pool.call(b"".join([one.command for one in taken]), len(taken), deadline=deadline)
             except (LateError, BrokenError) as error:
                 outbox.put_back(taken)
                 logger.debug("requests wait: %s", error)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -110,14 +110,21 @@ class Wire:
             self.close()
             raise
 
-    def call(self, commands: bytes, num_answers: int, *, deadline: float) -> list[Any]:
-        """Their answers, errors (`hiredis.ReplyError`) among them. LateError, BrokenError: the connection is closed."""
+    def call(
+        self, commands: bytes, num_answers: int, *, deadline: float, meanwhile: Callable[[], object] | None = None
+    ) -> list[Any]:
+        """Their answers, errors (`hiredis.ReplyError`) among them. LateError, BrokenError: the connection is closed.
+
+        meanwhile: what is done while the server works; the connection is closed when it raises.
+        """
         connection, answers = self._socket, list[Any]()
         if connection is None:
             raise BrokenError("the connection was closed")
         try:
             connection.settimeout(_left(deadline))
             connection.sendall(commands)
+            if meanwhile is not None:
+                meanwhile()
             while len(answers) < num_answers:
                 answer = self._reader.gets(False)
                 if answer is _WAITS:

@@ -29,14 +29,16 @@ SCHEMA = Schema(
     dense=(DenseFeature(name="age", side="user"),),
     tasks=("click",),
 )
-DEMO = Model(name="demo", source="s", schema=SCHEMA, num_embeddings=2, dim=4)
+PATIENT_MS = 5_000.0
+"""A machine that others use may take its time; tests of deadlines have their own."""
+DEMO = Model(name="demo", source="s", schema=SCHEMA, num_embeddings=2, dim=4, serving=Serving(deadline_ms=PATIENT_MS))
 """Of the mode async, as recipes are unless they say otherwise."""
 FEATURES = {"clicked": [3, 1], "age": 40.0}
 
 
 def with_policy(**policy: Any) -> Model:
     """DEMO, served so."""
-    return replace(DEMO, serving=Serving(**policy))
+    return replace(DEMO, serving=Serving(**{"deadline_ms": PATIENT_MS, **policy}))
 
 
 class Client(Protocol):
