@@ -1,15 +1,18 @@
 """Reading a user's embeddings: the client's get against a raw GET of the same bytes, and the HTTP face beside it.
 
 Mode async, three entries of K = 2, D = 96 per model. A get reads, parses, pools, says versions and ages, counts, and
-hands the request (with the user's features) to the sender, which runs meanwhile. Turns: some raw GETs of redis-py, then
-as many gets of the client, and so on; users are drawn anew for each. `ratio` is the sync client's median get over the
-median GET; `p99_ratio` the same of the slowest hundredth. `asyncio` the same of the asyncio client, against the GET of
-redis-py's asyncio.
+hands the request (with the user's features) to the sender, which runs meanwhile. Client and store have a core each, one
+thread asks. Turns: some raw GETs of redis-py, then as many gets of the client, and so on; users are drawn anew for
+each. `ratio` is the sync client's median get over the median GET, `p99_ratio` the same of the slowest hundredth; under
+`asyncio` the asyncio client's against redis-py's asyncio.
 """
 
 from __future__ import annotations
 
 import asyncio
+import http.client
+import multiprocessing
+import os
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -24,11 +27,13 @@ import redis.asyncio
 from serving.client.asynchronous import AsyncEmbeddingClient
 from serving.client.model import Model
 from serving.client.sync import EmbeddingClient
+from serving.http.limits import Limits
+from serving.http.server import server_of, service
 from serving.record import Entry
 from serving.served import Served
 from serving.store import Store, Write
 from tests.benchmarks.common.report import finish, machine, options_of, parser, show
-from tests.serving.servers import redis_server
+from tests.serving.servers import Server, free_port, redis_server
 from trainer.recipes import get_recipe
 
 GOAL = 1.3
@@ -68,9 +73,10 @@ def _drawn(rng: np.random.Generator) -> np.ndarray[Any, Any]:
 
 @dataclass
 class Timed:
-    """Nanoseconds of each call."""
+    """Nanoseconds of each call, and of this process's CPU by turn, the client's own threads included."""
 
     found: list[int] = field(default_factory=list)
+    cpu: list[int] = field(default_factory=list)
 
     def share(self, quantile: float) -> float:
         """Microseconds."""
@@ -78,7 +84,8 @@ class Timed:
 
     def line(self) -> dict[str, float]:
         """What is reported."""
-        return {"p50_us": self.share(0.5), "p99_us": self.share(0.99)}
+        cpu_us = round(float(np.median(self.cpu)) / PER_TURN / 1000, 1)
+        return {"p50_us": self.share(0.5), "p99_us": self.share(0.99), "cpu_us": cpu_us}
 
 
 Calls = dict[str, Callable[[int], object]]
@@ -95,17 +102,18 @@ def forget(store: Store, users: Sequence[int]) -> None:
     store.redis.delete(store.keys.requests(SOURCE, 0), *(store.keys.queued(SOURCE, user) for user in users))
 
 
-def measure(calls: Calls, client: EmbeddingClient, store: Store, *, turns: int) -> dict[str, Timed]:
-    """By call, in turns; the first of each warms up."""
+def measure(calls: Calls, settle: Callable[[], object], store: Store, *, turns: int) -> dict[str, Timed]:
+    """By call, in turns; the first of each warms up. settle: waits until what a turn left behind is done."""
     timed, rng = {name: Timed() for name in calls}, np.random.default_rng(1)
     for number in range(turns + 1):
         for name, call in calls.items():
-            users, found = users_of(rng), timed[name].found if number else []
+            users, into, cpu = users_of(rng), timed[name] if number else Timed(), time.process_time_ns()
             for user in users:
                 started = time.perf_counter_ns()
                 call(user)
-                found.append(time.perf_counter_ns() - started)
-            client.flush()
+                into.found.append(time.perf_counter_ns() - started)
+            settle()
+            into.cpu.append(time.process_time_ns() - cpu)
             forget(store, users)
     return timed
 
@@ -117,12 +125,13 @@ async def measure_async(
     timed, rng = {name: Timed() for name in calls}, np.random.default_rng(1)
     for number in range(turns + 1):
         for name, call in calls.items():
-            users, found = users_of(rng), timed[name].found if number else []
+            users, into, cpu = users_of(rng), timed[name] if number else Timed(), time.process_time_ns()
             for user in users:
                 started = time.perf_counter_ns()
                 await call(user)
-                found.append(time.perf_counter_ns() - started)
+                into.found.append(time.perf_counter_ns() - started)
             await client.flush()
+            into.cpu.append(time.process_time_ns() - cpu)
             forget(store, users)
     return timed
 
@@ -138,7 +147,7 @@ def threads(url: str, store: Store, *, turns: int) -> dict[str, Timed]:
             "raw_mget_of_4": lambda user: raw.mget(records(ALL, user)),
             "get_of_4": lambda user: client.get(user, ALL, features=FEATURES),
         }
-        return measure(calls, client, store, turns=turns)
+        return measure(calls, client.flush, store, turns=turns)
 
 
 async def event_loop(url: str, store: Store, *, turns: int) -> dict[str, Timed]:
@@ -155,6 +164,48 @@ async def event_loop(url: str, store: Store, *, turns: int) -> dict[str, Timed]:
         return await measure_async(calls, client, store, turns=turns)
 
 
+def by_http(url: str, store: Store, *, turns: int) -> dict[str, Timed]:
+    """One connection to the service, a process of its own, that stays open."""
+    port = free_port()
+    served = multiprocessing.get_context("spawn").Process(target=serve, args=(url, port), daemon=True)
+    served.start()
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        _wait(connection)
+
+        def get(user: int, accept: str) -> bytes:
+            connection.request("GET", f"/v1/users/{user}/embeddings?model=m0", headers={"accept": accept})
+            answer = connection.getresponse()
+            assert answer.status == 200, answer.status
+            return answer.read()
+
+        calls: Calls = {
+            "json": lambda user: get(user, "application/json"),
+            "msgpack": lambda user: get(user, "application/msgpack"),
+        }
+        return measure(calls, lambda: time.sleep(0.05), store, turns=turns)
+    finally:
+        served.terminate()
+        served.join()
+
+
+def serve(url: str, port: int) -> None:
+    """In a process of its own."""
+    app = service(models(), store_url=url, partitions=1, limits=Limits())
+    server_of(app, host="127.0.0.1", port=port, limits=Limits()).run()
+
+
+def _wait(connection: http.client.HTTPConnection) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            connection.connect()
+            return
+        except OSError:
+            assert time.monotonic() < deadline, "the service did not start"
+            time.sleep(0.05)
+
+
 def ratios(timed: dict[str, Timed]) -> dict[str, Any]:
     """Of the client to the store, by quantile; and what they are of."""
     found: dict[str, Any] = {name: times.line() for name, times in timed.items()}
@@ -162,6 +213,16 @@ def ratios(timed: dict[str, Timed]) -> dict[str, Any]:
         found[name] = round(timed["get"].share(quantile) / timed["raw_get"].share(quantile), 3)
         found[f"{name}_of_4"] = round(timed["get_of_4"].share(quantile) / timed["raw_mget_of_4"].share(quantile), 3)
     return found
+
+
+def apart(server: Server) -> None:
+    """Client and store on a core of their own, as on two machines: on one, whoever rests longer between two calls
+    finds the other's work on its core."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) > 1:
+        os.sched_setaffinity(0, cores[:1])
+        for thread in Path(f"/proc/{server.process.pid}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), cores[1:2])
 
 
 def main() -> None:
@@ -174,14 +235,17 @@ def main() -> None:
         redis_server(Path(folder)) as server,
         server.client() as client,
     ):
+        apart(server)
         store = Store(client)
         fill(store, ALL)
         threaded = ratios(threads(server.url, store, turns=turns))
         show({"client": "sync", **threaded})
         looped = ratios(asyncio.run(event_loop(server.url, store, turns=turns)))
         show({"client": "asyncio", **looped})
+        face = {name: times.line() for name, times in by_http(server.url, store, turns=turns).items()}
+        show({"client": "http", **face})
     finish(
-        "soap_read", options=options, machine=found, gets=turns * PER_TURN, sync=threaded, asyncio=looped,
+        "soap_read", options=options, machine=found, gets=turns * PER_TURN, sync=threaded, asyncio=looped, http=face,
         p99_ratio=threaded["p99_ratio"], goal=GOAL, ratio=threaded["ratio"],
     )  # fmt: skip
 

@@ -42,6 +42,7 @@ ARGUMENTS = {
     "distributed_inference": ["--quick"],
     "feature_store": ["--quick"],
     "compute": ["--quick"],
+    "soap_read": ["--quick"],
     "soap_load": ["--quick"],
     "gpu": ["--quick", "--steps", "10", "--batch-size", "256", "--models", "demo"],
 }
