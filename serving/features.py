@@ -6,6 +6,8 @@ and the dense values as the lake keeps them, in the schema's order. The layout i
 
 from __future__ import annotations
 
+import itertools
+import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -32,11 +34,14 @@ class FeatureCodec:
     def __init__(self, schema: Schema) -> None:
         self._sparse = [feature.name for feature in schema.sparse_of("user")]
         self._dense = [feature.name for feature in schema.dense_of("user")]
-        lowest = [-1 if feature.transform == "log1p" else -np.inf for feature in schema.dense_of("user")]
+        lowest = [-1.0 if feature.transform == "log1p" else -float("inf") for feature in schema.dense_of("user")]
+        self._lowest = lowest
         self._above = np.array(lowest, np.float32)
-        """[M]: what the dense features' transforms have a value for is above it."""
+        """[M]: what the dense features' transforms have a value for is above it. They have one for 0."""
         self._tag = zlib.crc32(repr((self._sparse, self._dense)).encode())
-        self._head = 4 + 4 * (len(self._sparse) + len(self._dense))
+        self._known = {*self._sparse, *self._dense}
+        self._packed_head = struct.Struct(f"<I{len(self._sparse)}i{len(self._dense)}f")
+        self._head = self._packed_head.size
 
     @property
     def names(self) -> list[str]:
@@ -54,23 +59,17 @@ class FeatureCodec:
         ValueError names the feature for: an unknown name, an id that is no int64 of 0 or more, a number that float32
         cannot hold or whose transform has no value, more than MOST_IDS ids.
         """
-        if unknown := sorted(set(features) - set(self._sparse) - set(self._dense)):
-            raise ValueError(f"{unknown[:5]} are no user features; known: {self.names}")
-        lists = [_ids(name, features.get(name, ())) for name in self._sparse]
+        if not features.keys() <= self._known:
+            raise ValueError(f"{sorted(set(features) - self._known)[:5]} are no user features; known: {self.names}")
+        lists = [_ids(name, features[name]) if name in features else () for name in self._sparse]
         if (total := sum(map(len, lists))) > MOST_IDS:
             raise ValueError(f"{total} ids in all features; a user has {MOST_IDS} at most: send the newest")
         dense = [
-            _number(name, features.get(name, 0.0), above=above)
-            for name, above in zip(self._dense, self._above.tolist(), strict=True)
+            _number(name, features[name], above=above) if name in features else 0.0
+            for name, above in zip(self._dense, self._lowest, strict=True)
         ]
-        return b"".join(
-            [
-                self._tag.to_bytes(4, "little"),
-                np.array([len(ids) for ids in lists], "<i4").tobytes(),
-                np.array(dense, "<f4").tobytes(),
-                np.array([one for ids in lists for one in ids], "<i8").tobytes(),
-            ]
-        )
+        head = self._packed_head.pack(self._tag, *map(len, lists), *dense)
+        return head + struct.pack(f"<{total}q", *itertools.chain.from_iterable(lists))
 
     def encode_rows(self, rows: pa.RecordBatch) -> list[bytes]:
         """Of each row of `user_features/<source>`, in whatever layout. What the day lacks is an empty list or 0."""

@@ -38,7 +38,8 @@ def found(model: Model, served: Served | None, value: bytes | None, *, now_ms: f
         entries = Record.parse(value).entries
     except RecordError:
         return _DAMAGED
-    if entries.dtype["vectors"].shape != shape(model, served):
+    _, _, num_embeddings, dim = HEADER.unpack_from(value)
+    if (num_embeddings, dim) != shape(model, served):
         return _RESHAPED
     size = entries.itemsize
     heads = [ENTRY.unpack_from(value, begin) for begin in range(HEADER.size, len(value), size)]

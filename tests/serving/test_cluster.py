@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from serving.record import Entry
 from serving.seeds import Seeded, Seeding, entries_of, seed, seed_features
 from serving.served import Served
 from serving.store import AsyncStore, Request, Store, Write
+from tests.serving.client.clients import DEMO, FEATURES, KINDS, Kind, client_of
 from tests.serving.servers import Server, redis_cluster
 
 NOW_MS = int(1000 * time.time())
@@ -137,3 +139,18 @@ def test_a_client_that_knows_no_cluster_is_told_so(nodes: list[Server]) -> None:
         elsewhere = next(user for user in range(100) if KEYS.partition(user) == 0)  # slot of {0}: 13907, the last node
         with pytest.raises(redis.exceptions.MovedError):
             Store(node, KEYS).read(elsewhere, MODELS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_clients_ask_each_node_for_its_own(nodes: list[Server], store: Store, kind: Kind) -> None:
+    """One connection per node; what is served is heard from the one that has it."""
+    model = replace(DEMO, name="a")
+    store.announce(Served(model="a", source="s", version=1, ds="2026-01-03", num_embeddings=2, dim=4))
+    store.write([write_of(user) for user in range(0, 60, 2)])
+    with client_of(kind, cluster_url(nodes), model, partitions=KEYS.partitions) as client:
+        for user in range(60):
+            answer = client.get(user, features=FEATURES)["a"]
+            assert (answer.origin, answer.versions) == (("default", ()) if user % 2 else ("store", (1,)))
+            assert answer.served_version == 1
+        assert client.flush()
+        assert client.statistics()["models"]["a"]["computations"] == {"queued": 60}

@@ -18,7 +18,7 @@ from tests.serving.servers import Server, free_port, redis_server
 
 DEADLINE_SECONDS = 0.05
 MODEL = with_policy(deadline_ms=1000 * DEADLINE_SECONDS)
-SLACK_SECONDS = 0.25
+SLACK_SECONDS = 0.8
 """That a shared machine may take to run a thread."""
 
 
@@ -101,7 +101,7 @@ def test_a_store_that_is_not_there_yet(kind: Kind, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "bytes_at_once"),
-    [pytest.param(0.3, 65_536, id="late"), pytest.param(0.02, 4, id="dripping")],
+    [pytest.param(1.0, 65_536, id="late"), pytest.param(0.02, 4, id="dripping")],
 )
 def test_a_late_answer_is_nobody_elses(
     kind: Kind, server: Server, store: Store, seconds: float, bytes_at_once: int

@@ -18,7 +18,7 @@ from tests.serving.servers import Server
 
 WINDOW_SECONDS = 0.15
 MODEL = with_policy(mode="realtime", window_ms=1000 * WINDOW_SECONDS, direct_seconds=30, deadline_ms=1000)
-SLACK_SECONDS = 0.25
+SLACK_SECONDS = 0.8
 
 
 @contextmanager
