@@ -8,15 +8,16 @@ from collections.abc import Callable
 from typing import Any
 
 from serving.client.async_wire import AsyncWire
+from serving.client.breaker import Breaker
 from serving.client.options import BACKGROUND_SECONDS
 from serving.client.wire import BrokenError, LateError, Target
 
 
 class AsyncPool:
-    """To one server."""
+    """To one server. breaker: of the reads."""
 
-    def __init__(self, target: Target) -> None:
-        self.target = target
+    def __init__(self, target: Target, breaker: Breaker) -> None:
+        self.target, self.breaker = target, breaker
         self._shared: AsyncWire | None = None
         self._opening: asyncio.Task[AsyncWire] | None = None
         self._alone: list[AsyncWire] = []

@@ -21,7 +21,7 @@ from serving.client.options import BACKGROUND_SECONDS, RETRY_SECONDS, Options
 from serving.client.outbox import is_passing
 from serving.client.question import Inference, Question
 from serving.client.route import Route, Servers
-from serving.client.wire import BrokenError, LateError, require_no_error
+from serving.client.wire import BrokenError, LateError, Target, require_no_error
 
 logger = logging.getLogger(__name__)
 
@@ -108,21 +108,27 @@ class AsyncEmbeddingClient:
         """Closes."""
         await self.close()
 
+    def _pool(self, target: Target) -> AsyncPool:
+        return AsyncPool(target, self._core.new_breaker())
+
     def _disconnect(self) -> None:
         for pool in self._known.all if self._known is not None else ():
             pool.close()
 
     async def _read(self, question: Question, draft: Draft) -> Sequence[Any] | Reason:
-        core = self._core
-        if not core.breaker.allows(time.monotonic()):
+        core, now = self._core, time.monotonic()
+        if self._known is None:
+            return core.read_failed(BrokenError("the store has not been reached yet"))
+        pool = self._known.reads[question.partition]
+        if not pool.breaker.allows(now):
             return core.not_tried()
         try:
-            pool = self._servers().reads[question.partition]
             (values,) = await pool.call(question.read, 1, seconds=question.group.deadline_seconds, meanwhile=draft)
             require_no_error(values)
         except (LateError, BrokenError) as error:
+            pool.breaker.failed(time.monotonic())
             return core.read_failed(error)
-        core.breaker.succeeded()
+        pool.breaker.succeeded()
         return values  # type: ignore[no-any-return]
 
     async def _wait(
@@ -194,7 +200,7 @@ class AsyncEmbeddingClient:
         try:
             if self._known is None or core.is_lost:
                 route = await asyncio.to_thread(Route.find, self._url, core.keys)
-                self._known = Servers.of(route, AsyncPool, self._known)
+                self._known = Servers.of(route, self._pool, self._known)
                 core.is_lost = False
             pool = self._known.served
             if not self._knows_layout:

@@ -24,7 +24,7 @@ class Breaker:
         return self._probe_at is not None
 
     def allows(self, now: float) -> bool:
-        """Whether this caller may ask. One who may tells how it ended."""
+        """Whether this caller may ask. One who may tells how it ended, unless it did not come to asking."""
         if self._probe_at is None:
             return True
         with self._lock:

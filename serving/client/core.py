@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast
@@ -44,7 +43,7 @@ class Core:
         """Whether to find out anew which server has what."""
         self._is_deaf = False
         self.clock = StoreClock()
-        self.breaker = Breaker(failures=options.failures, pause_seconds=options.pause_seconds)
+        self._breakers: list[Breaker] = []
         self.statistics = Statistics(self.models)
         self.outbox = Outbox(self.statistics, capacity=options.buffer)
 
@@ -135,9 +134,13 @@ class Core:
                 outcome = "dropped"
         return outcome
 
+    def new_breaker(self) -> Breaker:
+        """Of one server: the others of a cluster are read although it is down."""
+        self._breakers.append(Breaker(failures=self.options.failures, pause_seconds=self.options.pause_seconds))
+        return self._breakers[-1]
+
     def read_failed(self, error: Exception) -> Reason:
         """Count a read without an answer."""
-        self.breaker.failed(time.monotonic())
         is_late = isinstance(error, LateError)
         self.is_lost |= not is_late
         self.statistics.event("reads_late" if is_late else "reads_broken")
@@ -172,8 +175,8 @@ class Core:
         return {
             **self.statistics.snapshot(),
             "buffered": len(self.outbox),
-            "breaker_open": self.breaker.is_open,
-            "breaker_opened": self.breaker.opened,
+            "breaker_open": any(breaker.is_open for breaker in self._breakers),
+            "breaker_opened": sum(breaker.opened for breaker in self._breakers),
             "clock_uncertainty_ms": self.clock.uncertainty_ms,
         }
 

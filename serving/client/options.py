@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,11 @@ class Options:
     """Reads in a row that fail before the breaker opens."""
     pause_seconds: float = 0.25
     """Between two tries while it is open."""
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            if not getattr(self, one.name) > 0:
+                raise ValueError(f"a client's {one.name} is {getattr(self, one.name)}; it is positive")
 
 
 BACKGROUND_SECONDS = 2.0

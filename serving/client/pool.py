@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from serving.client.breaker import Breaker
 from serving.client.wire import BrokenError, Target, Wire
 
 
 class Pool:
-    """To one server. Thread-safe."""
+    """To one server. breaker: of the reads. Thread-safe."""
 
-    def __init__(self, target: Target) -> None:
-        self.target = target
+    def __init__(self, target: Target, breaker: Breaker) -> None:
+        self.target, self.breaker = target, breaker
         self._idle: list[Wire] = []
 
     def call(

@@ -21,7 +21,7 @@ from serving.client.outbox import is_passing
 from serving.client.pool import Pool
 from serving.client.question import Inference, Question
 from serving.client.route import Route, Servers
-from serving.client.wire import BrokenError, LateError, require_no_error
+from serving.client.wire import BrokenError, LateError, Target, require_no_error
 
 logger = logging.getLogger(__name__)
 
@@ -115,21 +115,27 @@ class EmbeddingClient:
         """Closes."""
         self.close()
 
+    def _pool(self, target: Target) -> Pool:
+        return Pool(target, self._core.new_breaker())
+
     def _disconnect(self) -> None:
         for pool in self._known.all if self._known is not None else ():
             pool.close()
 
     def _read(self, question: Question, draft: Draft) -> Sequence[Any] | Reason:
         core, now = self._core, time.monotonic()
-        if not core.breaker.allows(now):
+        if self._known is None:
+            return core.read_failed(BrokenError("the store has not been reached yet"))
+        pool = self._known.reads[question.partition]
+        if not pool.breaker.allows(now):
             return core.not_tried()
         try:
-            pool = self._servers().reads[question.partition]
             (values,) = pool.call(question.read, 1, deadline=now + question.group.deadline_seconds, meanwhile=draft)
             require_no_error(values)
         except (LateError, BrokenError) as error:
+            pool.breaker.failed(time.monotonic())
             return core.read_failed(error)
-        core.breaker.succeeded()
+        pool.breaker.succeeded()
         return values  # type: ignore[no-any-return]
 
     def _wait(
@@ -199,7 +205,7 @@ class EmbeddingClient:
         core = self._core
         try:
             if self._known is None or core.is_lost:
-                self._known = Servers.of(Route.find(self._url, core.keys), Pool, self._known)
+                self._known = Servers.of(Route.find(self._url, core.keys), self._pool, self._known)
                 core.is_lost = False
             pool, asked = self._known.served, time.monotonic()
             deadline = asked + BACKGROUND_SECONDS

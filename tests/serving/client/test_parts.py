@@ -11,8 +11,12 @@ import pytest
 from infra.settings import REPOSITORY, child_environment
 from serving.client.breaker import Breaker
 from serving.client.clock import StoreClock
+from serving.client.core import Core
+from serving.client.model import Model
+from serving.client.options import Options
 from serving.client.wire import Target
 from serving.statistics import STALENESS_SECONDS, Statistics
+from tests.serving.client.clients import DEMO
 
 SECONDS = 0.25
 
@@ -79,6 +83,20 @@ def test_addresses(url: str, shown: str, hello: tuple[str, ...], is_encrypted: b
 def test_an_address_that_is_none() -> None:
     with pytest.raises(ValueError, match="schemes"):
         Target.of("http://h")
+
+
+@pytest.mark.parametrize(
+    ("models", "options", "message"),
+    [
+        pytest.param([DEMO], {"buffer": 0}, "a client's buffer is 0; it is positive", id="no buffer"),
+        pytest.param([DEMO], {"partitions": 20_000}, "20000 partitions; a store has", id="more partitions than slots"),
+        pytest.param([], {}, "a client of no models", id="no models"),
+        pytest.param([DEMO, DEMO], {}, r"two models of one name: \['demo', 'demo'\]", id="a name twice"),
+    ],
+)
+def test_what_is_no_client(models: list[Model], options: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Core(models, Options(**options))
 
 
 def test_counts_begin_at_nothing() -> None:
