@@ -18,7 +18,7 @@ from serving.client.async_pool import AsyncPool
 from serving.client.core import Core, Draft
 from serving.client.model import Model
 from serving.client.options import BACKGROUND_SECONDS, RETRY_SECONDS, Options
-from serving.client.outbox import is_passing
+from serving.client.outbox import TOGETHER, is_passing
 from serving.client.question import Inference, Question
 from serving.client.route import Route, Servers
 from serving.client.wire import BrokenError, LateError, Target, require_no_error
@@ -159,10 +159,13 @@ class AsyncEmbeddingClient:
             self._sending = asyncio.create_task(self._send_all(), name="embeddings-send")
 
     async def _send_all(self) -> None:
-        await asyncio.sleep(self._core.options.send_seconds)
-        while self._core.outbox:
-            if not await self._send():
-                await asyncio.sleep(RETRY_SECONDS)
+        outbox = self._core.outbox
+        while outbox:
+            await asyncio.sleep(self._core.options.send_seconds)
+            for _ in range(0, len(outbox), TOGETHER):
+                if not await self._send():
+                    await asyncio.sleep(RETRY_SECONDS)
+                    break
 
     async def _send(self) -> bool:
         """One round trip. False: not everything could be sent."""

@@ -17,7 +17,7 @@ from serving.client.answer import Answer, Computation, Reason
 from serving.client.core import Core, Draft
 from serving.client.model import Model
 from serving.client.options import BACKGROUND_SECONDS, RETRY_SECONDS, Options
-from serving.client.outbox import is_passing
+from serving.client.outbox import TOGETHER, is_passing
 from serving.client.pool import Pool
 from serving.client.question import Inference, Question
 from serving.client.route import Route, Servers
@@ -170,9 +170,10 @@ class EmbeddingClient:
                 self._work.clear()
                 if not outbox and not self._closing.is_set():
                     self._work.wait()
-            while outbox and not self._closing.is_set():
+            for _ in range(0, len(outbox), TOGETHER):
                 if not self._send():
                     self._closing.wait(RETRY_SECONDS)
+                    break
 
     def _send(self) -> bool:
         """One round trip. False: not everything could be sent."""
