@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -33,6 +34,7 @@ PATIENT_MS = 5_000.0
 """A machine that others use may take its time; tests of deadlines have their own."""
 DEMO = Model(name="demo", source="s", schema=SCHEMA, num_embeddings=2, dim=4, serving=Serving(deadline_ms=PATIENT_MS))
 """Of the mode async, as recipes are unless they say otherwise."""
+NOW_MS = int(1000 * time.time())
 FEATURES = {"clicked": [3, 1], "age": 40.0}
 
 
@@ -97,8 +99,8 @@ def client_of(kind: Kind, url: str, *models: Model, **options: Any) -> Iterator[
 
 
 def write(store: Store, user: int, *versions: int, model: Model = DEMO, value: float | None = None) -> None:
-    """An entry of each version, of that feature time and, unless told otherwise, that value."""
+    """An entry of each version, of feature times in their order and, unless told otherwise, that value."""
     for version in versions:
         vectors = np.full((model.num_embeddings, model.dim), version if value is None else value, np.float16)
-        one = Entry(version=version, feature_ms=version, vectors=vectors)
+        one = Entry(version=version, feature_ms=NOW_MS + version, vectors=vectors)
         store.write([Write(user=user, entries={model.name: (one, 86_400.0)}, future_seconds=60)])
