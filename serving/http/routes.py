@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 STORE_SECONDS = 1.0
 """That pages and `/readyz` wait for the store; embeddings have a deadline of their own, in the client."""
+_NO_ANSWER = (RedisError, OSError, TimeoutError, ValueError)
+"""ValueError: something else than us wrote there."""
 PAGE_HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'",
@@ -116,9 +118,11 @@ class Routes:
         try:
             async with asyncio.timeout(STORE_SECONDS):
                 kept = await kept_of(self._store, self._models, user)
-        except (RedisError, OSError, TimeoutError):
+        except _NO_ANSWER:
             raise Refusal(
-                503, "the feature store does not answer; embeddings are defaults meanwhile", {"retry-after": "1"}
+                503,
+                "the feature store does not answer as it should; embeddings are defaults meanwhile",
+                {"retry-after": "1"},
             ) from None
         return HTMLResponse(user_page(user, kept), headers=PAGE_HEADERS)
 
@@ -126,5 +130,5 @@ class Routes:
         try:
             async with asyncio.timeout(STORE_SECONDS):
                 return await self._store.served()
-        except (RedisError, OSError, TimeoutError):
+        except _NO_ANSWER:
             return None

@@ -81,6 +81,13 @@ def test_a_damaged_record_is_said(service: Running, http: httpx.Client) -> None:
     )
 
 
+def test_what_nobody_of_us_wrote_is_no_failure(service: Running, http: httpx.Client) -> None:
+    service.store.redis.lpush(service.store.keys.record("demo", 804), "a list")
+    answer = http.get("/users/804")
+    assert (answer.status_code, answer.headers["content-type"]) == (503, "application/json")
+    assert http.get("/v1/users/804/embeddings?model=demo").json()["embeddings"]["demo"]["default"]
+
+
 def test_looking_computes_nothing(service: Running, http: httpx.Client) -> None:
     before = service.store.redis.xlen(service.store.keys.requests("shop", 0))
     words_of(http, "/users/803")
