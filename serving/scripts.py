@@ -57,10 +57,8 @@ end
 """
 )
 
-MERGE = (
+_PLACE = (
     """
--- KEYS: records of one user
--- ARGV: allowance, entries kept, lookback (times in ms), then per record: ttl in ms, head, entry
 local allowance, most, lookback = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 """
     + _MERGE
@@ -107,7 +105,16 @@ local function place_of(key, ttl, head, given)
   end
   return 0
 end
+"""
+)
 
+MERGE = (
+    """
+-- KEYS: records of one user
+-- ARGV: allowance, entries kept, lookback (times in ms), then per record: ttl in ms, head, entry
+"""
+    + _PLACE
+    + """
 local places = {}
 for k = 1, #KEYS do places[k] = place_of(KEYS[k], ARGV[1 + 3 * k], ARGV[2 + 3 * k], ARGV[3 + 3 * k]) end
 return places
@@ -117,6 +124,27 @@ return places
 
 The same entry again (version and feature time) takes the place of the first: it was computed once more.
 """
+
+MERGE_MANY = (
+    """
+-- KEYS: records of users of one partition, model by model
+-- ARGV: as MERGE's, then per model: how many records, ttl in ms, head, their entries one after the other
+"""
+    + _PLACE
+    + """
+local places, k = {}, 0
+for at = 4, #ARGV, 4 do
+  local number, ttl, head, blob = tonumber(ARGV[at]), ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local size = #blob / number
+  for i = 1, number do
+    k = k + 1
+    places[k] = place_of(KEYS[k], ttl, head, string.sub(blob, (i - 1) * size + 1, i * size))
+  end
+end
+return places
+"""
+)
+"""As MERGE: what a batch computed, in as few words as possible."""
 
 SEED = (
     """

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RECORDS_PER_CALL = 16
+RECORDS_PER_CALL = 32
 """The store does nothing else while a call runs."""
 
 
@@ -39,11 +39,11 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class Vectors:
-    """Of one model. at: which of the batch's users, in rising order; packed: an entry of the store's for each."""
+    """Of one model. at: [n], which of the batch's users; entries: [n] of `serving.record.entry_type`, one for each."""
 
     champion: Champion
     at: NDArray[np.int64]
-    packed: list[bytes]
+    entries: NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +59,11 @@ class Computed:
 
 @dataclass(frozen=True, kw_only=True)
 class Merges:
-    """One call of MERGE. users, models: whose each record is; the users are of one partition."""
+    """One call of MERGE_MANY. models, users: whose each record is."""
 
     call: Call
-    users: list[int]
     models: list[str]
+    users: list[int]
 
 
 def compute(batch: Batch, champions: Sequence[Champion], codec: FeatureCodec, statistics: Statistics) -> Computed:
@@ -89,38 +89,47 @@ def compute(batch: Batch, champions: Sequence[Champion], codec: FeatureCodec, st
 
 
 def merges_of(computed: Computed, keys: Keys) -> list[Merges]:
-    """Calls of MERGE, all models of a user in one."""
-    places: dict[int, list[tuple[Champion, bytes]]] = {}
-    for one in computed.vectors:
-        for at, entry in zip(one.at.tolist(), one.packed, strict=True):
-            places.setdefault(at, []).append((one.champion, entry))
-    by_partition: dict[int, list[int]] = {}
-    for at in places:
-        by_partition.setdefault(keys.partition(computed.users[at]), []).append(at)
+    """Calls of MERGE_MANY: every user's models in one call, some users of one partition together."""
+    users = np.array(computed.users, np.int64)
+    partitions = keys.partitions_of(users)
     most = max(1, RECORDS_PER_CALL // max(len(computed.vectors), 1))
-    return [
-        _merges([(computed.users[at], places[at]) for at in group[begin : begin + most]], keys)
-        for group in by_partition.values()
-        for begin in range(0, len(group), most)
-    ]
+    entry_of = []
+    for one in computed.vectors:
+        entry_of.append(np.full(len(users), -1))
+        entry_of[-1][one.at] = np.arange(len(one.at))
+    found = []
+    for partition in np.unique(partitions).tolist():
+        inside = np.flatnonzero(partitions == partition)
+        for begin in range(0, len(inside), most):
+            part = inside[begin : begin + most]
+            rows = [entries[part] for entries in entry_of]
+            rows = [one[one >= 0] for one in rows]
+            found.append(_merges(list(zip(computed.vectors, rows, strict=True)), users, partition, keys))
+    return [one for one in found if one.users]
 
 
-def _merges(users: Sequence[tuple[int, list[tuple[Champion, bytes]]]], keys: Keys) -> Merges:
+def _merges(
+    parts: Sequence[tuple[Vectors, NDArray[np.int64]]], users: NDArray[np.int64], partition: int, keys: Keys
+) -> Merges:
+    """parts: of each model, which of its entries."""
     names: list[str] = []
     arguments: list[Any] = []
     models: list[str] = []
+    whose: list[int] = []
     future = 0.0
-    for user, entries in users:
-        for champion, entry in entries:
-            policy, model = champion.recipe.serving, champion.reference.model
-            future = max(future, policy.future_seconds)
-            names.append(keys.record(model, user))
-            arguments += (milliseconds(policy.failover_seconds), header(champion.num_embeddings, champion.dim), entry)
-            models.append(model)
-    head = [milliseconds(future), KEPT, milliseconds(LOOKBACK_SECONDS)]
-    return Merges(
-        call=(names, head + arguments), users=[user for user, entries in users for _ in entries], models=models
-    )
+    for vectors, rows in parts:
+        champion, of = vectors.champion, users[vectors.at[rows]].tolist()
+        if not of:
+            continue
+        policy, model = champion.recipe.serving, champion.reference.model
+        future = max(future, policy.future_seconds)
+        head, blob = header(champion.num_embeddings, champion.dim), vectors.entries[rows].tobytes()
+        names += keys.records_of(model, of, partition)
+        arguments += (len(of), milliseconds(policy.failover_seconds), head, blob)
+        models += [model] * len(of)
+        whose += of
+    limits = [milliseconds(future), KEPT, milliseconds(LOOKBACK_SECONDS)]
+    return Merges(call=(names, limits + arguments), models=models, users=whose)
 
 
 def _newest(batch: Batch, codec: FeatureCodec, statistics: Statistics) -> tuple[list[int], list[Features]]:
@@ -153,11 +162,8 @@ def _of_model(
     entries = np.zeros(len(at), entry_type(*exact.shape[1:]))
     entries["version"], entries["feature_ms"] = champion.reference.version, feature_ms[at]
     entries["vectors"] = exact
-    packed, size = entries.tobytes(), entries.itemsize
     statistics.count("computed", len(at), model=model)
-    return Vectors(
-        champion=champion, at=at, packed=[packed[begin : begin + size] for begin in range(0, len(packed), size)]
-    )
+    return Vectors(champion=champion, at=at, entries=entries)
 
 
 def _encoded(tower: Tower, rows: pa.RecordBatch) -> tuple[Sequence[Any], NDArray[np.int64]]:

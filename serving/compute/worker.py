@@ -24,11 +24,11 @@ from serving.compute.queue import Key, Queued, Requests, store_ms
 from serving.compute.statistics import Statistics
 from serving.connection import UNAVAILABLE
 from serving.features import FeatureCodec
-from serving.scripts import MERGE
+from serving.scripts import MERGE_MANY
 from snapshots.embedder import USERS_PER_FORWARD, one_thread
 
 log = logging.getLogger(__name__)
-_MERGE = Script(MERGE)
+_MERGE = Script(MERGE_MANY)
 T = TypeVar("T")
 
 READ_MS = 200
@@ -232,6 +232,8 @@ class Worker:
         for (model, what), number in became.items():
             labels = {"reason": "future"} if what == "refused" else {}
             self.statistics.count(what, number, model=model, **labels)
+        if min(places) >= 0:
+            return merges.users
         return [user for user, place in zip(merges.users, places, strict=True) if place >= 0]
 
     def _patiently(
