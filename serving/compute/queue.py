@@ -43,6 +43,8 @@ class Stream:
         return f"{self.key}:aside"
 
 
+_NOBODY = 2**63
+"""The first number that is no user's."""
 Key = tuple[str, bytes]
 """Of an entry: its stream's and its id."""
 
@@ -65,7 +67,7 @@ class Queued(NamedTuple):
     @property
     def arrived_ms(self) -> int:
         """By the store's clock."""
-        return int(self.id.split(b"-", 1)[0])
+        return int(self.id.partition(b"-")[0])
 
 
 class Features(NamedTuple):
@@ -209,7 +211,7 @@ class Requests:
         """Forget this consumer, where it has nothing to do, and those that are long gone."""
         for stream in self.streams:
             gone = {self.consumer}
-            with suppress(redis.ResponseError):
+            with suppress(redis.RedisError):  # nothing depends on it
                 consumers: Any = self.redis.xinfo_consumers(stream.key, GROUP)
                 for one in consumers:
                     if one["idle"] > 1000 * GONE_SECONDS and not one["pending"]:
@@ -231,16 +233,20 @@ class Requests:
     def _queued(self, stream: Stream, entries: Iterable[Any], times: dict[bytes, int]) -> list[Queued]:
         """What is no request is done with."""
         found, damaged = [], []
+        replies = f"{PREFIX}:{{{stream.partition}}}:"
         for number, fields in entries:
             try:
                 user = int(fields[b"u"])
-                user.to_bytes(8, "little", signed=True)
-            except (TypeError, KeyError, ValueError, OverflowError):
+            except (TypeError, KeyError, ValueError):
+                user = _NOBODY
+            if not -_NOBODY <= user < _NOBODY:
                 damaged.append(Queued(stream, number, 0, None, 1))
                 continue
-            reply = fields.get(b"r", b"").decode(errors="replace")
-            if not reply.startswith(f"{PREFIX}:{{{stream.partition}}}:"):
-                reply = None  # nobody waits; or it is of another slot, and the call would fail for everybody's
+            reply = None
+            if b"r" in fields:
+                reply = fields[b"r"].decode(errors="replace")
+                if not reply.startswith(replies):
+                    reply = None  # of another slot: the call would fail for everybody's
             found.append(Queued(stream, number, user, reply, times.get(number, 0) + 1))
         if damaged:
             log.error("no requests, dropped stream=%s ids=%s", stream.key, [one.id.decode() for one in damaged[:5]])
