@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import socket
+import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from serving.compute.champions import Champions, Load
 from serving.compute.queue import Requests, streams_of
 from serving.compute.statistics import Exposed, Statistics
 from serving.compute.worker import Options, Worker
-from serving.connection import connect
+from serving.connection import UNAVAILABLE, connect
 from serving.features import FeatureCodec
 from serving.keys import Keys
 from serving.shards.sharded_snapshot import embedders
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 5.0
 POLL_SECONDS = 5.0
+RETRY_SECONDS = 1.0
 
 
 def serve(
@@ -52,12 +54,11 @@ def serve(
     """
     client = connect(url, timeout_seconds=TIMEOUT_SECONDS, retry=Retry(NoBackoff(), 1))
     store, statistics = Store(client, keys), Statistics()
-    store.require_layout()
     sources = {recipe.source.name for recipe in recipes}
     streams = streams_of(sources, range(keys.partitions) if partitions is None else partitions, keys)
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     requests = Requests(client, keys, streams, consumer=name)
-    requests.open()
+    _open(store, requests)
     champions = Champions(
         recipes,
         settings=settings,
@@ -76,6 +77,18 @@ def serve(
         worker.run()
     finally:
         champions.stop()
+
+
+def _open(store: Store, requests: Requests) -> None:
+    """As soon as the store answers. ValueError: it has another number of partitions."""
+    while True:
+        try:
+            store.require_layout()
+            requests.open()
+            return
+        except UNAVAILABLE as error:
+            log.warning("the feature store does not answer yet (%s)", error)
+            time.sleep(RETRY_SECONDS)
 
 
 def end_on_signals(worker: Worker) -> None:

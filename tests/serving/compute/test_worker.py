@@ -273,3 +273,14 @@ def test_an_emptied_store_is_served_again(world: World, store: Store) -> None:
         store.redis.script_flush()
         store.enqueue([request(2)])
         wait_until(lambda: bool(stored(store, [2])[0]))
+
+
+def test_dropped_connections_are_made_again(world: World, store: Store) -> None:
+    with working(world, store) as worker:
+        for user in range(30):
+            store.enqueue([request(user)])
+            if user % 10 == 5:
+                store.redis.client_kill_filter(_type="normal", skipme=True)
+        wait_until(lambda: stream_length(store) == 0)
+    assert stored(store, range(30)) == [[(1, NOW_MS)]] * 30
+    assert worker.statistics.total("done") == 30
