@@ -12,7 +12,7 @@ from dags import steps
 from infra.commands.options import RecipeName, console, show
 
 if TYPE_CHECKING:
-    from serving.replay.result import ModeResult, Replayed
+    from serving.replay.result import ModeResult, Outcome, Replayed
 
 _BLANK = "–"  # noqa: RUF001
 
@@ -48,7 +48,7 @@ def replay(
 
         show(to_json(found))
     else:
-        console(width=150, highlight=False).print(as_table(found))
+        console(width=170, highlight=False).print(as_table(found))
     if plot is not None:
         from serving.replay.picture import plot_modes
 
@@ -57,31 +57,24 @@ def replay(
 
 
 def as_table(found: Replayed) -> Table:
-    """A row per mode, under the baseline."""
+    """A row per mode."""
     table = Table(
-        title=f"{found.downstream}, {found.days[1]} to {found.days[-1]}: next-day NE by serving mode of {found.model}",
+        title=f"{found.downstream}, {found.days[1]} to {found.days[-1]}: NE by serving mode of {found.model}",
         title_justify="left",
     )
-    for heading in (
-        "mode",
-        "NE",
-        "NE diff %",
-        "95 % interval",
-        "of real-time's gain",
-        "paper NE diff %",
-        "paper share",
-    ):
+    headings = ["mode", "next day: NE diff %", "95 % interval", "of real-time's gain", "online: NE diff %"]
+    headings += ["of real-time's gain", "paper: NE diff %", "of real-time's gain"]
+    for heading in (*headings, "served", "fallbacks", "pooled", "newest, h", "mean, h"):
         table.add_column(heading, justify="right")
-    for heading in ("served", "fallbacks", "vectors pooled", "age newest, h", "age mean, h"):
-        table.add_column(heading, justify="right")
-    table.add_row("no embeddings", f"{found.baseline_ne:.4f}", "0", *[_BLANK] * 9)
     for mode in found.modes:
         table.add_row(*_row(mode))
     table.caption = (
+        f"Against NE {found.baseline_ne:.4f} without embeddings on the next day, {found.baseline_online_ne:.4f} online "
+        "(every batch scored, then learnt, in event time). "
         f"{found.num_requests:,} requests, {found.num_examples:,} examples, {found.num_users:,} users. Frozen: the "
         f"snapshot of {found.frozen_ds}. A computation can be read {found.config.delay_ms} ms after its request; an "
         f"inference takes {found.config.latency.median_ms:g} ms (99 %: {found.config.latency.p99_ms:g} ms), real-time "
-        f"waits {found.config.serving.window_ms:g} ms. Intervals: bootstrap over users."
+        f"waits {found.config.serving.window_ms:g} ms. Hours: age of the features. Intervals: bootstrap over users."
     )
     return table
 
@@ -90,13 +83,14 @@ def _row(mode: ModeResult) -> list[str]:
     from serving.replay.modes import PAPER
 
     paper = mode.paper_percent
-    low, high = mode.interval
+    low, high = mode.next_day.interval
     return [
         mode.mode.name,
-        f"{mode.ne:.4f}",
-        f"{mode.ne_diff_percent:+.3f}",
-        f"{low:+.3f} … {high:+.3f}",
-        _share(mode),
+        f"{mode.next_day.diff_percent:+.3f}",
+        f"{low:+.2f} … {high:+.2f}",
+        _share(mode.next_day),
+        f"{mode.online.diff_percent:+.3f}",
+        _share(mode.online),
         _BLANK if paper is None else f"{paper:+.3f}",
         _BLANK if paper is None else f"{paper / PAPER['realtime']:.0%}",
         f"{mode.coverage:.1%}",
@@ -107,8 +101,8 @@ def _row(mode: ModeResult) -> list[str]:
     ]
 
 
-def _share(mode: ModeResult) -> str:
-    if mode.share_of_realtime is None or mode.share_interval is None:
+def _share(outcome: Outcome) -> str:
+    if outcome.share_of_realtime is None or outcome.share_interval is None:
         return _BLANK
-    low, high = mode.share_interval
-    return f"{mode.share_of_realtime:.0%} ({low:.0%} … {high:.0%})"
+    low, high = outcome.share_interval
+    return f"{outcome.share_of_realtime:.0%} ({low:.0%}…{high:.0%})"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,11 +12,13 @@ import pyarrow as pa
 import torch
 from torch.nn.functional import softplus
 
+from features.ahead import ahead
 from features.batches import Batch, Encoder
 from features.columns import Ids
 from features.lake import Lake, Partition
-from features.reader import DayReader
+from features.reader import require_columns
 from features.schema import EVENT_TIME, USER_ID, Schema
+from features.windows import Windows, pieces_of
 from serving.replay.requests import Requests, times_ms
 from serving.replay.served import Served
 from trainer.downstream.arms import Arm, Inputs, layout_of, own_features, shared_inputs, small_tables
@@ -24,6 +27,8 @@ from trainer.towers import UserTower
 
 BASELINE = "baseline"
 _EVALUATION_BATCH = 8_192
+_WINDOW_ROWS = 32_768
+_WAITING_BATCHES = 32
 
 Learner = Callable[[Arm, Inputs, Batch], torch.Tensor]
 
@@ -106,41 +111,47 @@ class Arms:
     def evaluate(self, lake: Lake, examples: Partition, requests: Requests, served: Mapping[str, Served]) -> Losses:
         """Predict every example with frozen weights."""
         with torch.no_grad():  # not inference_mode: the lookup kernel is registered for autograd alone
-            return self._pass(
-                lake, examples, requests, served, lambda arm, inputs, batch: arm.predict(inputs), size=_EVALUATION_BATCH
-            )
+            batches = self._in_time(lake, examples, requests, size=_EVALUATION_BATCH)
+            return self._pass(batches, served, lambda arm, inputs, batch: arm.predict(inputs))
 
     def train(self, lake: Lake, examples: Partition, requests: Requests, served: Mapping[str, Served]) -> Losses:
-        """One pass; the losses are from before each batch was learnt (progressive)."""
+        """One pass in event time; the losses are from before each batch was learnt: those of a consumer that learns as
+        requests come, and has seen nothing later than the batch."""
+        batches = self._in_time(lake, examples, requests, size=self._downstream.batch_size)
         return self._pass(
-            lake, examples, requests, served,
-            lambda arm, inputs, batch: arm.learn(inputs, batch.labels[:, 0], batch.weights),
-            size=self._downstream.batch_size,
-        )  # fmt: skip
+            batches, served, lambda arm, inputs, batch: arm.learn(inputs, batch.labels[:, 0], batch.weights)
+        )
 
-    def _pass(
-        self,
-        lake: Lake,
-        examples: Partition,
-        requests: Requests,
-        served: Mapping[str, Served],
-        learner: Learner,
-        *,
-        size: int,
-    ) -> Losses:
+    def _in_time(self, lake: Lake, examples: Partition, requests: Requests, *, size: int) -> Generator[RequestedBatch]:
+        """The day's examples in their order, decoded ahead."""
         features = own_features(self._downstream, self._schema)
         encoder = RequestEncoder(self._schema, requests, task=self._downstream.task, features=features)
-        reader = DayReader(lake, examples, encoder, batch_size=size, seed=self._downstream.seed)
+        dataset = lake.dataset(examples)
+        require_columns(dataset, examples, encoder)
+        pieces = pieces_of(dataset)
+        windows, total = Windows(pieces, encoder.columns), sum(piece.num_rows for piece in pieces)
+        rows = max(_WINDOW_ROWS // size, 1) * size
+
+        def batches() -> Iterator[RequestedBatch]:
+            for start in range(0, total, rows):
+                window = windows.read(start, min(start + rows, total))
+                yield from encoder.batches(window, order=np.arange(window.num_rows), batch_size=size)
+
+        return ahead(batches(), waiting=_WAITING_BATCHES, name="replay-read")
+
+    def _pass(self, batches: Generator[RequestedBatch], served: Mapping[str, Served], learner: Learner) -> Losses:
         users, losses, positives = [], [], 0
-        for batch in reader:
-            assert isinstance(batch, RequestedBatch)
-            logits = torch.stack([learner(arm, inputs, batch) for arm, inputs in self._inputs(batch, served)], dim=1)
-            real = len(batch.user_ids)
-            labels = batch.labels[:real].double()  # [B, 1]
-            logits = logits.detach()[:real].double()
-            losses.append((softplus(logits) - labels * logits).numpy())
-            users.append(batch.user_ids)
-            positives += int(labels.sum())
+        with closing(batches):
+            for batch in batches:
+                logits = torch.stack(
+                    [learner(arm, inputs, batch) for arm, inputs in self._inputs(batch, served)], dim=1
+                )
+                real = len(batch.user_ids)
+                labels = batch.labels[:real].double()  # [B, 1]
+                logits = logits.detach()[:real].double()
+                losses.append((softplus(logits) - labels * logits).numpy())
+                users.append(batch.user_ids)
+                positives += int(labels.sum())
         ids = np.concatenate(users)
         return Losses.of(ids, np.concatenate(losses), num_examples=len(ids), num_positives=positives)
 

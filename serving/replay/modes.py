@@ -13,10 +13,15 @@ from features.sources.draws import normal
 from serving.record import KEPT
 from trainer.serving import Serving
 
-Feed = Literal["frozen", "once", "daily", "request", "both"]
+Feed = Literal["frozen", "once", "daily", "request", "both", "frozen-request"]
 """What is written to the store. frozen: every day's active users, by one snapshot. once: one day's users, by that day's
 snapshot, and never again. daily: every day's active users, by the day's snapshot. request: the user of every request,
-by the champion, from the features that were logged with the request. both: daily and request."""
+by the champion, from the features that were logged with the request. both: daily and request. frozen-request: as
+request, by one snapshot."""
+DAILY: frozenset[Feed] = frozenset({"frozen", "daily", "both"})
+"""Those that write when a day ends."""
+REQUESTED: frozenset[Feed] = frozenset({"request", "both", "frozen-request"})
+"""Those that write on every request."""
 Pool = Literal["computations", "versions"]
 """computations: the newest three vectors of a user, whatever computed them. versions: the newest vector of each of the
 three newest versions that computed one."""
@@ -94,12 +99,15 @@ _MODES = (
     Mode(name="realtime", feed="request", waits=True, pool=LIVE),
     Mode(name="async", feed="request", pool=LIVE),
     Mode(name="async-daily", feed="both", pool=LIVE),
+    # what fresh features are worth where the model stands still, and the consumer sees one version only
+    Mode(name="frozen-realtime", feed="frozen-request", waits=True),
+    Mode(name="frozen-async", feed="frozen-request"),
 )
 MODES = {mode.name: mode for mode in _MODES} | {
     f"{mode.name}-{pool}": replace(mode, name=f"{mode.name}-{pool}", pool=pool)
     for mode in _MODES
     for pool in get_args(Pool)
-    if mode.feed in ("request", "both")
+    if mode.feed in ("request", "both")  # one snapshot has one version
 }
 """By name: with the live store's pooling, and with either by its name."""
 TABLE_2 = tuple(PAPER)

@@ -14,7 +14,7 @@ from infra.settings import Settings
 from serving.replay.arms import Arms
 from serving.replay.modes import ReplayConfig
 from serving.replay.requests import read_requests
-from serving.replay.result import Replayed, ScoredDay, summarise
+from serving.replay.result import Replayed, ScoredDay, ne_of, summarise, total
 from serving.replay.snapshots import PromotedDays
 from serving.replay.stores import Stores
 from snapshots.registry import Registry
@@ -38,7 +38,8 @@ def replay(
 ) -> Replayed:
     """Serve and score the examples of `days`, in order; nothing in the lake or the registry changes.
 
-    On each day the arms are first scored as they stand, then they learn the day (the first is learnt only). Memory
+    On each day the arms are first scored as they stand, then they learn the day in event time, every batch scored
+    before it is learnt (the first day is learnt only). Memory
     holds one day's requests, and what the stores carry. frozen: the day of the frozen snapshot, None for the oldest
     promoted one. promoted: None for what the registry says. ValueError: fewer than two days, or no promoted day before
     the first.
@@ -63,17 +64,19 @@ def replay(
         found.append(_day(ds, stores, arms, lake=lake, table=f"examples/{source.name}", scored=ds != days[0]))
         left = (len(days) - len(found)) * (time.monotonic() - started)
         say(f"{ds}: {time.monotonic() - started:.1f} s; {len(found)} of {len(days)} days, about {left:.0f} s to go")
-    baseline_ne, modes, total = summarise(found, config=config, seed=downstream.seed)
+    modes = summarise(found, config=config, seed=downstream.seed)
+    next_day = total([day.evaluation for day in found if day.evaluation is not None])
     return Replayed(
         model=recipe.name,
         downstream=downstream.name,
         days=tuple(days),
         frozen_ds=frozen_ds,
         config=config,
-        baseline_ne=baseline_ne,
+        baseline_ne=ne_of(next_day, 0),
+        baseline_online_ne=ne_of(total([day.training for day in found[1:]]), 0),
         num_requests=sum(day.tallies[modes[0].mode.name].requests for day in found[1:]),
-        num_examples=total.num_examples,
-        num_users=len(total.user_ids),
+        num_examples=next_day.num_examples,
+        num_users=len(next_day.user_ids),
         modes=modes,
         seconds=round(time.monotonic() - began, 3),
     )

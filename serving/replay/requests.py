@@ -50,9 +50,16 @@ class Requests:
 
 
 def read_requests(lake: Lake, examples: Partition) -> Requests:
-    """Of a day's examples."""
+    """Of a day's examples. ValueError where they are not in the order of event time, in which they are learnt."""
     rows = _columns(lake, examples)
-    return Requests.of(rows.column(USER_ID).to_numpy(), times_ms(rows.column(EVENT_TIME)))
+    times = times_ms(rows.column(EVENT_TIME))
+    if bool((np.diff(times) < 0).any()):
+        row = int(np.argmax(np.diff(times) < 0)) + 1
+        raise ValueError(
+            f"{examples.table} ds={examples.ds}: row {row} is earlier than the one before it; a source gives its "
+            "examples in the order of event time: build the day again"
+        )
+    return Requests.of(rows.column(USER_ID).to_numpy(), times)
 
 
 def times_ms(column: pa.ChunkedArray | pa.Array) -> Ints:

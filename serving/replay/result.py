@@ -25,27 +25,36 @@ Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModeResult:
-    """One mode over all days."""
+class Outcome:
+    """One mode's arm over the scored days together."""
 
-    mode: Mode
     ne: float
-    """Next day's NE (Eq. 9) over the scored days together."""
-    ne_diff_percent: float
+    """Eq. 9."""
+    diff_percent: float
     """Against the baseline without embeddings, same examples: negative where the embeddings help."""
     interval: Interval
-    """95 %, by bootstrap over users."""
-    train_ne_diff_percent: float
-    """The same of the training pass: every batch scored before it was learnt."""
+    """95 % of `diff_percent`, by bootstrap over users."""
     by_day: dict[date, float]
-    """`ne_diff_percent` of each scored day."""
+    """`diff_percent` of each day."""
     share_of_realtime: float | None
     """Its gain over real-time's, of the same pooling if that was replayed; None where real-time was not."""
     share_interval: Interval | None
+    """95 %, on the same resamples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModeResult:
+    """One mode over all scored days."""
+
+    mode: Mode
+    next_day: Outcome
+    """Of a consumer that learnt the days before, and nothing of the day."""
+    online: Outcome
+    """Of a consumer that learns in event time: every batch is scored, then learnt."""
     paper_percent: float | None
     """Table 2's."""
     coverage: float
-    """Share of the scored days' requests that were served a vector; the others got the default."""
+    """Share of requests that were served a vector; the others got the default."""
     fallback_rate: float
     """Share of requests that waited for their inference in vain."""
     default_after_fallback: float
@@ -70,6 +79,8 @@ class Replayed:
     """The day of the frozen snapshot."""
     config: ReplayConfig
     baseline_ne: float
+    """On the next day."""
+    baseline_online_ne: float
     num_requests: int
     """Of the scored days, as are the following."""
     num_examples: int
@@ -88,45 +99,52 @@ class ScoredDay:
     tallies: Mapping[str, Tally]
 
 
-def summarise(
-    days: list[ScoredDay], *, config: ReplayConfig, seed: int
-) -> tuple[float, tuple[ModeResult, ...], Losses]:
-    """The baseline's NE, every mode's result, and the losses that they are made of. ValueError for a single day."""
-    scored = [(day.ds, day.evaluation, day.tallies) for day in days if day.evaluation is not None]
+def summarise(days: list[ScoredDay], *, config: ReplayConfig, seed: int) -> tuple[ModeResult, ...]:
+    """Every mode's result over the scored days. ValueError where there is none."""
+    scored = [day for day in days if day.evaluation is not None]
     if not scored:
         raise ValueError("one day alone is learnt from and never scored; replay at least two")
-    total = _total([losses for _, losses, _ in scored])
-    training = _total([day.training for day in days])
-    draws = resampled(total.sums, seed=seed)
-    sums = total.sums.sum(axis=0)
-    entropy = _entropy(total)
-
-    def result(mode: Mode, arm: int) -> ModeResult:
-        realtime = _realtime(mode, config)
-        tally = sum((tallies[mode.name] for _, _, tallies in scored), Tally())
-        share = None if realtime is None else _share(sums, arm, realtime)
-        shares = None if realtime is None else _share(draws, arm, realtime)
-        served = max(tally.served, 1)
-        return ModeResult(
-            mode=mode,
-            ne=float(sums[arm] / entropy),
-            ne_diff_percent=_percent(total, arm),
-            interval=bootstrap_interval(total.sums[:, [0, arm]], seed=seed),
-            train_ne_diff_percent=_percent(training, arm),
-            by_day={ds: _percent(losses, arm) for ds, losses, _ in scored},
-            share_of_realtime=None if share is None else float(share),
-            share_interval=None if shares is None else _central(shares),
-            paper_percent=PAPER.get(mode.name),
-            coverage=tally.served / tally.requests,
-            fallback_rate=tally.late / tally.requests,
-            default_after_fallback=tally.late_default / tally.requests,
-            mean_pooled=tally.pooled / served,
-            newest_age_hours=tally.newest_hours / served,
-            mean_age_hours=tally.mean_hours / served,
+    next_day = _Scores({day.ds: day.evaluation for day in scored if day.evaluation is not None}, seed=seed)
+    online = _Scores({day.ds: day.training for day in scored}, seed=seed)
+    found = []
+    for arm, mode in enumerate(config.modes, start=1):
+        tally = sum((day.tallies[mode.name] for day in scored), Tally())
+        served, realtime = max(tally.served, 1), _realtime(mode, config)
+        found.append(
+            ModeResult(
+                mode=mode,
+                next_day=next_day.outcome(arm, realtime),
+                online=online.outcome(arm, realtime),
+                paper_percent=PAPER.get(mode.name),
+                coverage=tally.served / tally.requests,
+                fallback_rate=tally.late / tally.requests,
+                default_after_fallback=tally.late_default / tally.requests,
+                mean_pooled=tally.pooled / served,
+                newest_age_hours=tally.newest_hours / served,
+                mean_age_hours=tally.mean_hours / served,
+            )
         )
+    return tuple(found)
 
-    modes = tuple(result(mode, arm) for arm, mode in enumerate(config.modes, start=1))
-    return float(sums[0] / entropy), modes, total
+
+class _Scores:
+    """Days of losses, together and resampled."""
+
+    def __init__(self, by_day: dict[date, Losses], *, seed: int) -> None:
+        self._by_day, self._seed = by_day, seed
+        self._total = total(list(by_day.values()))
+        self._sums, self._draws = self._total.sums.sum(axis=0), resampled(self._total.sums, seed=seed)
+
+    def outcome(self, arm: int, realtime: int | None) -> Outcome:
+        """Of one arm, beside that of real-time."""
+        return Outcome(
+            ne=ne_of(self._total, arm),
+            diff_percent=_percent(self._total, arm),
+            interval=bootstrap_interval(self._total.sums[:, [0, arm]], seed=self._seed),
+            by_day={ds: _percent(losses, arm) for ds, losses in self._by_day.items()},
+            share_of_realtime=None if realtime is None else float(_share(self._sums, arm, realtime)),
+            share_interval=None if realtime is None else _central(_share(self._draws, arm, realtime)),
+        )
 
 
 def _realtime(mode: Mode, config: ReplayConfig) -> int | None:
@@ -136,19 +154,21 @@ def _realtime(mode: Mode, config: ReplayConfig) -> int | None:
     return next(iter(alike or [arm for arm, _ in waiting]), None)
 
 
-def _total(losses: list[Losses]) -> Losses:
+def total(losses: list[Losses]) -> Losses:
+    """All of them, at least one."""
     found = losses[0]
     for one in losses[1:]:
         found = found + one
     return found
 
 
-def _entropy(losses: Losses) -> float:
-    """Of the background, summed over the examples: the denominator of Eq. 9. NaN where all labels are equal."""
+def ne_of(losses: Losses, arm: int) -> float:
+    """Eq. 9 of an arm; NaN where all labels are equal."""
     rate = losses.num_positives / losses.num_examples
     if rate in (0.0, 1.0):
         return math.nan
-    return -losses.num_examples * (rate * math.log(rate) + (1 - rate) * math.log(1 - rate))
+    background = -(rate * math.log(rate) + (1 - rate) * math.log(1 - rate))
+    return float(losses.sums[:, arm].sum() / losses.num_examples / background)
 
 
 def _percent(losses: Losses, arm: int) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.replay.entries import NONE, Entries
-from serving.replay.modes import Mode, ReplayConfig
+from serving.replay.modes import REQUESTED, Mode, ReplayConfig
 from serving.replay.requests import Ints, Requests
 
 _HOUR_MS = 3_600_000
@@ -87,7 +87,7 @@ class Tally:
 def serve(mode: Mode, entries: Entries, requests: Requests, *, config: ReplayConfig, version: int) -> Served:
     """What the requests see of `entries`, which may hold computations of their own instants and later ones.
 
-    version: of the champion that computes the requests' own.
+    version: of the snapshot that computed the requests' own.
     """
     count = mode.num_pooled
     newest = entries.newest(requests.user, requests.time_ms - _hidden_ms(mode, config))
@@ -109,7 +109,7 @@ def serve(mode: Mode, entries: Entries, requests: Requests, *, config: ReplayCon
 
 def _hidden_ms(mode: Mode, config: ReplayConfig) -> int:
     """A computation of so long ago, or younger, is not visible yet. What was loaded before the day is."""
-    return config.delay_of(mode) if mode.feed in ("request", "both") else 0
+    return config.delay_of(mode) if mode.feed in REQUESTED else 0
 
 
 def _with_record(newest: Ints, entries: Entries, requests: Requests, *, ttl_ms: int, mode: Mode) -> Ints:

@@ -10,10 +10,10 @@ from features.lake import Lake, Partition
 from features.schema import USER_ID
 from serving.record import KEPT
 from serving.replay.entries import Entries, Vectors
-from serving.replay.modes import Feed, ReplayConfig
+from serving.replay.modes import DAILY, Feed, ReplayConfig
 from serving.replay.requests import Requests, first_rows
 from serving.replay.served import Served, serve
-from serving.replay.snapshots import Promoted, PromotedDays, embed_users, load
+from serving.replay.snapshots import Loaded, Promoted, PromotedDays, embed_users, load
 from snapshots.embedder import Embedder, one_thread
 from trainer.recipe import Recipe
 
@@ -33,63 +33,78 @@ class Stores:
         self._recipe, self._lake, self._promoted, self._config = recipe, lake, promoted, config
         tower = recipe.user_tower
         self._shape = {"num_embeddings": tower.num_embeddings, "dim": tower.dim}
-        feeds = {mode.feed for mode in config.modes}
-        self.entries: dict[Feed, Entries] = {feed: Entries.empty(**self._shape) for feed in feeds}
+        self.entries: dict[Feed, Entries] = {mode.feed: Entries.empty(**self._shape) for mode in config.modes}
         self._frozen = promoted.get(frozen)
         if frozen >= first:
             raise ValueError(f"the frozen snapshot is of {frozen}; it must be older than the first day, {first}")
-        self._frozen_embedder = self._frozen.embedder() if "frozen" in feeds else None
-        if "once" in feeds:
-            self._write("once", self._frozen, self._frozen.number)
+        self._frozen_embedder = self._frozen.embedder() if any(map(_is_frozen, self.entries)) else None
+        if "once" in self.entries:
+            self._write("once", self._frozen, self._of_champion(self._frozen))
         for day in promoted.before(first, days=-(-config.ttl_ms // _DAY_MS)):
-            self._end_of_day(day, with_requests=True)
+            self._end_of_day(day, set(self.entries) - {"once"})
 
     def begin(self, ds: date) -> None:
         """The day before ends: its users are embedded again where a feed is daily, and what expired goes."""
         for day in self._promoted.before(ds, days=1):
-            self._end_of_day(day, with_requests=False)
+            self._end_of_day(day, set(self.entries) & DAILY)
+        start = datetime.combine(ds, datetime.min.time(), UTC) + self._recipe.source.day_starts_at
         config = self._config
-        for feed, entries in self.entries.items():
-            if feed != "once" and len(entries.user):
-                self.entries[feed] = entries.trimmed(
-                    at_ms=self._start_ms(ds), delay_ms=config.longest_delay_ms, ttl_ms=config.ttl_ms,
+        for feed in set(self.entries) - {"once"}:
+            if len(self.entries[feed].user):
+                self.entries[feed] = self.entries[feed].trimmed(
+                    at_ms=int(start.timestamp() * 1_000), delay_ms=config.longest_delay_ms, ttl_ms=config.ttl_ms,
                     count=KEPT,
                 )  # fmt: skip
 
     def serve(self, ds: date, examples: Partition, requests: Requests) -> dict[str, Served]:
         """By mode, what each of the day's requests is served; their own computations are written too."""
         champion = self._promoted.champion(ds)
-        by_request = [feed for feed in ("request", "both") if feed in self.entries]
-        if by_request:
-            vectors = embed_requests(champion.embedder(), self._lake, examples, requests)
-            for feed in by_request:
-                self.entries[feed] = self.entries[feed].merged(
-                    requests.user, requests.time_ms, champion.number, vectors
-                )
+        self._compute({"request", "both"}, champion, None, examples, requests)
+        self._compute({"frozen-request"}, self._frozen, self._frozen_embedder, examples, requests)
         return {
-            mode.name: serve(mode, self.entries[mode.feed], requests, config=self._config, version=champion.number)
+            mode.name: serve(
+                mode, self.entries[mode.feed], requests, config=self._config,
+                version=self._frozen.number if _is_frozen(mode.feed) else champion.number,
+            )
             for mode in self._config.modes
-        }
+        }  # fmt: skip
 
-    def _end_of_day(self, day: Promoted, *, with_requests: bool) -> None:
-        for feed in self.entries:
-            if feed in ("daily", "both") or (feed == "request" and with_requests):
-                self._write(feed, day, day.number)
-            elif feed == "frozen" and day.ds >= self._frozen.ds:
-                self._write(feed, day, self._frozen.number)
+    def _compute(
+        self, feeds: set[Feed], by: Promoted, embedder: Embedder | None, examples: Partition, requests: Requests
+    ) -> None:
+        """Every request's own vectors, written to those of `feeds` that there are."""
+        if feeds := feeds & set(self.entries):
+            vectors = embed_requests(embedder or by.embedder(), self._lake, examples, requests)
+            for feed in feeds:
+                self._write(feed, by, (requests.user, requests.time_ms, vectors))
 
-    def _write(self, feed: Feed, day: Promoted, version: int) -> None:
-        if feed == "frozen":
-            assert self._frozen_embedder is not None
-            with one_thread():
-                users, times, vectors = embed_users(day, self._lake, self._frozen_embedder)
-        else:
-            users, times, vectors = load(day, self._lake, **self._shape)
-        self.entries[feed] = self.entries[feed].merged(users, times, version, vectors)
+    def _end_of_day(self, day: Promoted, feeds: set[Feed]) -> None:
+        """The day's active users, embedded by the day's snapshot or by the frozen one, are written to the feeds."""
+        frozen = {feed for feed in feeds if _is_frozen(feed)}
+        if frozen and day.ds >= self._frozen.ds:
+            loaded = self._of_frozen(day)
+            for feed in frozen:
+                self._write(feed, self._frozen, loaded)
+        if feeds - frozen:
+            loaded = self._of_champion(day)
+            for feed in feeds - frozen:
+                self._write(feed, day, loaded)
 
-    def _start_ms(self, ds: date) -> int:
-        start = datetime.combine(ds, datetime.min.time(), UTC) + self._recipe.source.day_starts_at
-        return int(start.timestamp() * 1_000)
+    def _of_champion(self, day: Promoted) -> Loaded:
+        return load(day, self._lake, **self._shape)
+
+    def _of_frozen(self, day: Promoted) -> Loaded:
+        assert self._frozen_embedder is not None
+        with one_thread():
+            return embed_users(day, self._lake, self._frozen_embedder)
+
+    def _write(self, feed: Feed, by: Promoted, loaded: Loaded) -> None:
+        users, times, vectors = loaded
+        self.entries[feed] = self.entries[feed].merged(users, times, by.number, vectors)
+
+
+def _is_frozen(feed: Feed) -> bool:
+    return feed in ("frozen", "frozen-request")
 
 
 def embed_requests(embedder: Embedder, lake: Lake, examples: Partition, requests: Requests) -> Vectors:

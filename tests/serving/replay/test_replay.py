@@ -41,12 +41,12 @@ def test_the_command_replays_scores_and_keeps(home: Settings) -> None:
     assert [mode["mode"]["name"] for mode in found["modes"]] == ["frozen", "batch", "realtime", "async"]
     assert found["num_requests"] < found["num_examples"]
     by = {mode["mode"]["name"]: mode for mode in found["modes"]}
-    assert by["realtime"]["share_of_realtime"] == 1
+    assert by["realtime"]["next_day"]["share_of_realtime"] == by["realtime"]["online"]["share_of_realtime"] == 1
     assert by["realtime"]["coverage"] > by["async"]["coverage"] >= by["batch"]["coverage"] > 0.5
     assert 0 < by["realtime"]["fallback_rate"] < 0.3
     assert by["async"]["fallback_rate"] == 0
     assert by["realtime"]["newest_age_hours"] < by["async"]["newest_age_hours"] < by["batch"]["newest_age_hours"]
-    assert len(by["batch"]["by_day"]) == len(REPLAYED) - 1
+    assert len(by["batch"]["next_day"]["by_day"]) == len(REPLAYED) - 1
     assert picture.stat().st_size > 10_000
     (kept,) = (home.home / "serving" / "replay").iterdir()
     assert json.loads(kept.read_text()) == found
@@ -81,6 +81,6 @@ def test_a_replay_is_the_same_twice_and_the_arms_differ_by_what_they_join(traine
     one, two = (
         replay(tiny_recipe(), CTR, REPLAYED, settings=trained, config=config, say=lambda line: None) for _ in range(2)
     )
-    assert [mode.ne for mode in one.modes] == [mode.ne for mode in two.modes]
-    assert one.baseline_ne == two.baseline_ne
-    assert len({mode.ne for mode in one.modes}) == 4
+    assert one.modes == two.modes
+    assert (one.baseline_ne, one.baseline_online_ne) == (two.baseline_ne, two.baseline_online_ne)
+    assert len({mode.next_day.ne for mode in one.modes}) == len({mode.online.ne for mode in one.modes}) == 4

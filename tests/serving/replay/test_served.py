@@ -9,8 +9,8 @@ import pytest
 
 from features.lake import Lake
 from infra.settings import Settings
-from serving.replay.modes import MODES, Latency, ReplayConfig, modes_named
-from serving.replay.requests import read_requests
+from serving.replay.modes import MODES, REQUESTED, Latency, ReplayConfig, modes_named
+from serving.replay.requests import Requests, read_requests
 from serving.replay.snapshots import PromotedDays
 from serving.replay.stores import Stores
 from snapshots.embedder import embedder_of
@@ -81,7 +81,7 @@ def test_a_request_sees_its_own_features_in_real_time_only(trained: Settings, ch
         else:
             assert (one.user, at) not in differs
         assert all(user == one.user and time >= at for user, time in differs)
-        assert bool(differs) == (mode.feed in ("request", "both") or mode.waits)
+        assert bool(differs) == (mode.feed in REQUESTED)
 
 
 @pytest.mark.parametrize(
@@ -165,3 +165,19 @@ def test_the_frozen_snapshot_sees_new_features(trained: Settings, undisturbed: l
     for place in known:
         expected = np.mean(of[day.keys[place][0]], axis=0)
         assert np.allclose(day.vectors["frozen"][place], expected, atol=2e-3, rtol=2e-3)
+
+
+def test_examples_out_of_order_are_refused(changed: Settings) -> None:
+    lake = Lake(changed.lake)
+    first, second, *rest = events_of(LAST)
+    examples = commit_events(lake, LAST, [replace(first, at=0.9), second, *rest])
+    with pytest.raises(ValueError, match=r"row 1 .* event time"):
+        read_requests(lake, examples)
+
+
+def test_candidates_of_one_instant_are_one_request() -> None:
+    users, times = np.array([5, 5, 5, 3, 5]), np.array([10, 10, 20, 10, 20])
+    requests = Requests.of(users, times)
+    assert list(zip(requests.user.tolist(), requests.time_ms.tolist(), strict=True)) == [(3, 10), (5, 10), (5, 20)]
+    assert requests.first_row.tolist() == [3, 0, 2]
+    assert requests.places(users, times).tolist() == [1, 1, 2, 0, 2]
