@@ -148,8 +148,8 @@ class _Scores:
 
 
 def _realtime(mode: Mode, config: ReplayConfig) -> int | None:
-    """The arm of the real-time mode that `mode` is compared with: the first that pools as it does, else the first."""
-    waiting = [(arm, one.pool) for arm, one in enumerate(config.modes, start=1) if one.waits]
+    """The arm of the real-time mode that `mode` is compared with: the champion's, the first that pools alike if any."""
+    waiting = [(arm, one.pool) for arm, one in enumerate(config.modes, start=1) if one.waits and one.feed == "request"]
     alike = [arm for arm, pool in waiting if pool == mode.pool]
     return next(iter(alike or [arm for arm, _ in waiting]), None)
 

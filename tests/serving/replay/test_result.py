@@ -63,3 +63,16 @@ def test_a_single_day_is_never_scored() -> None:
     day = ScoredDay(ds=FIRST, evaluation=None, training=day_of_losses(0), tallies={})
     with pytest.raises(ValueError, match="at least two"):
         summarise([day], config=ReplayConfig(), seed=0)
+
+
+def test_the_gain_is_compared_with_the_champions_real_time_of_the_same_pooling() -> None:
+    names = ["frozen-realtime", "realtime", "realtime-versions", "async-versions", "batch"]
+    losses = Losses.of(
+        np.arange(3), np.tile([1.0, 0.98, 0.90, 0.80, 0.85, 0.95], (3, 1)), num_examples=3, num_positives=1
+    )
+    day = ScoredDay(
+        ds=FIRST, evaluation=losses, training=losses, tallies={name: Tally(requests=1, served=1) for name in names}
+    )
+    found = summarise([day], config=ReplayConfig(modes=modes_named(names)), seed=0)
+    shares = [mode.next_day.share_of_realtime for mode in found]
+    assert shares == pytest.approx([0.2, 1.0, 1.0, 0.75, 0.5])
