@@ -76,6 +76,7 @@ def measure(
     learnt_ttl: Annotated[
         float, typer.Option("--learnt-ttl", help="The consumer learns from answers of a cache of this TTL.")
     ] = 0.0,
+    seeds: Annotated[int, typer.Option("--seeds", help="Consumers that are learnt and averaged.", min=1)] = 4,
 ) -> None:
     """The NE that a direct cache costs a consumer, on the requests of a day in the lake and of the three before."""
     from datetime import timedelta
@@ -98,6 +99,7 @@ def measure(
         lake=Lake(settings.lake),
         ttls=tuple(sorted({*(ttl or measuring.TTLS), learnt_ttl} - {0.0})),
         learnt_ttl=learnt_ttl,
+        seeds=range(seeds),
     )
     if to is not None:
         found.relation.save(to)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from features.arrow import TIME, examples_schema
 from features.lake import Lake
-from serving.ercache.measure import HISTORY_DAYS, Answers, Measured, embed_requests, measure
+from serving.ercache.answers import Answers, embed
+from serving.ercache.measure import HISTORY_DAYS, Measured, measure
 from serving.ercache.replay import NOBODY
 from tests.trainer.downstream_world import CTR, SCHEMA, TOWER, UPSTREAM, day, lists
 from trainer.serving import Serving
@@ -31,7 +32,7 @@ class Known:
     def columns(self) -> list[str]:
         return ["age"]
 
-    def embed(self, rows: pa.RecordBatch) -> NDArray[np.float32]:
+    def embed(self, rows: pa.Table) -> NDArray[np.float32]:
         taste = rows.column("age").to_numpy()
         return np.repeat(taste, TOWER.num_embeddings * TOWER.dim).reshape(-1, TOWER.num_embeddings, TOWER.dim)
 
@@ -71,7 +72,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
 @pytest.fixture(scope="module")
 def measured(lake: Lake) -> Measured:
     recipe = replace(UPSTREAM, pooling_versions=1)
-    return measure(recipe, CTR, DAYS[-1], Known(), lake=lake, ttls=(600, 3_600, 21_600))
+    return measure(recipe, CTR, DAYS[-1], Known(), lake=lake, ttls=(600, 3_600, 21_600), seeds=(0, 1))
 
 
 def test_the_longer_the_ttl_the_more_it_costs(measured: Measured) -> None:
@@ -100,27 +101,34 @@ def test_a_consumer_that_learns_from_what_the_cache_answers_minds_it_less(lake: 
     assert learnt.by_ttl[0] > measured.by_ttl[0]
 
 
+def test_consumers_of_several_seeds_say_how_sure_a_cost_is(measured: Measured) -> None:
+    assert measured.cost_error[0] == 0
+    assert 0 < measured.cost_error[3_600] < measured.by_ttl[3_600] - measured.by_ttl[0]
+
+
 def test_answers_are_pooled_over_the_newest_inferences(lake: Lake) -> None:
-    requests = embed_requests(UPSTREAM, DAYS[:1], Known(), lake=lake)  # pools 3
-    grouped = requests.trace.by_user
-    assert requests.vectors.shape == (USERS * REQUESTS, TOWER.num_embeddings, TOWER.dim)
-    tastes = requests.vectors[grouped.order, 0, 0].reshape(USERS, REQUESTS).astype(np.float64)
-    vectors, known = requests.pooled(requests.answers(Serving()), grouped.order)
-    found = vectors[:, 0, 0].reshape(USERS, REQUESTS)
-    assert known.reshape(USERS, REQUESTS)[:, 0].tolist() == [False] * USERS, "nobody has asked before"
+    embedded = embed(UPSTREAM, DAYS[:2], Known(), lake=lake)  # pools 3
+    each = 2 * REQUESTS
+    assert embedded.vectors.shape == (USERS * each, TOWER.num_embeddings, TOWER.dim)
+    tastes = embedded.vectors[:, 0, 0].reshape(USERS, each).astype(np.float64)
+    vectors, known = embedded.pooled(embedded.answers(Serving()), np.arange(len(embedded)))
+    found = vectors[:, 0, 0].reshape(USERS, each)
+    assert known.reshape(USERS, each)[:, 0].tolist() == [False] * USERS, "nobody has asked before"
     assert not vectors[~known].any()
-    expected = [tastes[:, max(at - 3, 0) : at].mean(axis=1) for at in range(1, REQUESTS)]
+    expected = [tastes[:, max(at - 3, 0) : at].mean(axis=1) for at in range(1, each)]
     assert found[:, 1:] == pytest.approx(np.stack(expected, axis=1), abs=1e-6)
-    assert requests.places(requests.trace.users, requests.trace.times_ms).tolist() == list(range(USERS * REQUESTS))
+    table = embedded.table(embedded.answers(Serving()))
+    assert (table.user_ids == np.flatnonzero(known)).all()
+    assert (table.vectors == vectors[known].astype(np.float16)).all()
 
 
 def test_added_staleness_is_the_time_that_the_cache_adds(lake: Lake) -> None:
-    requests = embed_requests(UPSTREAM, DAYS[:1], Known(), lake=lake)
-    times, before = requests.trace.times_ms, np.full(len(requests.trace), NOBODY)
-    newest = np.full(len(requests.trace), NOBODY)
+    embedded = embed(UPSTREAM, DAYS[:1], Known(), lake=lake)
+    times, before = embedded.requests.time_ms, np.full(len(embedded), NOBODY)
+    newest = np.full(len(embedded), NOBODY)
     newest[2] = 1
     older = newest.copy()
     older[2] = 0
-    added = requests.added_seconds(Answers(newest=older, before=before), Answers(newest=newest, before=before))
+    added = embedded.added_seconds(Answers(newest=older, before=before), Answers(newest=newest, before=before))
     assert added[2] == (times[1] - times[0]) / 1000
     assert not np.delete(added, 2).any()
