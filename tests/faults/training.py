@@ -184,7 +184,7 @@ def poisoned_batch(trial: Trial) -> Outcome:
         told = cause(failures[0].parent) if failures else None
         batch = int(message.partition("batch ")[2].split(":")[0].split()[0]) if named else -1
         newest = max(steps_saved(home), default=0)
-        if not named or told is None or len(failures) != 2 or newest > batch or trained_days(settings_of(home), "tiny"):
+        if not named or told is None or newest > batch or trained_days(settings_of(home), "tiny"):
             broken.append(f"{poison} in {column}: newest waypoint {newest}, {len(failures)} ranks stopped: {message}")
     return Outcome(injected=len(poisons), broken=tuple(broken), lost="the attempt")
 
