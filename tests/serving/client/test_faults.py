@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from serving.client.asynchronous import AsyncEmbeddingClient
 from serving.store import Store
 from tests.serving.client.clients import DEMO, FEATURES, Client, Kind, client_of, with_policy, write
 from tests.serving.client.conftest import SERVED
@@ -142,3 +144,22 @@ def test_a_value_that_is_no_record(kind: Kind, server: Server, store: Store) -> 
     with client_of(kind, server.url, DEMO) as client:
         assert client.get(7)["demo"].reason == "damaged"
         assert client.get(8)["demo"].reason == "cold"  # MGET passes over what is no string
+
+
+def test_who_stops_waiting_takes_no_answer_from_others(server: Server, store: Store) -> None:
+    """In an event loop, reads share a connection: a cancelled one leaves its answer to nobody."""
+    for user in range(1, 6):
+        write(store, user, 3, value=user)
+
+    async def ask() -> list[float]:
+        async with AsyncEmbeddingClient(network.url, [DEMO]) as client:
+            network.seconds = 0.05
+            reads = [asyncio.create_task(client.get(user)) for user in range(1, 6)]
+            await asyncio.sleep(0.01)
+            for read in reads[:3]:
+                read.cancel()
+            found = await asyncio.gather(*reads[3:], client.get(1))
+            return [float(answers["demo"].vectors[0, 0]) for answers in found]
+
+    with slow_network(server.url) as network:
+        assert asyncio.run(ask()) == [4, 5, 1]
