@@ -21,7 +21,7 @@ _STUCK_SECONDS = 3.0
 """Longer than anyone waits: who still asks is better served by a new connection."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class _Call:
     """num_answers: that the future waits for."""
 

@@ -23,6 +23,9 @@ from serving.store import Request
 
 logger = logging.getLogger(__name__)
 
+_MOST_GROUPS = 1_000
+"""Kept."""
+
 
 class Core:
     """Of one client. Thread-safe."""
@@ -74,6 +77,8 @@ class Core:
             if not names or len(set(names)) < len(names) or (unknown := set(names) - set(self.models)):
                 raise ValueError(f"models {list(names)[:5]}; they are different ones of {sorted(self.models)}")
             assert not unknown
+            if len(self._groups) >= _MOST_GROUPS:  # whoever asks chooses the order
+                self._groups.clear()
             group = self._groups[names] = Group([self.models[name] for name in names], self._plans)
         return group
 
