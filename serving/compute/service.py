@@ -54,25 +54,20 @@ def serve(
     """
     client = connect(url, timeout_seconds=TIMEOUT_SECONDS, retry=Retry(NoBackoff(), 1))
     store, statistics = Store(client, keys), Statistics()
-    sources = {recipe.source.name for recipe in recipes}
-    streams = streams_of(sources, range(keys.partitions) if partitions is None else partitions, keys)
-    name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-    requests = Requests(client, keys, streams, consumer=name)
-    _open(store, requests)
-    champions = Champions(
-        recipes,
-        settings=settings,
-        store=store,
-        statistics=statistics,
-        load=embedders(settings.shards()) if load is None else load,
-    )
     codecs = {recipe.source.name: FeatureCodec(recipe.schema) for recipe in recipes}
+    streams = streams_of(codecs, range(keys.partitions) if partitions is None else partitions, keys)
+    consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    requests = Requests(client, keys, streams, consumer=consumer)
+    champions = Champions(
+        recipes, settings=settings, store=store, statistics=statistics, load=load or embedders(settings.shards())
+    )
+    _open(store, requests)
     worker = Worker(requests, champions, codecs, options=options, statistics=statistics)
     end_on_signals(worker)
     if metrics_port:
         _expose(statistics, metrics_port)
     champions.start(every_seconds=poll_seconds)
-    log.info("computing models=%s streams=%d consumer=%s", [one.name for one in recipes], len(streams), name)
+    log.info("computing models=%s streams=%d consumer=%s", [one.name for one in recipes], len(streams), consumer)
     try:
         worker.run()
     finally:
