@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOST_IDS = 4_096
-"""Of one user, over all features."""
+"""Of one user, over all features; where there are many features,"""
+MOST_IDS_PER_FEATURE = 32
+"""on average, if that is more."""
 _COLUMNS = packed_columns("user")
 _LARGEST = int(np.iinfo(np.int64).max)
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
@@ -38,6 +40,7 @@ class FeatureCodec:
         self._lowest = lowest
         self._above = np.array(lowest, np.float32)
         """[M]: what the dense features' transforms have a value for is above it. They have one for 0."""
+        self.most_ids = max(MOST_IDS, MOST_IDS_PER_FEATURE * len(self._sparse))
         self._tag = zlib.crc32(repr((self._sparse, self._dense)).encode())
         self._known = {*self._sparse, *self._dense}
         self._packed_head = struct.Struct(f"<I{len(self._sparse)}i{len(self._dense)}f")
@@ -57,13 +60,13 @@ class FeatureCodec:
         """Lists of ids and numbers by feature; what is not given is an empty list or 0.
 
         ValueError names the feature for: an unknown name, an id that is no int64 of 0 or more, a number that float32
-        cannot hold or whose transform has no value, more than MOST_IDS ids.
+        cannot hold or whose transform has no value, more than `most_ids` ids.
         """
         if not features.keys() <= self._known:
             raise ValueError(f"{sorted(set(features) - self._known)[:5]} are no user features; known: {self.names}")
         lists = [_ids(name, features[name]) if name in features else () for name in self._sparse]
-        if (total := sum(map(len, lists))) > MOST_IDS:
-            raise ValueError(f"{total} ids in all features; a user has {MOST_IDS} at most: send the newest")
+        if (total := sum(map(len, lists))) > self.most_ids:
+            raise ValueError(f"{total} ids in all features; a user has {self.most_ids} at most: send the newest")
         dense = [
             _number(name, features[name], above=above) if name in features else 0.0
             for name, above in zip(self._dense, self._lowest, strict=True)

@@ -71,9 +71,9 @@ local function is_put_first(key, ttl, head, given, old)
   if type(old) ~= 'string' or #old < 6 + size or string.byte(old) ~= string.byte(head) then return false end
   local kept = string.byte(old, 2)
   if #old ~= 6 + kept * size or string.sub(old, 3, 6) ~= string.sub(head, 3, 6) then return false end
-  local version, feature, written = struct.unpack('<I4i8i8', given)
+  local version, feature = struct.unpack('<I4i8', given)
   local first_version, first = struct.unpack('<I4i8', old, 7)
-  if feature < first or (feature == first and version <= first_version) or written ~= 0 then return false end
+  if feature < first or (feature == first and version <= first_version) then return false end
   kept = math.min(kept, most - 1)
   while kept > 0 and struct.unpack('<i8', old, 11 + (kept - 1) * size) < feature - lookback do kept = kept - 1 end
   local record = string.sub(head, 1, 1) .. string.char(kept + 1) .. string.sub(head, 3, 6)

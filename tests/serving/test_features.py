@@ -169,6 +169,18 @@ def test_what_is_taken_can_be_computed(features: dict[str, Any]) -> None:
     assert torch.isfinite(batch.user_dense).all()
 
 
+def test_a_wide_schema_has_room_for_its_lists() -> None:
+    wide = Schema(
+        tables=WIDE.tables, sparse=tuple(SparseFeature(name=f"u{i}", table="a") for i in range(600)), dense=(),
+        tasks=("click",),
+    )  # fmt: skip
+    codec = FeatureCodec(wide)
+    payload = codec.encode({f"u{i}": list(range(12)) for i in range(600)})
+    assert codec.decode([1], [payload]).num_rows == 1
+    with pytest.raises(ValueError, match="19200 at most"):
+        codec.encode({"u0": [1] * 19_201})
+
+
 GOOD = TINY.encode({"liked": [1, 2], "seen": [3], "age": 4.0})
 
 
