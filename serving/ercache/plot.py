@@ -44,7 +44,7 @@ def plot(curve: Curve, recommended: Recommendation, path: Path) -> None:
         )  # fmt: skip
         axes.set_xscale("log")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="small", loc="upper left")
     (lost or [staleness])[-1].set_xlabel(f"direct TTL, s (leftmost: none); trace {curve.trace}")
     figure.suptitle(f"{curve.model}: what a direct cache saves, and what it costs")
     figure.savefig(path, dpi=100, format="png", metadata={"Software": None})
