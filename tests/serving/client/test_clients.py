@@ -99,7 +99,7 @@ def test_modes_that_compute_nothing_ask_for_nothing(kind: Kind, server: Server, 
 def test_a_direct_hit_skips_the_inference(kind: Kind, server: Server, store: Store) -> None:
     write(store, 7, 3)
     write(store, 8, 2)
-    with client_of(kind, server.url, with_policy(direct_seconds=60)) as client:
+    with client_of(kind, server.url, with_policy(direct_seconds=3_600)) as client:
         assert client.get(7, features=FEATURES)["demo"].origin == "direct"
         assert client.get(8, features=FEATURES)["demo"].origin == "store"
         assert client.flush()
