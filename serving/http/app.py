@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
+from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
     from serving.client.asynchronous import AsyncEmbeddingClient
     from serving.client.model import Model
     from serving.store import AsyncStore
+
+
+class PlainRoute(APIRoute):
+    """Of a function of the request that returns the response: there is nothing to solve or to validate before it."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Of FastAPI."""
+        return self.endpoint
 
 
 def application(
@@ -48,6 +57,7 @@ def application(
         redirect_slashes=False,
         exception_handlers={Refusal: _refused, HTTPException: _not_routed, Exception: _failed},
     )
+    app.router.route_class = PlainRoute
     app.openapi = lambda: document(app, limits)  # type: ignore[method-assign]
     _route(app, Routes(client, store, models=models, limits=limits, registry=registry, counts=counts))
     return Guard(app, limits, counts)
