@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from infra import online
 from infra.settings import Settings
+
+if TYPE_CHECKING:
+    from snapshots.registry import Version
 
 Say = Callable[[str], None]
 
 _SHOWN = 3
 """Numbers of a vector."""
 _ANSWER_SECONDS = 5.0
+_NEWS_SECONDS, _POLL_SECONDS = 10.0, 0.5
+"""The service learns of a new version within seconds."""
 
 
 def serve_champions(settings: Settings, *, say: Say) -> tuple[str, ...]:
@@ -39,23 +45,31 @@ def serve_champions(settings: Settings, *, say: Say) -> tuple[str, ...]:
 
 def request_and_answer(settings: Settings, model: str) -> str:
     """Where the service is, a request for a user that it knows, and its answer with vectors cut short."""
-    import httpx
-
-    where = online.address(settings, online.HTTP)
-    url = f"{where}/v1/users/{_some_user(settings, model)}/embeddings?model={model}"
-    answer = httpx.get(url, timeout=_ANSWER_SECONDS, trust_env=False)
-    answer.raise_for_status()
-    return f"Serving  {where}\ncurl '{url}'\n{json.dumps(_short(answer.json()), ensure_ascii=False)}"
-
-
-def _some_user(settings: Settings, model: str) -> int:
-    """The first of the champion's day."""
-    from features.lake import Lake
-    from features.schema import USER_ID
     from snapshots.registry import Registry
 
-    champion = Registry(settings).alias(model, "champion")
+    champion, where = Registry(settings).alias(model, "champion"), online.address(settings, online.HTTP)
     assert champion is not None
+    url = f"{where}/v1/users/{_some_user(settings, champion)}/embeddings?model={model}"
+    answer, deadline = _answer(url), time.monotonic() + _NEWS_SECONDS
+    while answer["embeddings"][model]["served_version"] != champion.number and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+        answer = _answer(url)
+    return f"Serving  {where}\ncurl '{url}'\n{json.dumps(_short(answer), ensure_ascii=False)}"
+
+
+def _answer(url: str) -> Any:
+    import httpx
+
+    answer = httpx.get(url, timeout=_ANSWER_SECONDS, trust_env=False)
+    answer.raise_for_status()
+    return answer.json()
+
+
+def _some_user(settings: Settings, champion: Version) -> int:
+    """The first of its day."""
+    from features.lake import Lake
+    from features.schema import USER_ID
+
     assert champion.visible is not None
     rows = Lake(settings.lake).dataset(champion.visible).head(1, columns=[USER_ID])
     return int(rows.column(USER_ID)[0].as_py())
