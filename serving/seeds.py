@@ -16,7 +16,7 @@ from serving.scripts import SEED, SEED_FEATURES
 from serving.store import Store, milliseconds
 
 USERS_PER_CALL = 64
-"""A script holds the server up while it runs: for half a millisecond."""
+"""A script holds the server up while it runs: for less than a millisecond."""
 _SEED, _SEED_FEATURES = Script(SEED), Script(SEED_FEATURES)
 
 

@@ -116,24 +116,22 @@ def test_arrivals_commute(store: Store, keys: list[tuple[int, int]], random: Any
 
 
 @pytest.mark.parametrize("writers", [2, 8])
-def test_of_concurrent_writers_the_newest_wins(running: Server, store: Store, writers: int) -> None:
+def test_of_concurrent_writers_and_a_load_the_newest_win(running: Server, store: Store, writers: int) -> None:
     users, times = range(20), [NOW_MS - 1000 + at for at in range(40)]
 
-    def writer(number: int) -> None:
-        order = np.random.default_rng(number).permutation(len(times) * len(users))
+    def writer(number: int) -> list[tuple[int, Arrival]]:
+        order = np.random.default_rng(number).permutation(len(times) * len(users))[: 400 if number else None]
+        mine = [(int(at) % len(users), (number, times[int(at) // len(users)], number + 1, number == 1)) for at in order]
         with running.client() as client:
-            mine = Store(client)
-            for at in order[: len(order) // 2] if number else order:  # one of them brings everything
-                user, time_ms = divmod(int(at), len(times))
-                write(mine, entry(number, times[time_ms]), user=user)
+            own = Store(client)
+            for user, (version, feature_ms, value, loaded) in mine:
+                (load if loaded else write)(own, entry(version, feature_ms, value), user=user)
+        return mine
 
     with ThreadPoolExecutor(writers) as pool:
-        list(pool.map(writer, range(writers)))
+        arrivals = [one for of_writer in pool.map(writer, range(writers)) for one in of_writer]
     for user in users:
-        found = kept(store, user)
-        assert [f for _, f, _ in found] == sorted((f for _, f, _ in found), reverse=True)
-        assert found[0][1] == times[-1]
-        assert len(found) == KEPT
+        assert kept(store, user) == expected([arrival for of, arrival in arrivals if of == user])
 
 
 @pytest.mark.parametrize(
