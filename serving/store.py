@@ -81,9 +81,11 @@ class Request:
 
 
 class Store:
-    """redis: a client or cluster client of redis-py. keys: as every other client of this store has them."""
+    """redis: a client or cluster client of redis-py, which hands out bytes (else ValueError). keys: as every other
+    client of this store has them."""
 
     def __init__(self, redis: redis.Redis, keys: Keys = ONE_SERVER) -> None:
+        _require_bytes(redis)
         self.redis, self.keys = redis, keys
 
     def require_layout(self) -> None:
@@ -124,6 +126,7 @@ class AsyncStore:
     """The same for asyncio."""
 
     def __init__(self, redis: redis.asyncio.Redis, keys: Keys = ONE_SERVER) -> None:
+        _require_bytes(redis)
         self.redis, self.keys = redis, keys
 
     async def require_layout(self) -> None:
@@ -142,6 +145,13 @@ class AsyncStore:
     async def served(self) -> dict[str, Served]:
         """As `Store.served`."""
         return _served(await self.redis.hgetall(SERVED))
+
+
+def _require_bytes(client: Any) -> None:
+    if client.get_encoder().decode_responses:
+        raise ValueError(
+            "the client decodes what it reads, and vectors are no text; leave decode_responses out of the URL"
+        )
 
 
 def _records(values: Any) -> list[Record | None]:

@@ -16,12 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serving.calls import Script
-from serving.connection import connect
+from serving.connection import connect, connect_async
 from serving.keys import Keys
 from serving.record import KEPT, LOOKBACK_SECONDS, Entry, Record
 from serving.seeds import Seeded, Seeding, entries_of, seed
 from serving.served import Served
-from serving.store import Request, Store, Write
+from serving.store import AsyncStore, Request, Store, Write
 from snapshots.pooling import LOOKBACK_DAYS
 from tests.serving.servers import Server, free_port, redis_server
 
@@ -290,6 +290,14 @@ def test_both_protocols(running: Server, store: Store, protocol: int) -> None:
     assert kept(other) == [(1, 10, 1.0)]
     other.require_layout()
     other.redis.close()
+
+
+def test_a_client_that_decodes_is_refused(running: Server) -> None:
+    client = connect(f"{running.url}?decode_responses=true", timeout_seconds=1)
+    with pytest.raises(ValueError, match="leave decode_responses out"):
+        Store(client)
+    with pytest.raises(ValueError, match="leave decode_responses out"):
+        AsyncStore(connect_async(f"{running.url}?decode_responses=true", timeout_seconds=1))
 
 
 @pytest.mark.parametrize(
