@@ -27,7 +27,7 @@ SCHEMA = Schema(
     dense=(DenseFeature(name="visits"),),
     tasks=("click",),
 )
-_PATIENT = 500.0
+_PATIENT = 1_500.0
 """In ms: a deadline that a busy machine keeps."""
 MODELS = (
     Model(

@@ -45,7 +45,7 @@ def test_without_its_store_it_answers_defaults_and_says_so(tmp_path: Path) -> No
             try:
                 started = time.monotonic()
                 demo = http.get("/v1/users/1/embeddings").json()["embeddings"]["demo"]
-                assert time.monotonic() - started < 2
+                assert time.monotonic() - started < 5
                 assert (demo["default"], demo["reason"]) == (True, "late")
                 ready, page = http.get("/readyz"), http.get("/users/1")
                 assert (ready.status_code, ready.json()["store"]) == (503, "unreachable")
@@ -54,7 +54,7 @@ def test_without_its_store_it_answers_defaults_and_says_so(tmp_path: Path) -> No
                 assert "cannot be reached" in http.get("/").text
             finally:
                 redis.process.send_signal(signal.SIGCONT)
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 30
             while http.get("/v1/users/1/embeddings").json()["embeddings"]["demo"]["default"]:
                 assert time.monotonic() < deadline, "the service did not find its store again"
                 time.sleep(0.05)
@@ -112,11 +112,11 @@ def test_the_command_ends_its_requests_when_it_is_told_to(tmp_path: Path) -> Non
             wait_until(lambda: _listens(port) or process.poll() is not None)
             with socket.create_connection(("127.0.0.1", port), timeout=20) as begun:
                 head = b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-                begun.sendall(head + b"content-length: 15\r\n\r\n{")
-                wait_until(lambda: b"in_flight 2.0" in httpx.get(f"http://127.0.0.1:{port}/metrics").content)
+                begun.sendall(head + b"content-length: 15\r\nexpect: 100-continue\r\n\r\n")
+                assert begun.recv(65_536).startswith(b"HTTP/1.1 100")  # it is under way
                 process.send_signal(signal.SIGTERM)
                 wait_until(lambda: not _listens(port))
-                begun.sendall(b'"user_id": 42}')
+                begun.sendall(b'{"user_id": 42}')
                 assert begun.recv(65_536).startswith(b"HTTP/1.1 200")
             assert process.wait(20) in (0, -signal.SIGTERM)
         finally:
