@@ -7,6 +7,7 @@ one that came before are seen. So nothing that was accepted is lost, and what wa
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ class Stream:
         return f"{self.key}:aside"
 
 
+_POLL_SECONDS = 0.005
 _NOBODY = 2**63
 """The first number that is no user's."""
 Key = tuple[str, bytes]
@@ -113,9 +115,12 @@ class Requests:
         if not wanted:
             return []
         each = -(-count // len(wanted))
-        found: list[Queued] = []
-        for group in [[one] for one in wanted] if self._cluster else [wanted]:
-            found += self._read(group, count=each, block_ms=block_ms if len(group) == len(wanted) else None)
+        if not self._cluster or len(wanted) == 1:
+            return self._read(wanted, count=each, block_ms=block_ms)
+        # of streams in several slots none can be waited for: they are asked in turn
+        found = [entry for one in wanted for entry in self._read([one], count=each, block_ms=None)]
+        if not found and block_ms:
+            time.sleep(min(block_ms / 1000, _POLL_SECONDS))
         return found
 
     def _read(self, streams: Sequence[Stream], *, count: int, block_ms: int | None) -> list[Queued]:
@@ -196,11 +201,15 @@ class Requests:
     def waiting(self) -> dict[str, Waiting]:
         """By source."""
         now_ms = store_ms(self.redis)
+        pipeline: Any
+        with self.redis.pipeline(transaction=False) as pipeline:
+            for stream in self.streams:
+                pipeline.xlen(stream.key)
+                pipeline.xrange(stream.key, count=1)
+            answers = pipeline.execute()
         found: dict[str, Waiting] = {}
-        for stream in self.streams:
-            length: Any = self.redis.xlen(stream.key)
-            first: Any = self.redis.xrange(stream.key, count=1)
-            age = max(now_ms - int(first[0][0].split(b"-", 1)[0]), 0) / 1000 if first else 0.0
+        for stream, length, first in zip(self.streams, answers[::2], answers[1::2], strict=True):
+            age = max(now_ms - int(first[0][0].partition(b"-")[0]), 0) / 1000 if first else 0.0
             before = found.get(stream.source, Waiting(length=0, oldest_seconds=0.0))
             found[stream.source] = Waiting(
                 length=before.length + length, oldest_seconds=max(before.oldest_seconds, age)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import redis
 
+from serving.compute.queue import Requests, streams_of
 from serving.connection import connect, connect_async
 from serving.keys import Keys
 from serving.record import Entry
@@ -154,3 +155,23 @@ def test_clients_ask_each_node_for_its_own(nodes: list[Server], store: Store, ki
             assert answer.served_version == 1
         assert client.flush()
         assert client.statistics()["models"]["a"]["computations"] == {"queued": 60}
+
+
+def test_a_worker_takes_requests_of_all_nodes(store: Store) -> None:
+    store.require_layout()
+    streams = streams_of(["s"], range(KEYS.partitions), KEYS)
+    one, two = (Requests(store.redis, KEYS, streams, consumer=name) for name in ("one", "two"))
+    one.open()
+    assert one.read({"s"}, count=100, block_ms=20) == []
+    assert store.enqueue([request(user) for user in range(40)]) == [1] * 40
+    assert one.waiting()["s"].length == 40
+    taken = one.read({"s"}, count=1_000)
+    assert sorted(entry.user for entry in taken) == [*range(40)]
+    assert None not in one.take(taken)
+    assert one.done(taken[:30]) == 30
+    claimed, _ = two.claim({"s"}, idle_ms=0, most=5, count=100, mine=())
+    assert {entry.key for entry in claimed} == {entry.key for entry in taken[30:]}
+    assert two.done(claimed) == 10
+    assert two.waiting()["s"].length == 0
+    for requests in (one, two):
+        requests.leave()
