@@ -35,6 +35,10 @@ READ_MS = 200
 """How long a read waits for a first request: then it is seen whether the worker should end."""
 GATHER_SHARE = 0.4
 """Of the latency target, for which more requests are waited for; the rest is for computing and writing."""
+COMPUTE_SHARE = 0.5
+"""Of the latency target, that computing a batch may take: slow towers are given fewer users at a time."""
+FEWEST_USERS = 32
+"""However slow: computing one by one is slower still."""
 ALONE_FROM = 3
 """Deliveries: what others failed at twice is computed in a batch of its own."""
 WATCH_SECONDS = 2.0
@@ -82,6 +86,8 @@ class Worker:
         self._requests, self._champions, self._codecs = requests, champions, codecs
         self._stopping, self._give_up = threading.Event(), float("inf")
         self._mine: set[Key] = set()
+        self._user_seconds: dict[str, float] = {}
+        """By source: what computing one took lately."""
         self._claim_at = 0.0
         self._ahead_ms = 0.0
         """The store's clock before this machine's."""
@@ -118,8 +124,8 @@ class Worker:
             yield from self._taken(self._read(sources))
 
     def _read(self, sources: frozenset[str]) -> list[Queued]:
-        """Up to `most_users`: what was left by others, what is there, and what comes while it may still be waited."""
-        most, found = self._options.most_users, list[Queued]()
+        """As many as a batch holds: what others left, what is there, and what comes while it may still be waited."""
+        most, found = self._most(sources), list[Queued]()
         try:
             if time.monotonic() >= self._claim_at:
                 found += self._claim(sources)
@@ -130,6 +136,14 @@ class Worker:
         except UNAVAILABLE as error:
             self._trouble(error, _LONGEST_WAIT_SECONDS)
         return found
+
+    def _most(self, sources: frozenset[str]) -> int:
+        """Users of a batch that is computed within the latency target's share."""
+        most, target = self._options.most_users, COMPUTE_SHARE * self._options.latency_ms / 1000
+        slowest = max((self._user_seconds.get(source, 0.0) for source in sources), default=0.0)
+        if not target or slowest * most <= target:
+            return most
+        return min(most, max(FEWEST_USERS, int(target / slowest)))
 
     def _new(self, sources: frozenset[str], count: int, *, block_ms: int | None) -> list[Queued]:
         found = self._requests.read(sources, count=max(count, 1), block_ms=block_ms)
@@ -169,8 +183,9 @@ class Worker:
             else:
                 together.setdefault(one.stream.source, []).append(one)
         for group in [*together.values(), *groups]:
-            for begin in range(0, len(group), self._options.most_users):
-                part = group[begin : begin + self._options.most_users]
+            most = self._most(frozenset({group[0].stream.source}))
+            for begin in range(0, len(group), most):
+                part = group[begin : begin + most]
                 features = self._patiently(lambda part=part: self._requests.take(part))  # type: ignore[misc]
                 yield Batch(source=part[0].stream.source, entries=part, features=features)
 
@@ -179,7 +194,11 @@ class Worker:
             for batch in batches:
                 began = time.perf_counter()
                 made = self._patiently(lambda batch=batch: self._compute(batch), OSError)  # type: ignore[misc]
-                self.statistics.count("busy_seconds", time.perf_counter() - began)
+                took = time.perf_counter() - began
+                self.statistics.count("busy_seconds", took)
+                if made.users:
+                    per_user = took / len(made.users)
+                    self._user_seconds[batch.source] = (per_user + self._user_seconds.get(batch.source, per_user)) / 2
                 yield made
 
     def _compute(self, batch: Batch) -> Computed:

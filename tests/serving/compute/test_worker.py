@@ -200,6 +200,20 @@ def test_requests_are_waited_for_while_the_oldest_is_young(world: World, store: 
     assert [len(users) for users in load.tower.batches[seen:]] == [5]
 
 
+def test_a_slow_tower_is_given_as_many_users_as_it_computes_in_time(world: World, store: Store) -> None:
+    load = Watching()
+    with working(world, store, load=load, options=Options(latency_ms=200)):
+        load.tower.before = lambda users: time.sleep(0.002 * len(users))
+        store.enqueue([request(user) for user in range(40)])
+        wait_until(lambda: stream_length(store) == 0)
+        seen = len(load.tower.batches)
+        store.enqueue([request(user) for user in range(200)])
+        wait_until(lambda: stream_length(store) == 0)
+    sizes = [len(users) for users in load.tower.batches[seen:]]
+    assert sum(sizes) == 200
+    assert max(sizes) <= 50  # 50 of them take half of the target
+
+
 def test_what_a_dead_worker_left_is_taken_over(world: World, store: Store) -> None:
     store.enqueue([request(user) for user in USERS])
     dead = requests_of(store, consumer="dead")
