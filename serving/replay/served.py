@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from serving.record import LOOKBACK_SECONDS
 from serving.replay.entries import NONE, Entries
 from serving.replay.modes import REQUESTED, Mode, ReplayConfig
 from serving.replay.requests import Ints, Requests
 
 _HOUR_MS = 3_600_000
+LOOKBACK_MS = int(1_000 * LOOKBACK_SECONDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +97,7 @@ def serve(mode: Mode, entries: Entries, requests: Requests, *, config: ReplayCon
     cached = entries.chain(newest, count=count, pool=mode.pool)
     late = np.zeros(len(requests), dtype=np.bool_)
     if not mode.waits:
-        return Served(entries=entries, chosen=cached, late=late)
+        return Served(entries=entries, chosen=_together(cached, entries), late=late)
     latency = mode.latency or config.latency
     late = latency.draw(requests.user, requests.time_ms, seed=config.seed) > config.serving.window_ms
     own = entries.at(requests.user, requests.time_ms, version)
@@ -104,7 +106,16 @@ def serve(mode: Mode, entries: Entries, requests: Requests, *, config: ReplayCon
         same = (newest != NONE) & (entries.version[newest] == version)
         others = np.where(same, entries.before(newest, pool="versions"), newest)
     in_time = np.column_stack([own, entries.chain(others, count=count - 1, pool=mode.pool)])
-    return Served(entries=entries, chosen=np.where(late[:, None], cached, in_time), late=late)
+    chosen = _together(np.where(late[:, None], cached, in_time), entries)
+    return Served(entries=entries, chosen=chosen, late=late)
+
+
+def _together(chosen: Ints, entries: Entries) -> Ints:
+    """Without what is so much older than the newest that the store does not keep it."""
+    if not len(entries.user):
+        return chosen
+    times = entries.time_ms[chosen]
+    return np.where(times >= times[:, :1] - LOOKBACK_MS, chosen, NONE)
 
 
 def _hidden_ms(mode: Mode, config: ReplayConfig) -> int:

@@ -12,7 +12,7 @@ from serving.record import KEPT
 from serving.replay.entries import Entries, Vectors
 from serving.replay.modes import DAILY, Feed, ReplayConfig
 from serving.replay.requests import Requests, first_rows
-from serving.replay.served import Served, serve
+from serving.replay.served import LOOKBACK_MS, Served, serve
 from serving.replay.snapshots import Loaded, Promoted, PromotedDays, embed_users, load
 from snapshots.embedder import Embedder, one_thread
 from trainer.recipe import Recipe
@@ -40,7 +40,7 @@ class Stores:
         self._frozen_embedder = self._frozen.embedder() if any(map(_is_frozen, self.entries)) else None
         if "once" in self.entries:
             self._write("once", self._frozen, self._of_champion(self._frozen))
-        for day in promoted.before(first, days=-(-config.ttl_ms // _DAY_MS)):
+        for day in promoted.before(first, days=-(-(config.ttl_ms + LOOKBACK_MS) // _DAY_MS)):
             self._end_of_day(day, set(self.entries) - {"once"})
 
     def begin(self, ds: date) -> None:

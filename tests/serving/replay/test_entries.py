@@ -120,3 +120,21 @@ def test_nobody_else_is_served_for_an_unknown_user(user: int) -> None:
         np.array([1, 3, 5]), np.array([10, 20, 30]), 1, np.ones((3, 1, 1), dtype=np.float16)
     )
     assert entries.newest(np.array([user]), np.array([100])).tolist() == [NONE]
+
+
+@pytest.mark.parametrize(
+    ("days", "pooled"),
+    [
+        pytest.param([10, 15, 20], [20, 15, 10], id="all within two weeks of the newest"),
+        pytest.param([0, 10, 20], [20, 10], id="one is older than that"),
+        pytest.param([0, 1, 20], [20], id="two are"),
+        pytest.param([0, 1, 6], [], id="the record has expired"),
+    ],
+)
+def test_what_is_pooled_lies_within_two_weeks(days: list[int], pooled: list[int]) -> None:
+    entries = Entries.empty(num_embeddings=1, dim=1).merged(
+        np.full(len(days), 3), 86_400_000 * np.array(days), 1, np.ones((len(days), 1, 1), dtype=np.float16)
+    )
+    requests = Requests.of(np.array([3]), np.array([86_400_000 * 20 + 2_000]))
+    served = serve(MODES["async"], entries, requests, config=ReplayConfig(), version=1)
+    assert [int(entries.time_ms[i]) // 86_400_000 for i in served.chosen[0] if i != NONE] == pooled
