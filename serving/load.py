@@ -144,6 +144,7 @@ def load_vectors(recipe: Recipe, partition: Partition, *, store: Store, lake: La
         model=recipe.name,
         ttl_seconds=FROZEN_SECONDS if serving.mode == "frozen" else serving.failover_seconds,
         future_seconds=serving.future_seconds,
+        pool=serving.pool,
         dropped=dropped,
     )
     total = Seeded()

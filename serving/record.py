@@ -10,16 +10,20 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from trainer.serving import Pool
 
 KEPT = 3
 """Entries per record."""
 LOOKBACK_SECONDS = 14 * 86_400.0
 """An entry whose features are so much older than the newest one's goes, as in `snapshots.pooling`."""
-FORMAT = 1
+FORMATS: dict[Pool, int] = {"computations": 1, "versions": 2}
+"""The first byte: by which rule entries are merged. A record of another rule than its model's is begun anew."""
 HEADER = struct.Struct("<BBHH")
 ENTRY = struct.Struct("<Iqq")
 
@@ -56,8 +60,8 @@ class Record:
         if len(value) < HEADER.size:
             raise RecordError(f"a record of {len(value)} bytes; it has {HEADER.size} or more")
         form, count, num_embeddings, dim = HEADER.unpack_from(value)
-        if form != FORMAT:
-            raise RecordError(f"a record of format {form}; this code reads {FORMAT}")
+        if form not in FORMATS.values():
+            raise RecordError(f"a record of format {form}; this code reads {sorted(FORMATS.values())}")
         kind = entry_type(num_embeddings, dim)
         if not 1 <= count <= KEPT or len(value) != HEADER.size + count * kind.itemsize:
             raise RecordError(f"a record of {count} entries, K = {num_embeddings}, D = {dim} in {len(value)} bytes")
@@ -86,6 +90,6 @@ def entry_type(num_embeddings: int, dim: int) -> np.dtype[Any]:
     )
 
 
-def header(num_embeddings: int, dim: int) -> bytes:
+def header(num_embeddings: int, dim: int, pool: Pool = "computations") -> bytes:
     """Of a record without entries."""
-    return HEADER.pack(FORMAT, 0, num_embeddings, dim)
+    return HEADER.pack(FORMATS[pool], 0, num_embeddings, dim)

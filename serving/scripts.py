@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 
+from serving.record import FORMATS
+
 _NOW = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -16,10 +18,16 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 _MERGE = (
     _NOW
+    + f"local BY_VERSION = {FORMATS['versions']}"
     + """
 local function newer(a, b)
   if a.feature ~= b.feature then return a.feature > b.feature end
   return a.version > b.version
+end
+
+-- Whether `one` gives way to `mine`: the same computation, or, where a record keeps one of each version, its version's.
+local function gives_way(one, mine, format)
+  return one.version == mine.version and (format == BY_VERSION or one.feature == mine.feature)
 end
 
 -- The entries of a value in their order, and its K and D as bytes. A value that is no record has none.
@@ -74,6 +82,9 @@ local function is_put_first(key, ttl, head, given, old)
   local version, feature = struct.unpack('<I4i8', given)
   local first_version, first = struct.unpack('<I4i8', old, 7)
   if feature < first or (feature == first and version <= first_version) then return false end
+  for i = 0, string.byte(head) == BY_VERSION and kept - 1 or -1 do
+    if struct.unpack('<I4', old, 7 + i * size) == version then return false end
+  end
   kept = math.min(kept, most - 1)
   while kept > 0 and struct.unpack('<i8', old, 11 + (kept - 1) * size) < feature - lookback do kept = kept - 1 end
   local record = string.sub(head, 1, 1) .. string.char(kept + 1) .. string.sub(head, 3, 6)
@@ -95,7 +106,11 @@ local function place_of(key, ttl, head, given)
   end
   local entries = {mine}
   for _, one in ipairs(old) do
-    if one.version ~= mine.version or one.feature ~= mine.feature then entries[#entries + 1] = one end
+    if not gives_way(one, mine, string.byte(head)) then
+      entries[#entries + 1] = one
+    elseif one.feature > mine.feature then
+      return 0
+    end
   end
   for place, one in ipairs(kept_of(entries)) do
     if one == mine then
@@ -122,7 +137,8 @@ return places
 )
 """The entry's place in each record, 1 for the newest; 0: older than what is kept, dropped; -1: from the future.
 
-The same entry again (version and feature time) takes the place of the first: it was computed once more.
+The same entry again (version and feature time) takes the place of the first: it was computed once more. In a record of
+one entry per version a version's newer features take the place of its older ones.
 """
 
 MERGE_MANY = (
@@ -168,13 +184,15 @@ local function seed(key, mine)
     if newer(old[1], mine) then return OLDER end
     old = {}
   end
-  local entries, known = {}, false
+  local entries, known, older = {}, false, false
   for _, one in ipairs(old) do
-    known = known or (one.version == mine.version and one.feature == mine.feature)
-    if not dropped[one.version] then entries[#entries + 1] = one end
+    local gives = gives_way(one, mine, string.byte(head))
+    known = known or (gives and one.feature == mine.feature)
+    older = older or (gives and one.feature > mine.feature)
+    if not dropped[one.version] and not (gives and one.feature < mine.feature) then entries[#entries + 1] = one end
   end
   local changed = #entries < #old
-  if not known then entries[#entries + 1] = mine end
+  if not known and not older then entries[#entries + 1] = mine end
   entries = kept_of(entries)
   local added = false
   for _, one in ipairs(entries) do added = added or one == mine end

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from serving.keys import Keys
 from serving.record import KEPT, LOOKBACK_SECONDS, entry_type, header
 from serving.scripts import SEED, SEED_FEATURES
 from serving.store import Store, milliseconds
+
+if TYPE_CHECKING:
+    from trainer.serving import Pool
 
 USERS_PER_CALL = 64
 """A script holds the server up while it runs: for less than a millisecond."""
@@ -27,6 +30,7 @@ class Seeding:
     model: str
     ttl_seconds: float
     future_seconds: float
+    pool: Pool = "computations"
     dropped: tuple[int, ...] = ()
     """Versions whose entries go from the records that are touched."""
 
@@ -65,7 +69,7 @@ def seed(store: Store, users: NDArray[np.int64], entries: NDArray[Any], *, how: 
     """Merge an entry for each of `users` [N] into its record, atomically each, all of them in one round trip."""
     num_embeddings, dim = entries.dtype["vectors"].shape
     before: list[Any] = [milliseconds(how.future_seconds), KEPT, milliseconds(LOOKBACK_SECONDS)]
-    before += [milliseconds(how.ttl_seconds), header(num_embeddings, dim)]
+    before += [milliseconds(how.ttl_seconds), header(num_embeddings, dim, how.pool)]
     dropped = np.array(how.dropped, "<u4").tobytes()
     calls: list[Call] = []
     for partition, rows in _parts(store.keys, users):

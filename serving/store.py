@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import redis
     import redis.asyncio
 
+    from trainer.serving import Pool
+
 MARKER_MS = 60_000
 """A request whose marker is older is queued again: whoever took it lost it."""
 _LONGEST_SECONDS = 100 * 365 * 86_400.0
@@ -36,13 +38,14 @@ class Write:
     user: int
     entries: Mapping[str, tuple[Entry, float]]
     future_seconds: float
+    pool: Pool = "computations"
 
     def arguments(self, keys: Keys) -> Call:
         """KEYS and ARGV of MERGE."""
         arguments: list[Any] = [milliseconds(self.future_seconds), KEPT, milliseconds(LOOKBACK_SECONDS)]
         for entry, ttl_seconds in self.entries.values():
             num_embeddings, dim = entry.vectors.shape
-            arguments += [milliseconds(ttl_seconds), header(num_embeddings, dim), entry.packed()]
+            arguments += [milliseconds(ttl_seconds), header(num_embeddings, dim, self.pool), entry.packed()]
         return keys.records(tuple(self.entries), self.user), arguments
 
 

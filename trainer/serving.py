@@ -11,12 +11,17 @@ Mode = Literal["frozen", "batch", "realtime", "async"]
 request waits for its own inference, for `window_ms` at most. async: a request gets what earlier ones had computed, and
 its own inference comes after (SOAP, section 4)."""
 
+Pool = Literal["computations", "versions"]
+"""What a record's three entries are, whose mean is served. computations: the last three computed vectors (section 5.2).
+versions: the last computed vector of each of the last three versions, as batch inference pools."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Serving:
     """The policy of one user model."""
 
     mode: Mode = "async"
+    pool: Pool = "computations"
     frozen_day: date | None = None
     """frozen: the promoted day that serves, for ever. None: the first that was promoted."""
     window_ms: float = 30.0
@@ -33,8 +38,9 @@ class Serving:
     """Features from further in the future, by the store's clock, are refused: they would be the newest for too long."""
 
     def __post_init__(self) -> None:
-        if self.mode not in get_args(Mode):
-            raise ValueError(f"serving mode {self.mode!r} is none of {list(get_args(Mode))}")
+        for name, known in (("mode", get_args(Mode)), ("pool", get_args(Pool))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"serving: {name} is {getattr(self, name)!r}; it is one of {list(known)}")
         for name in ("window_ms", "deadline_ms", "failover_seconds", "max_inferences_per_second"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"serving: {name} is {getattr(self, name)}; it is positive")

@@ -123,7 +123,7 @@ def _merges(
             continue
         policy, model = champion.recipe.serving, champion.reference.model
         future = max(future, policy.future_seconds)
-        head, blob = header(champion.num_embeddings, champion.dim), vectors.entries[rows].tobytes()
+        head, blob = header(champion.num_embeddings, champion.dim, policy.pool), vectors.entries[rows].tobytes()
         names += keys.records_of(model, of, partition)
         arguments += (len(of), milliseconds(policy.failover_seconds), head, blob)
         models += [model] * len(of)

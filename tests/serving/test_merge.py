@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -24,6 +24,7 @@ from serving.served import Served
 from serving.store import AsyncStore, Request, Store, Write
 from snapshots.pooling import LOOKBACK_DAYS
 from tests.serving.servers import Server, free_port, redis_server
+from trainer.serving import Pool
 
 K, D = 2, 4
 LOOKBACK_MS = int(1000 * LOOKBACK_SECONDS)
@@ -53,13 +54,22 @@ def entry(version: int, feature_ms: int, value: float = 1.0, *, dim: int = D) ->
     return Entry(version=version, feature_ms=feature_ms, vectors=np.full((K, dim), value, np.float16))
 
 
-def write(store: Store, *entries: Entry, user: int = 7, model: str = "m", ttl_seconds: float = 60.0) -> list[int]:
-    writes = [Write(user=user, entries={model: (one, ttl_seconds)}, future_seconds=60) for one in entries]
+def write(
+    store: Store,
+    *entries: Entry,
+    user: int = 7,
+    model: str = "m",
+    ttl_seconds: float = 60.0,
+    pool: Pool = "computations",
+) -> list[int]:
+    writes = [Write(user=user, entries={model: (one, ttl_seconds)}, future_seconds=60, pool=pool) for one in entries]
     return [places[model] for places in store.write(writes)]
 
 
-def load(store: Store, *entries: Entry, user: int = 7, dropped: tuple[int, ...] = ()) -> Seeded:
-    how = Seeding(model="m", ttl_seconds=60.0, future_seconds=60.0, dropped=dropped)
+def load(
+    store: Store, *entries: Entry, user: int = 7, dropped: tuple[int, ...] = (), pool: Pool = "computations"
+) -> Seeded:
+    how = Seeding(model="m", ttl_seconds=60.0, future_seconds=60.0, pool=pool, dropped=dropped)
     columns = entries_of(
         np.stack([one.vectors for one in entries]).astype(np.float32),
         versions=np.array([one.version for one in entries], np.int64),
@@ -75,13 +85,15 @@ def kept(store: Store, user: int = 7) -> list[tuple[int, int, float]]:
     return [(int(e["version"]), int(e["feature_ms"]), float(e["vectors"][0, 0])) for e in record.entries]
 
 
-def expected(arrivals: list[Arrival]) -> list[tuple[int, int, float]]:
+def expected(arrivals: list[Arrival], pool: Pool = "computations") -> list[tuple[int, int, float]]:
     """The three newest by feature time, then version; the last computation of one and the same; no older than the
-    newest one's lookback."""
+    newest one's lookback. Pooled over versions, the newest of each."""
     known: dict[tuple[int, int], float] = {}
     for version, feature_ms, value, loaded in arrivals:
         if not loaded or (feature_ms, version) not in known:
             known[feature_ms, version] = float(value)
+    if pool == "versions":
+        known = {(f, v): known[f, v] for v, f in {v: f for f, v in sorted(known)}.items()}
     newest = sorted(known, reverse=True)[:KEPT]
     return [(v, f, known[f, v]) for f, v in newest if f >= newest[0][0] - LOOKBACK_MS]
 
@@ -94,14 +106,15 @@ def test_the_lookback_is_that_of_batch_pooling() -> None:
 @given(
     st.lists(st.tuples(st.sampled_from(VERSIONS), st.sampled_from(TIMES), st.integers(1, 9), st.booleans())),
     st.sampled_from([0, -1, 2**63 - 1, -(2**63)]),
+    st.sampled_from(get_args(Pool)),
 )
 def test_any_order_and_repetition_gives_the_record_of_the_oracle(
-    store: Store, arrivals: list[Arrival], user: int
+    store: Store, arrivals: list[Arrival], user: int, pool: Pool
 ) -> None:
     store.redis.delete(store.keys.record("m", user))
     for version, feature_ms, value, loaded in arrivals:
-        (load if loaded else write)(store, entry(version, feature_ms, value), user=user)
-    assert kept(store, user) == expected(arrivals)
+        (load if loaded else write)(store, entry(version, feature_ms, value), user=user, pool=pool)
+    assert kept(store, user) == expected(arrivals, pool)
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -113,6 +126,15 @@ def test_arrivals_commute(store: Store, keys: list[tuple[int, int]], random: Any
     random.shuffle(arrivals)
     write(store, *arrivals, *arrivals[:3], user=2)
     assert kept(store, 1) == kept(store, 2)
+
+
+def test_one_vector_of_each_version(store: Store) -> None:
+    """Pooled over versions, a user who asks often in one day keeps the days before."""
+    arrivals = [entry(1, 10), entry(2, 20), entry(3, 30), entry(3, 31), entry(3, 32), entry(3, 29), entry(2, 40)]
+    assert write(store, *arrivals, pool="versions") == [1, 1, 1, 1, 1, 0, 1]
+    assert [one[:2] for one in kept(store)] == [(2, 40), (3, 32), (1, 10)]
+    assert write(store, entry(4, 50)) == [1], "of the other rule: begun anew"
+    assert [one[:2] for one in kept(store)] == [(4, 50)]
 
 
 @pytest.mark.parametrize("writers", [2, 8])
