@@ -35,10 +35,8 @@ READ_MS = 200
 """How long a read waits for a first request: then it is seen whether the worker should end."""
 GATHER_SHARE = 0.4
 """Of the latency target, for which more requests are waited for; the rest is for computing and writing."""
-COMPUTE_SHARE = 0.5
-"""Of the latency target, that computing a batch may take: slow towers are given fewer users at a time."""
-FEWEST_USERS = 32
-"""However slow: computing one by one is slower still."""
+FEWEST_USERS = 64
+"""Of a batch, however slow the tower: a batch costs some milliseconds, however few its users."""
 ALONE_FROM = 3
 """Deliveries: what others failed at twice is computed in a batch of its own."""
 WATCH_SECONDS = 2.0
@@ -138,8 +136,8 @@ class Worker:
         return found
 
     def _most(self, sources: frozenset[str]) -> int:
-        """Users of a batch that is computed within the latency target's share."""
-        most, target = self._options.most_users, COMPUTE_SHARE * self._options.latency_ms / 1000
+        """Users of a batch that a slow tower, too, computes within the latency target."""
+        most, target = self._options.most_users, self._options.latency_ms / 1000
         slowest = max((self._user_seconds.get(source, 0.0) for source in sources), default=0.0)
         if not target or slowest * most <= target:
             return most
