@@ -63,13 +63,18 @@ class AsyncPool:
             raise LateError("no connection in time") from error
 
     def _take(self, task: asyncio.Task[AsyncWire]) -> None:
-        if not task.cancelled() and task.exception() is None:
+        if task.cancelled() or task.exception() is not None:
+            return
+        if task is self._opening:
             self._shared = task.result()
+        else:
+            task.result().close()  # the pool was closed meanwhile
 
     def close(self) -> None:
         """Every connection; new ones are opened when they are needed."""
         if self._opening is not None:
             self._opening.cancel()
+            self._opening = None
         for wire in [*self._alone, *([self._shared] if self._shared is not None else [])]:
             wire.close()
         self._alone.clear()

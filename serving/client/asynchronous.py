@@ -96,6 +96,7 @@ class AsyncEmbeddingClient:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._disconnect()
+        await asyncio.sleep(0)  # a transport that was aborted ends in the loop's next turn
 
     async def __aenter__(self) -> AsyncEmbeddingClient:
         """Opens."""
