@@ -190,12 +190,11 @@ class Worker:
     def _computed(self, batches: Generator[Batch]) -> Iterator[Computed]:
         with closing(batches):
             for batch in batches:
-                began = time.perf_counter()
+                began, worked = time.perf_counter(), time.thread_time()
                 made = self._patiently(lambda batch=batch: self._compute(batch), OSError)  # type: ignore[misc]
-                took = time.perf_counter() - began
-                self.statistics.count("busy_seconds", took)
-                if made.users:
-                    per_user = took / len(made.users)
+                self.statistics.count("busy_seconds", time.perf_counter() - began)
+                if made.users:  # by CPU time: a core that others use should not make batches small, which cost more
+                    per_user = (time.thread_time() - worked) / len(made.users)
                     self._user_seconds[batch.source] = (per_user + self._user_seconds.get(batch.source, per_user)) / 2
                 yield made
 

@@ -201,9 +201,14 @@ def test_requests_are_waited_for_while_the_oldest_is_young(world: World, store: 
 
 
 def test_a_slow_tower_is_given_as_many_users_as_it_computes_in_time(world: World, store: Store) -> None:
+    def toil(users: list[int]) -> None:
+        end = time.thread_time() + 0.001 * len(users)
+        while time.thread_time() < end:
+            pass
+
     load = Watching()
-    with working(world, store, load=load, options=Options(latency_ms=200)):
-        load.tower.before = lambda users: time.sleep(0.002 * len(users))
+    with working(world, store, load=load, options=Options(latency_ms=100)):
+        load.tower.before = toil
         store.enqueue([request(user) for user in range(40)])
         wait_until(lambda: stream_length(store) == 0)
         seen = len(load.tower.batches)
