@@ -12,8 +12,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from serving.replay.modes import Pool
 from serving.replay.requests import Ints
+from trainer.serving import Pool
 
 Vectors = npt.NDArray[np.float16]
 

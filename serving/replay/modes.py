@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from features.sources.draws import normal
 from serving.record import KEPT
-from trainer.serving import Serving
+from trainer.serving import Pool, Serving
 
 Feed = Literal["frozen", "once", "daily", "request", "both", "frozen-request"]
 """What is written to the store. frozen: every day's active users, by one snapshot. once: one day's users, by that day's
@@ -22,9 +22,6 @@ DAILY: frozenset[Feed] = frozenset({"frozen", "daily", "both"})
 """Those that write when a day ends."""
 REQUESTED: frozenset[Feed] = frozenset({"request", "both", "frozen-request"})
 """Those that write on every request."""
-Pool = Literal["computations", "versions"]
-"""computations: the newest three vectors of a user, whatever computed them. versions: the newest vector of each of the
-three newest versions that computed one."""
 
 PAPER = {"frozen": -0.034, "batch": -0.094, "realtime": -0.141, "async": -0.126}
 """Table 2: NE difference to the baseline without embeddings, in percent."""
@@ -88,8 +85,8 @@ class Mode:
             raise ValueError(f"mode {self.name}: {self.num_pooled} are pooled; the store keeps {KEPT}: 1 to {KEPT}")
 
 
-LIVE: Pool = "computations"
-"""How the live store pools (`serving.record`)."""
+LIVE = Serving().pool
+"""How the live store pools unless a recipe says otherwise."""
 
 _MODES = (
     # section 6.4: "we keep using the initial snapshot to evaluate the new data": the model is frozen, not the features
