@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ROWS_AT_A_TIME = 8_192
-FROZEN_SECONDS = 100 * 365 * 86_400.0
-"""Nothing replaces the vectors of a frozen model: they do not expire."""
 _SECONDS_PER_LOG_LINE = 10.0
 
 
@@ -142,7 +140,7 @@ def load_vectors(recipe: Recipe, partition: Partition, *, store: Store, lake: La
     columns = [USER_ID, VERSION, FEATURE_TIME, *(f"embedding_{k}" for k in range(tower.num_embeddings))]
     how = Seeding(
         model=recipe.name,
-        ttl_seconds=FROZEN_SECONDS if serving.mode == "frozen" else serving.failover_seconds,
+        ttl_seconds=serving.failover_seconds,
         future_seconds=serving.future_seconds,
         pool=serving.pool,
         dropped=dropped,

@@ -193,6 +193,11 @@ class Registry:
         found = [v for v in self._search(model, {"decision": "promoted", "ds": ds.isoformat()}) if v.number < below]
         return max(found, key=lambda version: version.number, default=None)
 
+    def frozen(self, model: str, ds: date | None) -> Version | None:
+        """The version that a model which is served frozen stays with: that of `ds`, or the first that was promoted."""
+        oldest_first = reversed(self.promoted(model, before=date.max))
+        return next((version for version in oldest_first if ds in (None, version.ds)), None)
+
     def withdrawn(self, model: str) -> list[Version]:
         """The versions that were promoted once and are rejected: nothing of them is used any more."""
         return [version for version in self._search(model, {"decision": "rejected"}) if version.visible is not None]

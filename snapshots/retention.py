@@ -81,7 +81,7 @@ def prune(recipe: Recipe, *, settings: Settings, keep_days: int, dry_run: bool =
     registry, lake = Registry(settings), Lake(settings.lake)
     with model_lock(settings, recipe.name):
         versions = registry.versions(recipe.name)
-        why = pointers(versions, registry.aliases(recipe.name), keep_days=keep_days)
+        why = pointers(versions, _pointing(recipe, registry), keep_days=keep_days)
         gone = [version for version in versions if version.number not in why and "pruned" not in version.tags]
         for version in [] if dry_run else gone:
             _remove(version, registry, lake)
@@ -98,6 +98,12 @@ def prune(recipe: Recipe, *, settings: Settings, keep_days: int, dry_run: bool =
         swept=swept,
         kept=tuple(_kept(versions, why)),
     )
+
+
+def _pointing(recipe: Recipe, registry: Registry) -> dict[str, int]:
+    """The registry's aliases, and what is served frozen."""
+    served = registry.frozen(recipe.name, recipe.serving.frozen_day) if recipe.serving.mode == "frozen" else None
+    return {**registry.aliases(recipe.name), **({} if served is None else {"served, frozen": served.number})}
 
 
 def _kept(versions: Sequence[Version], why: Mapping[int, tuple[str, ...]]) -> Iterator[Kept]:

@@ -7,9 +7,9 @@ from datetime import date
 from typing import Literal, get_args
 
 Mode = Literal["frozen", "batch", "realtime", "async"]
-"""Section 6.4. frozen: vectors of one snapshot, loaded once. batch: the promoted day, loaded once a day. realtime: a
-request waits for its own inference, for `window_ms` at most. async: a request gets what earlier ones had computed, and
-its own inference comes after (SOAP, section 4)."""
+"""Section 6.4. frozen: as async, but by the snapshot of one day, for ever. batch: the promoted day, loaded once a day;
+nothing is computed on request. realtime: a request waits for its own inference, for `window_ms` at most. async: a
+request gets what earlier ones had computed, and its own inference comes after (SOAP, section 4)."""
 
 Pool = Literal["computations", "versions"]
 """What a record's three entries are, whose mean is served. computations: the last three computed vectors (section 5.2).
@@ -56,4 +56,4 @@ class Serving:
     @property
     def computes(self) -> bool:
         """Whether requests cause inferences."""
-        return self.mode in ("realtime", "async")
+        return self.mode != "batch"

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 Origin = Literal["store", "direct", "realtime", "failover", "frozen", "batch", "default"]
 """store: what earlier requests had computed (async). direct: the same, so young that nothing is computed now. realtime:
-this request's own inference is in it. failover: that came too late or failed, so these are the earlier ones. frozen,
-batch: loaded, not computed on request. default: zeros."""
+this request's own inference is in it. failover: that came too late or failed, so these are the earlier ones. frozen:
+as store, by a model that stays what it is. batch: loaded, not computed on request. default: zeros."""
 Reason = Literal["found", "cold", "withdrawn", "expired", "reshaped", "damaged", "late", "unavailable"]
 """Why the default. cold: nothing is kept of the user. withdrawn, expired, reshaped: what is kept is of versions that
 were taken back, older than `failover_seconds`, of another K or D than is served now. damaged: it is no record. late:

@@ -52,7 +52,7 @@ def found(model: Model, served: Served | None, value: bytes | None, *, now_ms: f
         entries, heads = entries[: served.pooling_versions], heads[: served.pooling_versions]
     serving = model.serving
     last_ms = max([written_ms for _, _, written_ms in heads])
-    if now_ms - last_ms > 1000 * serving.failover_seconds and serving.mode != "frozen":
+    if now_ms - last_ms > 1000 * serving.failover_seconds:
         return _EXPIRED
     return Found(entries, tuple(heads), "found", _is_direct(model, served, heads[0], now_ms))
 

@@ -159,7 +159,7 @@ class Champions:
     def _wanted(self, model: str) -> Reference | None:
         """The champion's version; while the registry does not answer, what serves, or served last."""
         try:
-            reference = _registered(Registry(self._settings), model)
+            reference = _registered(Registry(self._settings), self._recipes[model])
         except Exception as error:  # of MLflow's client, of HTTP or of a database: whatever it is, serving goes on
             self._statistics.count("registry_errors", model=model)
             current = self._current.get(model)
@@ -169,7 +169,7 @@ class Champions:
             return remembered
         self._sure.add(model)
         if reference is None:
-            self._say(model, "the registry has no champion; promote a version")
+            self._say(model, "the registry has no version that serves; promote one")
         elif self._trouble.pop(model, None):
             log.info("the registry answers model=%s champion=%d", model, reference.version)
         return reference
@@ -232,8 +232,13 @@ class Shape:
     dim: int
 
 
-def _registered(registry: Registry, model: str) -> Reference | None:
-    version = registry.alias(model, "champion")
+def _registered(registry: Registry, recipe: Recipe) -> Reference | None:
+    """Of the champion, or of the version that a frozen model stays with."""
+    model, serving = recipe.name, recipe.serving
+    if serving.mode == "frozen":
+        version = registry.frozen(model, serving.frozen_day)
+    else:
+        version = registry.alias(model, "champion")
     if version is None:
         return None
     return Reference(

@@ -51,7 +51,8 @@ class Embeddings(msgspec.Struct, frozen=True):
         Meta(
             description="store: what earlier requests had computed. direct: the same, so young that nothing is "
             "computed now. realtime: this request's own. failover: that came too late or failed, so these are the "
-            "earlier ones. frozen, batch: loaded, not computed on request. default: zeros."
+            "earlier ones. frozen: as store, by a model that stays what it is. batch: loaded, not computed on "
+            "request. default: zeros."
         ),
     ]
     reason: Annotated[

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from snapshots.seal import DamagedError, verify
 from snapshots.shift.measure import check_shift
 from tests.snapshots.world import DAYS, commit_users, make_tower, newest, publish_day
 from trainer.recipe import Recipe
+from trainer.serving import Serving
 
 
 def _version(number: int, ds: int, *, parent: int | None = None, decision: str = "promoted") -> Version:
@@ -79,6 +81,8 @@ def test_old_ones_go_and_what_is_pointed_to_stays(recipe: Recipe, settings: Sett
 
     planned = prune(recipe, settings=settings, keep_days=14, dry_run=True)
     assert planned.removed == (1, 2)
+    frozen = replace(recipe, serving=Serving(mode="frozen"))
+    assert prune(frozen, settings=settings, keep_days=14, dry_run=True).removed == (2,), "what serves stays"
     assert versions[0].path.exists()
     assert orphan.exists()
 

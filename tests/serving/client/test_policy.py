@@ -68,11 +68,8 @@ WEEK = 7 * 86_400.0
         pytest.param(
             {}, replace(SERVED, withdrawn=(3, 2)), OLD, "queued", "default", "withdrawn", "queued", id="all withdrawn"
         ),
-        pytest.param({"mode": "frozen"}, SERVED, OLD, "queued", "frozen", "found", "off", id="frozen"),
-        pytest.param({"mode": "frozen"}, SERVED, None, "queued", "default", "cold", "off", id="frozen, cold"),
-        pytest.param(
-            {"mode": "frozen", "failover_seconds": 1}, SERVED, OLD, "queued", "frozen", "found", "off", id="never old"
-        ),
+        pytest.param({"mode": "frozen"}, SERVED, OLD, "queued", "frozen", "found", "queued", id="frozen"),
+        pytest.param({"mode": "frozen"}, SERVED, None, "queued", "default", "cold", "queued", id="frozen, cold"),
         pytest.param({"mode": "batch"}, SERVED, OLD, "queued", "batch", "found", "off", id="batch"),
         pytest.param(
             {"mode": "batch", "direct_seconds": 60}, SERVED, YOUNG, "queued", "batch", "found", "off",

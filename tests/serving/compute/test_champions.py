@@ -137,6 +137,20 @@ def test_a_memory_that_is_none_is_not_used(world: World, store: Store) -> None:
     assert recall(world.settings, "tiny") is None
 
 
-def test_a_frozen_model_is_not_computed(world: World, store: Store) -> None:
-    with pytest.raises(ValueError, match="tiny is served in the mode 'frozen'"):
-        champions_of(world, store, replace(world.recipe, serving=Serving(mode="frozen")))
+def test_a_loaded_model_is_not_computed(world: World, store: Store) -> None:
+    with pytest.raises(ValueError, match="tiny is served in the mode 'batch'"):
+        champions_of(world, store, replace(world.recipe, serving=Serving(mode="batch")))
+
+
+@pytest.mark.parametrize(
+    ("day", "wanted"), [(None, [1]), (date(2026, 1, 2), [2]), (date(2026, 1, 9), [])],
+    ids=["the first that was promoted", "declared", "declared, and not promoted"],
+)  # fmt: skip
+def test_a_frozen_model_stays_what_it_is(world: World, store: Store, day: date | None, wanted: list[int]) -> None:
+    champions = champions_of(world, store, replace(world.recipe, serving=Serving(mode="frozen", frozen_day=day)))
+    for number in (1, 2, 3):
+        world.registry.decide(world.versions[number - 1], "promoted", by="test", note="")
+    for number in (1, 3):
+        world.promote(number)
+        champions.poll()
+        assert versions(champions) == wanted
