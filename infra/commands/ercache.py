@@ -90,7 +90,13 @@ def measure(
     from trainer.recipes import get_downstream, get_recipe
 
     consumer, day, settings = get_downstream(name), parse_day(ds), get_settings()
-    version = Registry(settings).get(consumer.upstream, day - timedelta(days=measuring.HISTORY_DAYS))
+    embedded = day - timedelta(days=measuring.HISTORY_DAYS)
+    promoted = Registry(settings).promoted(consumer.upstream, before=day)
+    version = next((one for one in promoted if one.ds == embedded), None)
+    if version is None:
+        raise ValueError(
+            f"{consumer.upstream} has no promoted version of {embedded}, by which the days after are embedded"
+        )
     found = measuring.measure(
         get_recipe(consumer.upstream),
         consumer,

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter
 
+from serving.record import KEPT
 from serving.replay.arms import Losses
 from serving.replay.modes import PAPER, Mode, ReplayConfig
 from serving.replay.served import Tally
@@ -148,8 +149,10 @@ class _Scores:
 
 
 def _realtime(mode: Mode, config: ReplayConfig) -> int | None:
-    """The arm of the real-time mode that `mode` is compared with: the champion's, the first that pools alike if any."""
-    waiting = [(arm, one.pool) for arm, one in enumerate(config.modes, start=1) if one.waits and one.feed == "request"]
+    """The arm of the real-time mode that `mode` is compared with: the champion's, at the replay's own latency, the
+    first that pools alike if any."""
+    arms = [(arm, one) for arm, one in enumerate(config.modes, start=1) if one.waits and one.feed == "request"]
+    waiting = [(arm, one.pool) for arm, one in arms if one.latency is None and one.num_pooled == KEPT]
     alike = [arm for arm, pool in waiting if pool == mode.pool]
     return next(iter(alike or [arm for arm, _ in waiting]), None)
 

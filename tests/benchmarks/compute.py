@@ -28,39 +28,52 @@ GOAL = 0.8
 USERS, QUICK_USERS = 40_960, 2_048
 _POLL_SECONDS = 0.001
 
+Run = Callable[[Callable[[], None]], None]
+"""Is given what to call when it is done."""
+
 
 class Turn:
-    """Seconds by the clock, of this process's CPU time and of Redis'."""
+    """Seconds by the clock, of this process's CPU time and of Redis', from the start to when `run` says that it is done."""
 
-    def __init__(self, pid: int, run: Callable[[], object]) -> None:
-        wall, own, other = time.perf_counter(), time.process_time(), cpu_seconds(pid)
-        run()
-        self.wall = time.perf_counter() - wall
-        self.own, self.redis = time.process_time() - own, cpu_seconds(pid) - other
+    def __init__(self, pid: int, run: Run) -> None:
+        self._pid, self._began = pid, (0.0, 0.0, 0.0)
+        self._began = self._since()
+        self.wall = self.own = self.redis = 0.0
+        run(self._done)
+
+    def _since(self) -> tuple[float, float, float]:
+        now = time.perf_counter(), time.process_time(), cpu_seconds(self._pid)
+        wall, own, other = (after - before for after, before in zip(now, self._began, strict=True))
+        return wall, own, other
+
+    def _done(self) -> None:
+        self.wall, self.own, self.redis = self._since()
 
 
-def bare(served: Served) -> Callable[[], None]:
+def bare(served: Served) -> Run:
     """The graph on encoded batches."""
     size = USERS_PER_FORWARD
     parts = [slice(begin, begin + size) for begin in range(0, len(served.users), size)]
     rows = [served.codec.decode(served.users[part], served.payloads[part]) for part in parts]
     inputs = [(served.embedder.encode(one), one.num_rows) for one in rows]
 
-    def run() -> None:
+    def run(done: Callable[[], None]) -> None:
         for encoded, number in inputs:
             served.embedder.compute(encoded, num_rows=number)
+        done()
 
     return run
 
 
-def drained(store: Store, served: Served) -> Callable[[], None]:
-    """A worker that takes all there is."""
+def drained(store: Store, served: Served) -> Run:
+    """A worker that takes all there is. That it waits for more before it ends is not counted."""
     worker = worker_of(store.redis, served.recipe, [served.champion])
 
-    def run() -> None:
+    def run(done: Callable[[], None]) -> None:
         with running(worker):
             while worker.statistics.total("done") < len(served.users):
                 time.sleep(_POLL_SECONDS)
+            done()
 
     return run
 

@@ -158,10 +158,10 @@ def wait_until_drained(store: Store, served: Served) -> float:
     return time.time()
 
 
-def capacity_of(store: Store, served: Served, worker: subprocess.Popen[bytes]) -> float:
+def capacity_of(store: Store, served: Served, worker: subprocess.Popen[bytes], *, turn: int) -> float:
     """Users/s of the worker when all wait before it begins: it is stopped while they are queued."""
     worker.send_signal(signal.SIGSTOP)
-    served.enqueue_all(store, feature_ms=FEATURE_MS + 1)
+    served.enqueue_all(store, feature_ms=FEATURE_MS + 1 + turn)  # newer than any: merged as the load is
     began = time.time()
     worker.send_signal(signal.SIGCONT)
     return len(served.users) / (wait_until_drained(store, served) - began)
@@ -218,7 +218,8 @@ def main() -> None:
         with worker_process(server.url, served) as worker:
             store.enqueue([served.request(0)])
             wait_until_drained(store, served)
-            capacity = float(np.median([capacity_of(store, served, worker) for _ in range(1 + options.runs)][1:]))
+            turns = [capacity_of(store, served, worker, turn=turn) for turn in range(1 + options.runs)]
+            capacity = float(np.median(turns[1:]))
             pids = {"worker": worker.pid, "redis": server.process.pid}
             lines = [
                 at_rate(store, served, pids, share=share, capacity=capacity, seconds=seconds, url=server.url)

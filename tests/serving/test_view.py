@@ -63,7 +63,7 @@ def test_users_of_whom_nothing_can_be_shown(running: Server) -> None:
         store = Store(client)
         cold, damaged = view_models(store, 8, ("m",))[0], view_models(store, 9, ("m",))[0]
         assert (cold.entries, cold.damage, cold.seconds_left) == ((), "", None)
-        assert (damaged.entries, damaged.damage) == ((), "a record of format 110; this code reads 1")
+        assert (damaged.entries, damaged.damage) == ((), "a record of format 110; this code reads [1, 2]")
         (source,) = view_sources(store, 8, ("s",))
         assert (source.featured_at, source.num_bytes, source.queued) == (None, 0, False)
 

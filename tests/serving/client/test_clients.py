@@ -98,7 +98,7 @@ def test_a_mode_that_computes_nothing_asks_for_nothing(kind: Kind, server: Serve
 def test_a_direct_hit_skips_the_inference(kind: Kind, server: Server, store: Store) -> None:
     write(store, 7, 3)
     write(store, 8, 2)
-    with client_of(kind, server.url, with_policy(direct_seconds=3_600)) as client:
+    with client_of(kind, server.url, with_policy(direct_seconds=86_400)) as client:
         assert client.get(7, features=FEATURES)["demo"].origin == "direct"
         assert client.get(8, features=FEATURES)["demo"].origin == "store"
         assert client.flush()

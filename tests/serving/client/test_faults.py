@@ -54,12 +54,12 @@ def seconds_of(client: Client, *, times: int = 1) -> float:
 def test_a_stopped_store(kind: Kind, own: Server) -> None:
     filled(own)
     with client_of(kind, own.url, MODEL, failures=3, pause_seconds=0.2) as client:
-        assert client.get(7)["demo"].origin == "store"
+        eventually(lambda: client.get(7)["demo"].origin == "store")
         own.process.send_signal(signal.SIGSTOP)
         assert DEADLINE_SECONDS * 0.9 < seconds_of(client, times=3) < DEADLINE_SECONDS + SLACK_SECONDS
         started = time.monotonic()
         seconds_of(client, times=10)
-        assert time.monotonic() - started < 5 * DEADLINE_SECONDS  # the breaker is open: nobody waits
+        assert time.monotonic() - started < 5 * DEADLINE_SECONDS + SLACK_SECONDS  # the breaker is open: nobody waits
         found = client.statistics()
         assert (found["breaker_open"], found["breaker_opened"]) == (True, 1)
         assert found["events"]["reads_late"] >= 3
@@ -77,7 +77,7 @@ def test_a_killed_store_that_comes_back_empty(kind: Kind, tmp_path: Path) -> Non
     with redis_server(tmp_path, port=port) as server:
         filled(server)
         with client_of(kind, server.url, MODEL, failures=3, pause_seconds=0.05) as client:
-            assert client.get(7, features=FEATURES)["demo"].origin == "store"
+            eventually(lambda: client.get(7, features=FEATURES)["demo"].origin == "store")
             assert client.flush()
             server.process.kill()
             server.process.wait()

@@ -17,7 +17,8 @@ from tests.serving.client.clients import DEMO, FEATURES, Kind, client_of, with_p
 from tests.serving.servers import Server
 
 WINDOW_SECONDS = 0.15
-MODEL = with_policy(mode="realtime", window_ms=1000 * WINDOW_SECONDS, direct_seconds=3_600, deadline_ms=1000)
+MODEL = with_policy(mode="realtime", window_ms=1000 * WINDOW_SECONDS, direct_seconds=86_400, deadline_ms=1000)
+PATIENT = with_policy(mode="realtime", window_ms=5_000, direct_seconds=86_400, deadline_ms=5_000)
 SLACK_SECONDS = 0.8
 
 
@@ -51,7 +52,7 @@ def worker(server: Server, *, version: int = 4, seconds: float = 0.0, says: byte
 
 def test_in_time(kind: Kind, server: Server, store: Store) -> None:
     write(store, 7, 2)
-    with client_of(kind, server.url, MODEL) as client, worker(server):
+    with client_of(kind, server.url, PATIENT) as client, worker(server):
         first = client.get(7, features=FEATURES)["demo"]
         cold = client.get(8, features=FEATURES)["demo"]
         assert [(one.origin, one.computation, one.versions) for one in (first, cold)] == [
@@ -96,7 +97,7 @@ def test_what_is_refused_is_not_waited_for(kind: Kind, server: Server, store: St
 
 def test_a_direct_hit_waits_for_nothing(kind: Kind, server: Server, store: Store) -> None:
     write(store, 7, 3)
-    with client_of(kind, server.url, MODEL) as client:
+    with client_of(kind, server.url, PATIENT) as client:
         answer = client.get(7, features=FEATURES)["demo"]
         assert (answer.origin, answer.computation) == ("direct", "skipped")
         assert not store.redis.exists(store.keys.requests("s", 0))
@@ -104,7 +105,7 @@ def test_a_direct_hit_waits_for_nothing(kind: Kind, server: Server, store: Store
 
 def test_a_waiting_user_is_queued_again_for_who_waits(kind: Kind, server: Server, store: Store) -> None:
     """An asynchronous request is coalesced with what waits; a real-time one needs an answer of its own."""
-    with client_of(kind, server.url, MODEL) as client, client_of("sync", server.url, DEMO) as other:
+    with client_of(kind, server.url, PATIENT) as client, client_of("sync", server.url, DEMO) as other:
         other.get(7, features=FEATURES)
         assert other.flush()
         with worker(server):

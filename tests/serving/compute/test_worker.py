@@ -250,8 +250,8 @@ def test_an_entry_that_fails_every_worker_is_set_aside(world: World, store: Stor
 def test_two_workers_share_the_users(world: World, store: Store) -> None:
     users = range(400)
     options = Options(latency_ms=0, most_users=16)
-    store.enqueue([request(user) for user in users])
     with working(world, store, options=options) as one, working(world, store, options=options, consumer="two") as two:
+        store.enqueue([request(user) for user in users])
         wait_until(lambda: stream_length(store) == 0)
     done = [worker.statistics.total("done") for worker in (one, two)]
     assert sum(done) == 400
