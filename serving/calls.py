@@ -53,15 +53,19 @@ class Script:
         with client.pipeline(transaction=False) as pipeline:
             for keys, arguments in calls:
                 pipeline.execute_command("EVALSHA", self.sha, len(keys), *keys, *arguments)
-            found: list[Any] = pipeline.execute(raise_on_error=False)
-            return found
+            return _told(pipeline.execute(raise_on_error=False))
 
     async def _execute_async(self, client: redis.asyncio.Redis, calls: Sequence[Call]) -> list[Any]:
         async with client.pipeline(transaction=False) as pipeline:
             for keys, arguments in calls:
                 pipeline.execute_command("EVALSHA", self.sha, len(keys), *keys, *arguments)
-            found: list[Any] = await pipeline.execute(raise_on_error=False)
-            return found
+            return _told(await pipeline.execute(raise_on_error=False))
+
+
+def _told(found: Sequence[Any]) -> list[Any]:
+    from serving.connection import told
+
+    return [told(one) if isinstance(one, Exception) else one for one in found]
 
 
 def _missing(found: Sequence[Any]) -> list[int]:

@@ -6,6 +6,7 @@ node of a cluster, through which the others are found.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import redis
@@ -20,6 +21,15 @@ UNAVAILABLE = (
     redis.exceptions.TryAgainError,
 )
 """The store cannot now; the same may be tried again later."""
+_PASSING = re.compile(r"\b(READONLY|OOM|MISCONF|NOREPLICAS|BUSY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|UNBLOCKED)\b")
+
+
+def told(error: Exception) -> Exception:
+    """The error that a command or a script was answered with, as one of UNAVAILABLE where it will pass: redis-py knows
+    some codes by their class, and none inside of a script's message."""
+    if isinstance(error, redis.ResponseError) and not isinstance(error, UNAVAILABLE) and _PASSING.search(str(error)):
+        return redis.exceptions.TryAgainError(str(error))
+    return error
 
 
 def connect(url: str, *, timeout_seconds: float, **options: Any) -> redis.Redis:

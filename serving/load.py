@@ -98,7 +98,8 @@ def _wanted(recipe: Recipe, promoted: Mapping[date, Version], ds: date | None) -
     """The days to load, newest first."""
     days = sorted(promoted, reverse=True)
     if recipe.serving.mode == "frozen":
-        frozen = recipe.serving.frozen_day or (days[-1] if days else None)
+        left = [day for day in days if "pruned" not in promoted[day].tags]  # as `Registry.frozen`
+        frozen = recipe.serving.frozen_day or (left[-1] if left else None)
         days = [day for day in days if day == frozen]
     elif ds is not None:
         days = [day for day in days if day <= ds]
@@ -120,14 +121,15 @@ def _load_day(
     assert vectors is not None
     users = partition_from(version.tags, "user_features", version.ds) if recipe.serving.computes else None
     seeded, features, unchanged = Seeded(), 0, True
-    if _is_new(store, vectors, dropped) or again:
+    content = _content(recipe, vectors, dropped)
+    if _is_new(store, vectors, content) or again:
         unchanged = False
         seeded = load_vectors(recipe, vectors, store=store, lake=lake, dropped=dropped)
-        _remember(store, vectors, dropped)
-    if users is not None and (_is_new(store, users, ()) or again):
+        _remember(store, vectors, content)
+    if users is not None and (_is_new(store, users, users.fingerprint) or again):
         unchanged = False
         features = _load_features(recipe, users, store=store, lake=lake)
-        _remember(store, users, ())
+        _remember(store, users, users.fingerprint)
     return LoadedDay(
         ds=version.ds, version=version.number, unchanged=unchanged, seeded=seeded, features=features,
         seconds=round(time.monotonic() - began, 3),
@@ -199,22 +201,24 @@ def _milliseconds(times: pa.Array) -> np.ndarray[Any, np.dtype[np.int64]]:
     return times.cast(pa.timestamp("ms", tz="UTC"), safe=False).cast(pa.int64()).to_numpy()  # type: ignore[no-any-return]
 
 
-def _is_new(store: Store, partition: Partition, dropped: tuple[int, ...]) -> bool:
+def _is_new(store: Store, partition: Partition, content: str) -> bool:
     found: Any = store.redis.hget(LOADED, _name(partition))
-    return found is None or found.decode() != _content(partition, dropped)
+    return found is None or found.decode() != content
 
 
-def _remember(store: Store, partition: Partition, dropped: tuple[int, ...]) -> None:
-    store.redis.hset(LOADED, _name(partition), _content(partition, dropped))
+def _remember(store: Store, partition: Partition, content: str) -> None:
+    store.redis.hset(LOADED, _name(partition), content)
 
 
 def _name(partition: Partition) -> str:
     return f"{partition.table}/{partition.ds}"
 
 
-def _content(partition: Partition, dropped: tuple[int, ...]) -> str:
-    """After a rollback others are dropped, and the days whose place they took are loaded again."""
-    return " ".join([partition.fingerprint, *map(str, dropped)])
+def _content(recipe: Recipe, partition: Partition, dropped: tuple[int, ...]) -> str:
+    """After a rollback others are dropped, and the days whose place they took are loaded again; as they are where
+    records are of another shape or rule."""
+    tower, pool = recipe.user_tower, recipe.serving.pool
+    return " ".join([partition.fingerprint, pool, f"{tower.num_embeddings}x{tower.dim}", *map(str, dropped)])
 
 
 def _announce(recipe: Recipe, newest: Version, store: Store, withdrawn: tuple[int, ...]) -> Served:

@@ -181,7 +181,7 @@ local function seed(key, mine)
   if mine.feature > now + allowance then return FUTURE end
   local old, other = entries_of(redis.pcall('GET', key), string.byte(head))
   if other and other ~= shape then
-    if newer(old[1], mine) then return OLDER end
+    if newer(old[1], mine) and not dropped[old[1].version] then return OLDER end
     old = {}
   end
   local entries, known, older = {}, false, false

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from serving.record import Record, RecordError
 from serving.served import Served
 from serving.store import Store
+from serving.times import moment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +92,8 @@ def _entries(record: Record, served: Served | None, *, now: float) -> tuple[Entr
         found.append(
             EntryView(
                 version=int(one["version"]),
-                featured_at=_time(int(one["feature_ms"])),
-                written_at=_time(int(one["write_ms"])),
+                featured_at=moment(int(one["feature_ms"])),
+                written_at=moment(int(one["write_ms"])),
                 age_seconds=round(now - int(one["feature_ms"]) / 1000, 3),
                 pooled=pooled,
                 cosines=tuple(np.round(cosines, 6).tolist()),
@@ -107,7 +108,7 @@ def _source(store: Store, user: int, source: str) -> SourceView:
     known = value if isinstance(value, bytes) and len(value) >= 8 else b""
     return SourceView(
         source=source,
-        featured_at=_time(int.from_bytes(known[:8], "little", signed=True)) if known else None,
+        featured_at=moment(int.from_bytes(known[:8], "little", signed=True)) if known else None,
         num_bytes=len(known),
         seconds_left=_seconds_left(store, key),
         queued=bool(store.redis.exists(store.keys.queued(source, user))),
@@ -117,7 +118,3 @@ def _source(store: Store, user: int, source: str) -> SourceView:
 def _seconds_left(store: Store, key: str) -> float | None:
     left: Any = store.redis.pttl(key)
     return left / 1000 if left >= 0 else None
-
-
-def _time(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)

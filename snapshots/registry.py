@@ -194,8 +194,9 @@ class Registry:
         return max(found, key=lambda version: version.number, default=None)
 
     def frozen(self, model: str, ds: date | None) -> Version | None:
-        """The version that a model which is served frozen stays with: that of `ds`, or the first that was promoted."""
-        oldest_first = reversed(self.promoted(model, before=date.max))
+        """The version that a model which is served frozen stays with: that of `ds`, or the first promoted one that
+        retention has left."""
+        oldest_first = [v for v in reversed(self.promoted(model, before=date.max)) if "pruned" not in v.tags]
         return next((version for version in oldest_first if ds in (None, version.ds)), None)
 
     def withdrawn(self, model: str) -> list[Version]:

@@ -29,7 +29,8 @@ class Serving:
     deadline_ms: float = 20.0
     """A read that the store does not answer for so long gets the default."""
     direct_seconds: float = 0.0
-    """ERCache's direct cache: what the champion wrote less long ago replaces the inference. 0: nothing does."""
+    """ERCache's direct cache: what the champion wrote less long ago, of features less long ago, replaces the inference.
+    0: nothing does. A request that computes for another model of the source computes for this one too."""
     failover_seconds: float = 14 * 86_400.0
     """ERCache's failover cache: how long an embedding is kept, and served when there is no newer one."""
     max_inferences_per_second: float = float("inf")

@@ -55,6 +55,8 @@ class Computed:
     vectors: list[Vectors] = field(default_factory=list)
     failed: bool = False
     """A model did not compute: the entries stay pending, for another try."""
+    missing: Sequence[str] = ()
+    """Models of the source that have no version: nobody gets vectors of them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -103,10 +103,12 @@ class Champions:
         self._load, self._warm_up = load, warm_up
         self._current: dict[str, Champion] = {}
         self._refused: dict[str, tuple[Reference, float]] = {}
-        self._told: dict[str, Served] = {}
+        self._said: dict[str, Reference] = {}
+        """What the registry says in this look: what others told clients instead is put right."""
         self._sure: set[str] = set()
         """Of these the registry, and not this machine's memory, said what serves."""
         self._trouble: dict[str, str] = {}
+        self._looked = False
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -117,7 +119,14 @@ class Champions:
     @property
     def sources(self) -> frozenset[str]:
         """Of which something can be computed."""
+        if not self._looked:
+            return frozenset()  # else what is taken while the first of several models is loaded lacks the others
         return frozenset(one.recipe.source.name for one in self._current.values())
+
+    def missing(self, source: str) -> list[str]:
+        """The models of `source` that nothing can be computed of: none is promoted yet, or it was refused."""
+        of_source = [name for name, recipe in self._recipes.items() if recipe.source.name == source]
+        return [name for name in of_source if name not in self._current]
 
     def poll(self) -> None:
         """Follow the aliases, and tell the store what is served."""
@@ -135,6 +144,7 @@ class Champions:
                 self._statistics.set("champion_version", wanted.version, model=model)
                 if model in self._sure:
                     remember(self._settings, wanted)
+        self._looked = True
         self._statistics.set("up", float(bool(self._current)))
         self._announce()
 
@@ -162,12 +172,15 @@ class Champions:
             reference = _registered(Registry(self._settings), self._recipes[model])
         except Exception as error:  # of MLflow's client, of HTTP or of a database: whatever it is, serving goes on
             self._statistics.count("registry_errors", model=model)
+            self._said.pop(model, None)
             current = self._current.get(model)
             remembered = recall(self._settings, model) if current is None else current.reference
             serves = "nothing is computed" if remembered is None else f"version {remembered.version} serves"
             self._say(model, f"the registry does not answer ({error}); {serves}")
             return remembered
         self._sure.add(model)
+        if reference is not None:
+            self._said[model] = reference
         if reference is None:
             self._say(model, "the registry has no version that serves; promote one")
         elif self._trouble.pop(model, None):
@@ -211,9 +224,8 @@ class Champions:
             known: Mapping[str, Served] = self._store.served()
             for model, champion in list(self._current.items()):
                 served = champion.served
-                if model not in known or (model in self._sure and self._told.get(model) != served):
+                if model not in known or (self._said.get(model) == champion.reference and known[model] != served):
                     self._store.announce(served)
-                    self._told[model] = served
         except UNAVAILABLE as error:
             log.warning("the store was not told what is served (%s); it is told later", error)
 

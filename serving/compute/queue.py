@@ -17,6 +17,7 @@ import redis
 
 from serving.calls import Call, Script
 from serving.compute.scripts import DONE, LEAVE, SET_ASIDE, TAKE
+from serving.connection import told
 from serving.keys import GROUP, PREFIX, Keys
 
 log = logging.getLogger(__name__)
@@ -234,7 +235,7 @@ class Requests:
             return ask()
         except redis.ResponseError as error:
             if not str(error).startswith("NOGROUP"):
-                raise
+                raise told(error) from error
             log.warning("the store has lost the group %s, which is made again: %s", GROUP, error)
             self.open()
             return ask()

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from features.ahead import ahead
@@ -199,9 +199,12 @@ class Worker:
                 yield made
 
     def _compute(self, batch: Batch) -> Computed:
-        champions = self._champions.of(batch.source)
+        champions, missing = self._champions.of(batch.source), self._champions.missing(batch.source)
         try:
-            return compute(batch, champions, self._codecs[batch.source], self.statistics)
+            computed = compute(batch, champions, self._codecs[batch.source], self.statistics)
+            for model in missing:
+                self.statistics.count("refused", len(computed.users), model=model, reason="no_version")
+            return replace(computed, missing=missing)
         except OSError:
             raise
         except Exception:  # it is left for another try, and then set aside: the worker goes on
@@ -221,7 +224,8 @@ class Worker:
                 written.update(self._counted(one, places))
         entries = [] if computed.failed else [one for one in batch.entries if one.user not in failed]
         if entries:
-            without = {one.user for one in entries if written[one.user] < len(computed.vectors) or not computed.vectors}
+            models = len(computed.vectors) + len(computed.missing)
+            without = {one.user for one in entries if written[one.user] < models or not models}
             self._patiently(lambda: self._requests.done(entries, without=without))
             self.statistics.count("done", len(entries))
             now_ms = 1000 * time.time() + self._ahead_ms

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -11,16 +11,13 @@ import numpy as np
 from msgspec import Meta
 
 from serving.client.answer import Answer, Computation, Origin, Reason
+from serving.times import moment
 
 if TYPE_CHECKING:
     from starlette.types import Scope
 
 JSON = "application/json"
 MSGPACK = "application/msgpack"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_FIRST, _LAST = (
-    int((end.replace(tzinfo=UTC) - _EPOCH) / timedelta(milliseconds=1)) for end in (datetime.min, datetime.max)
-)
 
 
 class Pooled(msgspec.Struct, frozen=True):
@@ -102,8 +99,3 @@ def _embeddings(answer: Answer, *, binary: bool) -> Embeddings:
             for version, feature_ms, age in zip(answer.versions, answer.feature_ms, answer.ages_seconds, strict=True)
         ],
     )
-
-
-def moment(ms: int) -> datetime:
-    """Of milliseconds since the epoch; the first or last that there is where it is before or after them."""
-    return _EPOCH + timedelta(milliseconds=min(max(ms, _FIRST), _LAST))

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.http.answers import moment
 from serving.http.heat import scale_of, strip
 from serving.record import KEPT
+from serving.times import moment
 from snapshots.movement import movement
 from snapshots.page.html import Html, join, page, section, tag
 

@@ -47,7 +47,8 @@ class Shards:
         self.deadline_seconds = deadline_seconds
         self._shares = [Share(index=index, of=len(addresses)) for index in range(len(addresses))]
         self._clients = [flight.connect(f"grpc+tcp://{one}", generic_options=_OPTIONS) for one in addresses]
-        self._threads = ThreadPoolExecutor(len(addresses), thread_name_prefix="shards")
+        # twice: while all of them load a version, the one at work is still asked for its rows
+        self._threads = ThreadPoolExecutor(2 * len(addresses), thread_name_prefix="shards")
 
     def __enter__(self) -> Self:
         return self

@@ -33,7 +33,7 @@ Run = Callable[[Callable[[], None]], None]
 
 
 class Turn:
-    """Seconds by the clock, of this process's CPU time and of Redis', from the start to when `run` says that it is done."""
+    """Seconds by the clock, of this process's CPU time and of Redis', until `run` says that it is done."""
 
     def __init__(self, pid: int, run: Run) -> None:
         self._pid, self._began = pid, (0.0, 0.0, 0.0)

@@ -137,6 +137,13 @@ def test_one_vector_of_each_version(store: Store) -> None:
     assert [one[:2] for one in kept(store)] == [(4, 50)]
 
 
+def test_what_was_rolled_back_gives_way_to_another_shape(store: Store) -> None:
+    write(store, entry(5, 50, dim=2 * D))
+    assert load(store, entry(4, 40)).older == 1
+    assert load(store, entry(4, 40), dropped=(5,)).written == 1
+    assert [one[:2] for one in kept(store)] == [(4, 40)]
+
+
 @pytest.mark.parametrize("writers", [2, 8])
 def test_of_concurrent_writers_and_a_load_the_newest_win(running: Server, store: Store, writers: int) -> None:
     users, times = range(20), [NOW_MS - 1000 + at for at in range(40)]

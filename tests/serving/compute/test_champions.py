@@ -154,3 +154,22 @@ def test_a_frozen_model_stays_what_it_is(world: World, store: Store, day: date |
         world.promote(number)
         champions.poll()
         assert versions(champions) == wanted
+
+
+def test_what_others_told_clients_is_put_right(world: World, store: Store) -> None:
+    champions = champions_of(world, store)
+    champions.poll()
+    told = store.served()["tiny"]
+    store.announce(replace(told, version=9))
+    without_mlflow_champions = champions_of(without_mlflow(world), store)
+    without_mlflow_champions.poll()
+    assert store.served()["tiny"].version == 9, "who does not know better says nothing"
+    champions.poll()
+    assert store.served()["tiny"] == told
+
+
+def test_a_model_without_a_version_is_named(world: World, store: Store) -> None:
+    third = replace(world.recipe, name="third")
+    champions = champions_of(world, store, world.recipe, third)
+    champions.poll()
+    assert (champions.sources, champions.missing("tiny")) == ({"tiny"}, ["third"])
