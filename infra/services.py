@@ -29,6 +29,7 @@ __all__ = [
     "start",
     "status",
     "stop",
+    "unserve",
     "wait_until_healthy",
     "where_alerts_go",
 ]
@@ -93,6 +94,12 @@ def serve(settings: Settings, *, progress: Progress) -> None:
         wanted = online_services(settings)
         Supervisor(settings).start([service.name for service in wanted])
         wait_until_healthy(settings, wanted, progress=progress)
+
+
+def unserve(settings: Settings, *, progress: Progress) -> None:
+    """Stop the online service: it reads once what it serves, and `serve` starts it again."""
+    with _lock(settings, progress):
+        Supervisor(settings).stop(online.NAMES)
 
 
 def stop(settings: Settings, *, progress: Progress = lambda line: None) -> bool:

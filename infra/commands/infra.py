@@ -51,6 +51,7 @@ def up(
     config = get_recipe(recipe)
     wanted = parse_days(days) if days is not None else config.schedule.first_days(DEMO_DAYS)
     config.schedule.check(wanted)
+    served = get_settings().served
     settings = _remember(recipe, data=data, serve=serve)
     keep_secrets(settings)
     if not services.start(settings, progress=say):
@@ -62,10 +63,12 @@ def up(
             run_days(airflow, config, wanted, say=say)
     if not services_only:
         print_summary(config, wanted, settings=settings)
+    if settings.served != served:
+        services.unserve(settings, progress=say)
     serving = serve_champions(settings, say=say)
     typer.echo(services.how_to_log_in(settings))
     if serving:
-        typer.echo(request_and_answer(settings, serving[0]))
+        typer.echo(request_and_answer(settings, recipe if recipe in serving else serving[0]))
 
 
 def _remember(recipe: str, *, data: Path | None, serve: bool | None) -> Settings:
