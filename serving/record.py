@@ -62,10 +62,10 @@ class Record:
         form, count, num_embeddings, dim = HEADER.unpack_from(value)
         if form not in FORMATS.values():
             raise RecordError(f"a record of format {form}; this code reads {sorted(FORMATS.values())}")
-        kind = entry_type(num_embeddings, dim)
-        if not 1 <= count <= KEPT or len(value) != HEADER.size + count * kind.itemsize:
+        size = ENTRY.size + 2 * num_embeddings * dim
+        if not 1 <= count <= KEPT or len(value) != HEADER.size + count * size:
             raise RecordError(f"a record of {count} entries, K = {num_embeddings}, D = {dim} in {len(value)} bytes")
-        return Record(np.frombuffer(value, kind, count, HEADER.size))
+        return Record(np.frombuffer(value, entry_type(num_embeddings, dim), count, HEADER.size))
 
     def without(self, versions: frozenset[int]) -> Record | None:
         """Without the entries of `versions`; None when nothing is left."""

@@ -64,6 +64,10 @@ WEEK = 7 * 86_400.0
         pytest.param({}, SERVED, record((3, 5.0), dim=8), "queued", "default", "reshaped", "queued", id="D of before"),
         pytest.param({}, SERVED, OLD[:-1], "queued", "default", "damaged", "queued", id="cut off"),
         pytest.param({}, SERVED, b"", "queued", "default", "damaged", "queued", id="empty"),
+        pytest.param(
+            {}, SERVED, OLD[:2] + b"\x40\x9c" * 2 + OLD[6:], "queued", "default", "damaged", "queued",
+            id="K and D that nothing could hold",
+        ),
         pytest.param({}, SERVED, b"\x09" + OLD[1:], "queued", "default", "damaged", "queued", id="another format"),
         pytest.param(
             {}, replace(SERVED, withdrawn=(3, 2)), OLD, "queued", "default", "withdrawn", "queued", id="all withdrawn"
