@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from fastapi import Request
@@ -22,7 +22,6 @@ from serving.http.limits import Limits, read_body
 from serving.http.user_page import index_page, user_page
 
 if TYPE_CHECKING:
-    from serving.client.answer import Answer
     from serving.client.asynchronous import AsyncEmbeddingClient
     from serving.client.model import Model
     from serving.http.counts import HttpCounts
@@ -60,26 +59,24 @@ class Routes:
         """A user's embeddings; what is computed after is computed with the features that are known of the user."""
         user = user_id_of(request.path_params["user_id"])
         models = models_of(request.scope, self._models, self._limits.models)
-        started = time.perf_counter()
-        answers = await self._client.get(user, models)
-        return self._answer(request, user, answers, time.perf_counter() - started)
+        return await self._answer(request, user, models)
 
     async def post_embeddings(self, request: Request) -> Response:
         """The same; what is computed after is computed with the features that the request brings."""
         require_json(request.scope)
         asked = asked_of(await read_body(request.receive, self._limits.body_bytes))
         models = checked_models(asked.models, self._models, self._limits.models)
+        return await self._answer(
+            request, asked.user_id, models, features=asked.features, feature_time=asked.feature_time
+        )
+
+    async def _answer(self, request: Request, user: int, models: Sequence[str] | None, **features: Any) -> Response:
         started = time.perf_counter()
         try:
-            answers = await self._client.get(
-                asked.user_id, models, features=asked.features, feature_time=asked.feature_time
-            )
+            answers = await self._client.get(user, models, **features)
         except ValueError as error:
             raise Refusal(400, str(error)) from None
-        return self._answer(request, asked.user_id, answers, time.perf_counter() - started)
-
-    def _answer(self, request: Request, user: int, answers: Mapping[str, Answer], seconds: float) -> Response:
-        self._counts.read(seconds)
+        self._counts.read(time.perf_counter() - started)
         media_type, body = encoded(request.scope, user, answers.values())
         return Response(body, media_type=media_type, headers={"vary": "accept"})
 

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from dataclasses import replace
 
 import httpx
 import msgspec
 import numpy as np
 import pytest
+from fastapi import Request
+from prometheus_client import CollectorRegistry
 
+from serving.client.asynchronous import AsyncEmbeddingClient
+from serving.connection import connect_async
 from serving.http.answers import Answered
+from serving.http.counts import HttpCounts
+from serving.http.errors import Refusal
+from serving.http.limits import Limits
+from serving.http.routes import Routes
+from serving.store import AsyncStore
+from tests.serving.client.clients import DEMO, with_policy
 from tests.serving.http.service import Running, wait_until
 
 NOW_MS = int(1000 * time.time())
@@ -100,3 +112,16 @@ def test_openapi_describes_what_is_answered(http: httpx.Client) -> None:
     for schema in ("Asked", "Embeddings", "Pooled"):
         for name, field in schemas[schema]["properties"].items():
             assert "description" in field, f"{schema}.{name}"
+
+
+def test_models_that_cannot_be_asked_for_together_are_the_callers_mistake() -> None:
+    models = {one.name: one for one in (replace(DEMO, name="other", source="t"), with_policy(mode="realtime"))}
+    url, registry = "redis://127.0.0.1:1", CollectorRegistry()
+    store = AsyncStore(connect_async(url, timeout_seconds=1.0))
+    routes = Routes(
+        AsyncEmbeddingClient(url, list(models.values())), store,
+        models=models, limits=Limits(), registry=registry, counts=HttpCounts(registry),
+    )  # fmt: skip
+    request = Request({"type": "http", "path_params": {"user_id": "7"}, "query_string": b"", "headers": []})
+    with pytest.raises(Refusal, match="several sources"):
+        asyncio.run(routes.get_embeddings(request))
