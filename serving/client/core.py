@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 _MOST_GROUPS = 1_000
 """Kept."""
+_NO_FALLBACK = ("computed", "skipped")
+"""What became of the inference of a real-time request that needed nothing else."""
 
 
 class Core:
@@ -116,28 +118,35 @@ class Core:
     ) -> dict[str, Answer]:
         """By model, counted; and the inference is handed to the sender. waited: what became of it where it was waited
         for, and is not handed on."""
-        outcome = waited or self._hand_on(question, inference, found)
+        handed = {} if waited else self._hand_on(question, inference, found)
         now_ms = self.clock.now_ms()
         answers = {
             model.name: policy.answer(
-                model, self.served.get(model.name), question.user, one, computation=outcome, now_ms=now_ms
+                model,
+                self.served.get(model.name),
+                question.user,
+                one,
+                computation=waited or handed.get(model.name, "queued"),
+                now_ms=now_ms,
             )
             for model, one in zip(question.group.models, found, strict=True)
         }
         self.statistics.answered(answers.values(), now_ms)
-        if waited is not None and waited != "computed":
-            missed = [model.name for model in question.group.models if model.serving.mode == "realtime"]
-            self.statistics.fell_back(name for name in missed if answers[name].computation == waited)
+        waiting = [model.name for model in question.group.models if model.serving.mode == "realtime"]
+        if waiting:
+            self.statistics.fell_back(name for name in waiting if answers[name].computation not in _NO_FALLBACK)
         return answers
 
-    def _hand_on(self, question: Question, inference: Inference, found: Sequence[policy.Found]) -> Computation:
-        outcome: Computation = "queued"
+    def _hand_on(
+        self, question: Question, inference: Inference, found: Sequence[policy.Found]
+    ) -> dict[str, Computation]:
+        outcomes: dict[str, Computation] = {}
         models = question.group.names
         for (_, places), packed in zip(question.group.computed, inference.commands, strict=True):
             names = tuple([models[place] for place in places if not found[place].is_direct])
             if names and not self.outbox.offer(Waiting(names, question.partition, packed)):
-                outcome = "dropped"
-        return outcome
+                outcomes.update(dict.fromkeys(names, "dropped"))
+        return outcomes
 
     def new_breaker(self) -> Breaker:
         """Of one server: the others of a cluster are read although it is down."""
