@@ -18,6 +18,7 @@ UNAVAILABLE = (
     redis.exceptions.OutOfMemoryError,
     redis.exceptions.ReadOnlyError,
     redis.exceptions.ClusterDownError,
+    redis.exceptions.RedisClusterException,
     redis.exceptions.TryAgainError,
 )
 """The store cannot now; the same may be tried again later."""

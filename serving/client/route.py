@@ -45,7 +45,7 @@ class Route:
                     cluster.get_node_from_key(key)  # type: ignore[no-untyped-call]
                     for key in [SERVED, *(keys.requests("", partition) for partition in range(keys.partitions))]
                 ]
-        except redis.RedisError as error:
+        except (redis.RedisError, redis.exceptions.RedisClusterException) as error:
             raise BrokenError(f"no node of the cluster at {target!r} answers: {error}") from error
         targets = [target.at(node.host, node.port) for node in nodes if node is not None]
         if len(targets) < len(nodes):

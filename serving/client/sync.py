@@ -134,6 +134,7 @@ class EmbeddingClient:
             require_no_error(values)
         except (LateError, BrokenError) as error:
             pool.breaker.failed(time.monotonic())
+            core.is_lost |= pool.breaker.is_open
             return core.read_failed(error)
         pool.breaker.succeeded()
         return values  # type: ignore[no-any-return]
@@ -200,6 +201,8 @@ class EmbeddingClient:
                 self._refresh()
             except ValueError:
                 logger.exception("the store is not this client's")
+            except Exception:
+                logger.exception("the client does not learn what is served")
 
     def _refresh(self) -> None:
         """Learn what the store says; nothing where it says nothing. ValueError: it is another layout's."""

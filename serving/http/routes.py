@@ -11,7 +11,7 @@ import msgspec
 from fastapi import Request
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from serving.http.answers import JSON, encoded
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 STORE_SECONDS = 1.0
 """That pages and `/readyz` wait for the store; embeddings have a deadline of their own, in the client."""
-_NO_ANSWER = (RedisError, OSError, TimeoutError, ValueError)
+_NO_ANSWER = (RedisError, RedisClusterException, OSError, TimeoutError, ValueError)
 """ValueError: something else than us wrote there."""
 PAGE_HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; "
