@@ -56,11 +56,16 @@ class AsyncPool:
         if self._opening is None or self._opening.done():
             self._opening = asyncio.create_task(AsyncWire.opened(self.target, seconds=BACKGROUND_SECONDS))
             self._opening.add_done_callback(self._take)
+        opening = self._opening
         try:
             async with asyncio.timeout(seconds):
-                return await asyncio.shield(self._opening)
+                return await asyncio.shield(opening)
         except TimeoutError as error:
             raise LateError("no connection in time") from error
+        except asyncio.CancelledError as error:
+            if opening.cancelled():  # the pool was closed; the caller was not
+                raise BrokenError("the connection was closed") from error
+            raise
 
     def _take(self, task: asyncio.Task[AsyncWire]) -> None:
         if task.cancelled() or task.exception() is not None:

@@ -128,6 +128,7 @@ class AsyncEmbeddingClient:
             require_no_error(values)
         except (LateError, BrokenError) as error:
             pool.breaker.failed(time.monotonic())
+            core.is_lost |= pool.breaker.is_open
             return core.read_failed(error)
         pool.breaker.succeeded()
         return values  # type: ignore[no-any-return]
@@ -173,7 +174,9 @@ class AsyncEmbeddingClient:
         outbox, done = self._core.outbox, True
         if self._known is None:
             return False
-        for pool, taken in outbox.take(self._known.sends).items():
+        groups = outbox.take(self._known.sends)
+        while groups:
+            pool, taken = groups.popitem()
             try:
                 commands = b"".join([one.command for one in taken])
                 answers = await pool.call(commands, len(taken), seconds=BACKGROUND_SECONDS)
@@ -182,7 +185,8 @@ class AsyncEmbeddingClient:
                 logger.debug("requests wait: %s", error)
                 done = False
             except BaseException:
-                outbox.put_back(taken)
+                for left in (taken, *groups.values()):
+                    outbox.put_back(left)
                 raise
             else:
                 if not outbox.sent(taken, answers):
@@ -197,6 +201,8 @@ class AsyncEmbeddingClient:
                 await self._refresh()
             except ValueError:
                 logger.exception("the store is not this client's")
+            except Exception:
+                logger.exception("the client does not learn what is served")
 
     async def _refresh(self) -> None:
         """As `EmbeddingClient._refresh`."""
