@@ -209,10 +209,9 @@ class AsyncEmbeddingClient:
         core = self._core
         try:
             if self._known is None or core.is_lost:
-                route = await asyncio.to_thread(Route.find, self._url, core.keys)
-                self._known = Servers.of(route, self._pool, self._known)
+                self._connect(await asyncio.to_thread(Route.find, self._url, core.keys))
                 core.is_lost = False
-            pool = self._known.served
+            pool = self._servers().served
             if not self._knows_layout:
                 refresh.learn_layout(core, await pool.call(refresh.layout(core), 2, seconds=BACKGROUND_SECONDS))
                 self._knows_layout = True
@@ -221,3 +220,22 @@ class AsyncEmbeddingClient:
             refresh.learn(core, answers, asked=asked)
         except (LateError, BrokenError) as error:
             core.refresh_failed(error)
+        await self._probe()
+
+    def _connect(self, route: Route) -> None:
+        """As `EmbeddingClient._connect`."""
+        earlier, self._known = self._known, Servers.of(route, self._pool, self._known)
+        for pool in earlier.left_by(self._known) if earlier is not None else ():
+            pool.close()
+            self._core.forget(pool.breaker)
+
+    async def _probe(self) -> None:
+        """As `EmbeddingClient._probe`."""
+        for pool in self._known.all if self._known is not None else ():
+            if pool.breaker.is_open:
+                try:
+                    require_no_error((await pool.call(refresh.PROBE, 1, seconds=self._core.probe_seconds))[0])
+                except (LateError, BrokenError) as error:
+                    logger.debug("%r does not answer yet: %s", pool.target, error)
+                else:
+                    pool.breaker.succeeded()

@@ -153,6 +153,15 @@ class Core:
         self._breakers.append(Breaker(failures=self.options.failures, pause_seconds=self.options.pause_seconds))
         return self._breakers[-1]
 
+    def forget(self, breaker: Breaker) -> None:
+        """Of a server that has no partition any more."""
+        self._breakers.remove(breaker)
+
+    @property
+    def probe_seconds(self) -> float:
+        """In which a server that is tried again has to answer: as fast as the most urgent read wants it."""
+        return min(model.serving.deadline_ms for model in self.models.values()) / 1000
+
     def read_failed(self, error: Exception) -> Reason:
         """Count a read without an answer."""
         is_late = isinstance(error, LateError)

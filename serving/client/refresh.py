@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 COMMANDS = packed([("TIME",), ("HGETALL", SERVED)])
 """To the server of `Route.served`."""
 NUM_ANSWERS = 2
+PROBE = packed([("PING",)])
+"""To a server whose breaker is open: it closes without waiting for somebody who reads."""
 
 
 def layout(core: Core) -> bytes:

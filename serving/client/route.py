@@ -74,6 +74,10 @@ class Servers(Generic[P]):
             served=known[route.served],
         )
 
+    def left_by(self, later: Servers[P]) -> set[P]:
+        """Those that `later` has no more."""
+        return self.all - later.all
+
     @property
     def all(self) -> set[P]:
         """Each once."""

@@ -209,9 +209,9 @@ class EmbeddingClient:
         core = self._core
         try:
             if self._known is None or core.is_lost:
-                self._known = Servers.of(Route.find(self._url, core.keys), self._pool, self._known)
+                self._connect(Route.find(self._url, core.keys))
                 core.is_lost = False
-            pool, asked = self._known.served, time.monotonic()
+            pool, asked = self._servers().served, time.monotonic()
             deadline = asked + BACKGROUND_SECONDS
             if not self._knows_layout:
                 refresh.learn_layout(core, pool.call(refresh.layout(core), 2, deadline=deadline))
@@ -219,3 +219,23 @@ class EmbeddingClient:
             refresh.learn(core, pool.call(refresh.COMMANDS, refresh.NUM_ANSWERS, deadline=deadline), asked=asked)
         except (LateError, BrokenError) as error:
             core.refresh_failed(error)
+        self._probe()
+
+    def _connect(self, route: Route) -> None:
+        """To the servers of `route`, and to no others."""
+        earlier, self._known = self._known, Servers.of(route, self._pool, self._known)
+        for pool in earlier.left_by(self._known) if earlier is not None else ():
+            pool.close()
+            self._core.forget(pool.breaker)
+
+    def _probe(self) -> None:
+        """Let the servers be read again that answer in time again."""
+        for pool in self._known.all if self._known is not None else ():
+            if pool.breaker.is_open:
+                try:
+                    deadline = time.monotonic() + self._core.probe_seconds
+                    require_no_error(pool.call(refresh.PROBE, 1, deadline=deadline)[0])
+                except (LateError, BrokenError) as error:
+                    logger.debug("%r does not answer yet: %s", pool.target, error)
+                else:
+                    pool.breaker.succeeded()

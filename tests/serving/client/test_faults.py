@@ -92,6 +92,19 @@ def test_a_killed_store_that_comes_back_empty(kind: Kind, tmp_path: Path) -> Non
                 eventually(lambda: client.get(7)["demo"].origin == "store")
 
 
+def test_a_breaker_closes_although_nobody_reads(kind: Kind, tmp_path: Path) -> None:
+    port = free_port()
+    with redis_server(tmp_path, port=port) as server:
+        filled(server)
+        with client_of(kind, server.url, MODEL) as client:
+            server.process.kill()
+            server.process.wait()
+            seconds_of(client, times=5)
+            assert client.statistics()["breaker_open"]
+            with redis_server(tmp_path, port=port):
+                eventually(lambda: not client.statistics()["breaker_open"])
+
+
 def test_a_store_that_is_not_there_yet(kind: Kind, tmp_path: Path) -> None:
     port = free_port()
     with client_of(kind, f"redis://127.0.0.1:{port}", MODEL, pause_seconds=0.05) as client:
