@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from serving import metrics
+from serving.client.answer import Computation, Origin, Reason
 from serving.metrics import Metric
 
 if TYPE_CHECKING:
@@ -33,11 +34,11 @@ class ClientCollector(Collector):
             {
                 (model, self._modes[model], origin): count
                 for model, of in models.items()
-                for origin, count in of["origins"].items()
+                for origin, count in {**_zeros(Origin), **of["origins"]}.items()
             },
         )
-        yield _counter(metrics.DEFAULTS, _by_name(models, "defaults"))
-        yield _counter(metrics.COMPUTATIONS, _by_name(models, "computations"))
+        yield _counter(metrics.DEFAULTS, _by_name(models, "defaults", _zeros(Reason, without="found")))
+        yield _counter(metrics.COMPUTATIONS, _by_name(models, "computations", {**_zeros(Computation), "coalesced": 0}))
         yield _counter(metrics.FALLBACKS, {(model,): of["fallbacks"] for model, of in models.items()})
         yield _staleness(models)
         yield _counter(metrics.STORE_ERRORS, {(event,): count for event, count in found["events"].items()})
@@ -45,8 +46,15 @@ class ClientCollector(Collector):
         yield _gauge(metrics.BUFFERED, found["buffered"])
 
 
-def _by_name(models: Mapping[str, Mapping[str, Any]], field: str) -> dict[tuple[str, ...], float]:
-    return {(model, name): count for model, of in models.items() for name, count in of[field].items()}
+def _zeros(names: Any, *, without: str = "") -> dict[str, int]:
+    """Of each of a Literal's names: a rate is seen from the first count on."""
+    return {name: 0 for name in get_args(names) if name != without}
+
+
+def _by_name(
+    models: Mapping[str, Mapping[str, Any]], field: str, zeros: Mapping[str, int]
+) -> dict[tuple[str, ...], float]:
+    return {(model, name): count for model, of in models.items() for name, count in {**zeros, **of[field]}.items()}
 
 
 def _counter(metric: Metric, values: Mapping[tuple[str, ...], float]) -> CounterMetricFamily:
