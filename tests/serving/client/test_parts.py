@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -16,7 +17,7 @@ from serving.client.model import Model
 from serving.client.options import Options
 from serving.client.wire import Target
 from serving.statistics import STALENESS_SECONDS, Statistics
-from tests.serving.client.clients import DEMO
+from tests.serving.client.clients import DEMO, with_policy
 
 SECONDS = 0.25
 
@@ -104,6 +105,20 @@ def test_counts_begin_at_nothing() -> None:
     assert found["events"] == {}
     assert found["models"]["demo"]["requests"] == 0
     assert len(found["models"]["demo"]["staleness"]) == len(STALENESS_SECONDS) + 1
+
+
+def test_dropped_is_said_only_of_what_was() -> None:
+    core = Core([DEMO, replace(DEMO, name="other", source="t")], Options(buffer=1))
+    question = core.question(7, None)
+    answers = core.answers(question, core.inference(question, None, None), core.found(question, [None, None]))
+    assert {name: one.computation for name, one in answers.items()} == {"demo": "queued", "other": "dropped"}
+
+
+def test_a_realtime_request_falls_back_when_the_store_is_not_heard() -> None:
+    core = Core([with_policy(mode="realtime")], Options())
+    question = core.question(7, None)
+    core.answers(question, core.inference(question, None, None), core.found(question, "late"))
+    assert core.snapshot()["models"]["demo"]["fallbacks"] == 1
 
 
 def test_the_read_path_imports_no_torch() -> None:
