@@ -96,6 +96,9 @@ def test_a_scrape_has_what_requests_left(service: Running, http: httpx.Client) -
     assert more("usermodel_http_request_seconds_count", route=route) == 3
     assert after["usermodel_serving_breaker_open"] == {(): 0.0}
     assert after["usermodel_http_in_flight"] == {(): 1.0}
+    assert after["usermodel_serving_requests_total"]["async", "demo", "frozen"] == 0
+    assert after["usermodel_serving_defaults_total"]["demo", "reshaped"] == 0
+    assert after["usermodel_serving_computations_total"]["demo", "coalesced"] == 0
 
 
 def test_a_scrape_has_every_metric_of_the_service(http: httpx.Client) -> None:
