@@ -80,6 +80,8 @@ class Fixed(Champions):
 
     def __init__(self, champions: Sequence[Champion]) -> None:
         self._current = {one.reference.model: one for one in champions}
+        self._recipes = {one.reference.model: one.recipe for one in champions}
+        self._looked = True
 
 
 def worker_of(
