@@ -16,7 +16,6 @@ from serving.record import Entry
 from serving.store import Write
 from tests.serving.http.service import DAY_SECONDS, Running, announce, wait_until
 
-NOW_MS = int(1000 * time.time())
 HOUR_MS = 3_600_000
 
 
@@ -39,11 +38,12 @@ def write(service: Running, user: int, *entries: tuple[int, int, float]) -> None
 
 
 def test_what_is_kept_how_old_and_how_far_it_moved(service: Running, http: httpx.Client) -> None:
-    write(service, 800, (4, NOW_MS - 50 * HOUR_MS, 1.0), (5, NOW_MS - 3 * HOUR_MS, 3.0))
+    now_ms = int(1000 * time.time())
+    write(service, 800, (4, now_ms - 50 * HOUR_MS, 1.0), (5, now_ms - 3 * HOUR_MS, 3.0))
     asked = {
         "user_id": 800,
         "features": {},
-        "feature_time": datetime.fromtimestamp(NOW_MS // 1000 - 86_400, UTC).isoformat(),
+        "feature_time": datetime.fromtimestamp(now_ms // 1000 - 86_400, UTC).isoformat(),
     }
     assert http.post("/v1/embeddings", json={**asked, "models": ["demo"]}).status_code == 200
     wait_until(lambda: service.store.redis.exists(service.store.keys.queued("shop", 800)))
@@ -63,7 +63,8 @@ def test_what_is_kept_how_old_and_how_far_it_moved(service: Running, http: httpx
 
 
 def test_a_withdrawn_version_is_left_out(service: Running, http: httpx.Client) -> None:
-    write(service, 801, (3, NOW_MS - 50 * HOUR_MS, 1.0), (5, NOW_MS - HOUR_MS, 1.0))
+    now_ms = int(1000 * time.time())
+    write(service, 801, (3, now_ms - 50 * HOUR_MS, 1.0), (5, now_ms - HOUR_MS, 1.0))
     try:
         announce(service.store, withdrawn=(3,))
         words = words_of(http, "/users/801")
