@@ -67,13 +67,6 @@ class Record:
             raise RecordError(f"a record of {count} entries, K = {num_embeddings}, D = {dim} in {len(value)} bytes")
         return Record(np.frombuffer(value, entry_type(num_embeddings, dim), count, HEADER.size))
 
-    def without(self, versions: frozenset[int]) -> Record | None:
-        """Without the entries of `versions`; None when nothing is left."""
-        if not versions:
-            return self
-        kept = [int(version) not in versions for version in self.entries["version"]]
-        return Record(self.entries[kept]) if any(kept) else None
-
     def pooled(self, most: int = KEPT) -> NDArray[np.float16]:
         """[K, D]: the mean of the `most` newest entries in float32, rounded; the same bits as `snapshots.pooling`."""
         vectors = self.entries["vectors"][:most].astype(np.float32)

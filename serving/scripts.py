@@ -7,8 +7,6 @@ must not shut a user out for ever.
 
 from __future__ import annotations
 
-import hashlib
-
 from serving.record import FORMATS
 
 _NOW = """
@@ -290,8 +288,3 @@ return code
 (a tenth of a second's worth may come at once). A real-time request is queued even if the user waits already: it is
 answered by a push to its reply key, at once where it is refused, else by the worker (`1` once the vectors are written,
 `0` when it could not)."""
-
-
-def script_sha(script: str) -> str:
-    """What EVALSHA calls it."""
-    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()

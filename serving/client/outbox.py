@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 
 import hiredis
 
+from serving.calls import Script
 from serving.client.answer import Computation
 from serving.keys import Keys
-from serving.scripts import ENQUEUE, script_sha
+from serving.scripts import ENQUEUE
 from serving.statistics import Statistics
 from serving.store import Request
 
@@ -25,7 +26,7 @@ LOAD = ("SCRIPT", "LOAD", ENQUEUE)
 """What a connection that enqueues begins with: a store that was restarted knows no script."""
 TOGETHER = 32
 """Requests per round trip: the store serves nobody else while it works through them."""
-_SHA = script_sha(ENQUEUE)
+_SHA = Script(ENQUEUE).sha
 _OUTCOMES: dict[int, Computation | str] = {
     1: "queued", 0: "coalesced", -1: "shed", -2: "no_features", -3: "future", -4: "rate_limited"
 }  # fmt: skip

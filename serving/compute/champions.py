@@ -105,8 +105,6 @@ class Champions:
         self._refused: dict[str, tuple[Reference, float]] = {}
         self._said: dict[str, Reference] = {}
         """What the registry says in this look: what others told clients instead is put right."""
-        self._sure: set[str] = set()
-        """Of these the registry, and not this machine's memory, said what serves."""
         self._trouble: dict[str, str] = {}
         self._looked = False
         self._stopped = threading.Event()
@@ -142,7 +140,7 @@ class Champions:
             if made is not None:
                 self._current[model] = made
                 self._statistics.set("champion_version", wanted.version, model=model)
-                if model in self._sure:
+                if self._said.get(model) == wanted:
                     remember(self._settings, wanted)
         self._looked = True
         self._statistics.set("up", float(bool(self._current)))
@@ -178,7 +176,6 @@ class Champions:
             serves = "nothing is computed" if remembered is None else f"version {remembered.version} serves"
             self._say(model, f"the registry does not answer ({error}); {serves}")
             return remembered
-        self._sure.add(model)
         if reference is not None:
             self._said[model] = reference
         if reference is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +97,14 @@ def _cluster_port() -> int:
             except OSError:
                 continue
             return port
+
+
+def until(holds: Callable[[], object], *, seconds: float) -> None:
+    """Return when it does, within so long."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.005)
 
 
 def free_port() -> int:

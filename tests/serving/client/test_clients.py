@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from serving.keys import Keys
 from serving.store import Store
 from tests.serving.client.clients import DEMO, FEATURES, SCHEMA, Kind, client_of, with_policy, write
 from tests.serving.client.conftest import SERVED
-from tests.serving.servers import Server
+from tests.serving.servers import Server, until
 
 OTHER = replace(DEMO, name="other", dim=8)
 ELSEWHERE = replace(DEMO, name="elsewhere", source="t")
@@ -27,12 +27,7 @@ def stream(store: Store, source: str = "s") -> list[dict[bytes, bytes]]:
     return [fields for _, fields in store.redis.xrange(store.keys.requests(source, 0))]  # type: ignore[union-attr]
 
 
-def eventually(holds: Callable[[], bool]) -> None:
-    """Within seconds."""
-    deadline = time.monotonic() + 5
-    while not holds():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.005)
+eventually = partial(until, seconds=5)
 
 
 def test_the_earlier_embeddings_at_once_and_the_computation_after(kind: Kind, server: Server, store: Store) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from serving.compute.worker import Options, Worker
 from serving.features import FeatureCodec
 from serving.store import Request, Store
 from snapshots.registry import Registry, Version
+from tests.serving.servers import until
 from tests.snapshots.world import DAYS, make_tower, publish_day, tiny_recipe
 from trainer.recipe import Recipe
 
@@ -95,11 +96,7 @@ def stored(store: Store, users: Sequence[int], model: str = "tiny") -> list[list
     ]
 
 
-def wait_until(condition: Callable[[], bool], *, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.005)
+wait_until = partial(until, seconds=20)
 
 
 def requests_of(

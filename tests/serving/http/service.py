@@ -5,9 +5,10 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import redis
@@ -19,6 +20,7 @@ from serving.http.server import server_of, service
 from serving.record import Entry
 from serving.served import Served
 from serving.store import Store, Write
+from tests.serving.servers import until
 from trainer.serving import Serving
 
 SCHEMA = Schema(
@@ -93,12 +95,8 @@ def running(store_url: str, limits: Limits | None = None) -> Iterator[Running]:
             assert not thread.is_alive(), "the service did not end"
 
 
-def wait_until(true: Callable[[], object]) -> None:
-    """Of what comes after an answer."""
-    deadline = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+wait_until = partial(until, seconds=60)
+"""Of what comes after an answer."""
 
 
 def announce(store: Store, *, withdrawn: tuple[int, ...] = ()) -> None:
