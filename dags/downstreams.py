@@ -1,7 +1,9 @@
-"""`downstream_<name>`: one DAG per consumer, one run per promoted day of the user model it reads."""
+"""`downstream_<name>`: one DAG per consumer, one run per day that every user model it reads has promoted."""
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import and_
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import DAG, PartitionedAssetTimetable, task
@@ -23,7 +25,8 @@ retry and backfill. By hand: `usermodel trainer downstream --name N --ds D`.
 
 def downstream_model(downstream: DownstreamRecipe) -> DAG:
     """The consumer's DAG, triggered by each promoted partition."""
-    schedule = get_recipe(downstream.upstream).schedule
+    schedule = get_recipe(downstream.upstreams[0]).schedule
+    embeddings = [embeddings_asset(upstream) for upstream in downstream.upstreams]
 
     @task
     def retrain(downstream: str, *, dag_run: Any = None) -> Any:
@@ -34,12 +37,12 @@ def downstream_model(downstream: DownstreamRecipe) -> DAG:
 
     with DAG(
         dag_id=f"downstream_{downstream.name}",
-        schedule=PartitionedAssetTimetable(assets=embeddings_asset(downstream.upstream)),
+        schedule=PartitionedAssetTimetable(assets=reduce(and_, embeddings)),
         start_date=midnight(schedule.start, schedule.timezone),
         max_active_runs=1,
         default_args=TASK_DEFAULTS,
         doc_md=DOC,
-        tags=["downstream", downstream.upstream],
+        tags=["downstream", *downstream.upstreams],
     ) as dag:
         retrain(downstream.name)
     return dag

@@ -202,7 +202,8 @@ def retrain_downstream(downstream: str, ds: str) -> Any:
     from trainer.downstream.retrain import retrain
     from trainer.downstream.tracking import log_day
 
-    promoted = Registry(settings).promoted_embeddings(config.upstream, before=day)
+    registry = Registry(settings)
+    promoted = {name: registry.promoted_embeddings(name, before=day) for name in config.upstreams}
     try:
         trained = retrain(config, day, settings=settings, promoted=promoted)
     except NoEmbeddingsError as nothing:
@@ -236,10 +237,11 @@ def explain_downstream(downstream: str, ds: str, *, rows: int, repeats: int, see
     from trainer.tracking import connect
 
     client = connect(settings)
-    promoted = Registry(settings).promoted_embeddings(config.upstream, before=day)
-    upstream = get_recipe(config.upstream)
+    registry = Registry(settings)
+    promoted = {name: registry.promoted_embeddings(name, before=day) for name in config.upstreams}
+    upstreams = [get_recipe(name) for name in config.upstreams]
     found = explain_downstream(
-        config, upstream, day, settings=settings, promoted=promoted, rows=rows, repeats=repeats, seed=seed
+        config, upstreams, day, settings=settings, promoted=promoted, rows=rows, repeats=repeats, seed=seed
     )
     return plain(found) | {"run_id": log_downstream(client, found)}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -17,6 +17,7 @@ from features.batches import Batch, Encoder
 from features.columns import Ids
 from features.fingerprint import fingerprint
 from features.lake import Lake, Partition
+from features.selection import Selection
 from features.windows import Piece, Windows, pieces_of
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class DayReader:
     The partition's row groups are permuted by (seed, ds); each rank owns one contiguous slice of that order,
     equal to the others' within one row, and shuffles it window by window. Every example is read exactly once
     over all ranks, and every rank has `num_batches` batches of `batch_size` rows; the last is padded.
+    where: only the examples that every one of these selects.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class DayReader:
         rank: int = 0,
         world_size: int = 1,
         seed: int = 0,
+        where: Sequence[Selection] = (),
     ) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is not one of {world_size} ranks")
@@ -60,13 +63,14 @@ class DayReader:
         self._key = int(fingerprint(seed, partition.ds)[:15], 16)
         dataset = lake.dataset(partition)
         require_columns(dataset, partition, encoder)
-        pieces = pieces_of(dataset)
+        pieces = pieces_of(dataset, where)
         order = np.random.default_rng([self._key, 0]).permutation(len(pieces))
         self._pieces = [pieces[index] for index in order]
         self.num_rows = sum(piece.num_rows for piece in pieces)
-        """Rows of the partition, over all ranks."""
+        """Rows of the partition, or of it those selected, over all ranks."""
         if not self.num_rows:
-            raise ValueError(f"{partition.table} ds={partition.ds} has no rows; there is nothing to learn from")
+            of = f" where {', '.join(map(str, where))}" if where else ""
+            raise ValueError(f"{partition.table} ds={partition.ds} has no rows{of}; there is nothing to learn from")
         self.num_batches = -(-self.num_rows // (world_size * batch_size))
         """Batches on every rank."""
         self._window_rows = self._rows_of_a_window(pieces)
@@ -78,7 +82,8 @@ class DayReader:
     def _rows_of_a_window(self, pieces: list[Piece]) -> int:
         """Whole batches, the same number on every rank."""
         values = sum(piece.num_values(self._encoder.columns) for piece in pieces)
-        fitting = WINDOW_BYTES * self.num_rows // (_VALUE_BYTES * max(values, 1))
+        stored = sum(int(piece.fragment.row_groups[0].num_rows) for piece in pieces)
+        fitting = WINDOW_BYTES * stored // (_VALUE_BYTES * max(values, 1))
         return max(min(WINDOW_ROWS, fitting) // self._batch_size, 1) * self._batch_size
 
     def __len__(self) -> int:

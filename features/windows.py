@@ -1,15 +1,19 @@
-"""Ranges of a partition's rows, read row group by row group."""
+"""Ranges of a partition's rows, or of those that are selected, read row group by row group."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
+from features.columns import column_of
 from features.lake import fragments_of
+from features.selection import Selection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,15 +22,19 @@ class Piece:
 
     fragment: pads.Fragment
     num_rows: int
+    """That are read."""
     schema: pa.Schema
     """The table's: a column that the file lacks reads as null."""
+    chosen: npt.NDArray[np.int64] | None = None
+    """Places of the rows that are read; None: all of them."""
 
     def read(self, columns: list[str]) -> pa.Table:
-        """These columns of all rows."""
-        return self.fragment.to_table(schema=self.schema, columns=columns, use_threads=False)
+        """These columns of the rows."""
+        rows = self.fragment.to_table(schema=self.schema, columns=columns, use_threads=False)
+        return rows if self.chosen is None else rows.take(pa.array(self.chosen))
 
     def num_values(self, columns: list[str]) -> int:
-        """Ids and numbers in these columns, as Parquet counts them (an empty list is one)."""
+        """Ids and numbers in these columns of the whole row group, as Parquet counts them (an empty list is one)."""
         (group,) = self.fragment.row_groups
         chunks = self.fragment.metadata.row_group(group.id)
         found = (chunks.column(index) for index in range(chunks.num_columns))
@@ -34,13 +42,35 @@ class Piece:
         return sum(chunk.num_values for chunk in found if chunk.path_in_schema.partition(".")[0] in wanted)
 
 
-def pieces_of(dataset: pads.Dataset) -> list[Piece]:
-    """Every row group of the partition, files in the order of their paths."""
-    return [
-        Piece(fragment=group, num_rows=group.row_groups[0].num_rows, schema=dataset.schema)
-        for fragment in fragments_of(dataset)
-        for group in fragment.split_by_row_group()
-    ]
+def pieces_of(dataset: pads.Dataset, where: Sequence[Selection] = ()) -> list[Piece]:
+    """Every row group of the partition, files in the order of their paths; of each, the rows that `where` selects."""
+    groups = [group for fragment in fragments_of(dataset) for group in fragment.split_by_row_group()]
+    pieces = [Piece(fragment=group, num_rows=group.row_groups[0].num_rows, schema=dataset.schema) for group in groups]
+    return [_narrowed(piece, where) for piece in pieces] if where else pieces
+
+
+def selected(rows: pa.Table | pa.RecordBatch, where: Sequence[Selection]) -> npt.NDArray[np.bool_]:
+    """[rows]: whether every selection holds. ValueError for a feature that has not one id in a row."""
+    kept = np.ones(rows.num_rows, dtype=np.bool_)
+    for one in where:
+        kept &= np.isin(_single_values(column_of(rows, one.column), one.column), one.values)
+    return kept
+
+
+def _narrowed(piece: Piece, where: Sequence[Selection]) -> Piece:
+    chosen = np.flatnonzero(selected(piece.read(sorted({one.column for one in where})), where))
+    return replace(piece, num_rows=len(chosen), chosen=chosen)
+
+
+def _single_values(column: pa.Array, name: str) -> npt.NDArray[np.int64]:
+    if not pa.types.is_list(column.type):
+        values: npt.NDArray[np.int64] = column.to_numpy(zero_copy_only=False)
+        return values
+    lengths = pc.min_max(pc.list_value_length(column)).as_py()
+    if column.null_count or (len(column) and lengths != {"min": 1, "max": 1}):
+        raise ValueError(f"column {name} has rows of no id or of several; examples are selected by features of one id")
+    ids: npt.NDArray[np.int64] = column.flatten().to_numpy()
+    return ids
 
 
 class Windows:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from features.fingerprint import ADDED_LATER
 from features.schema import Schema
+from features.selection import Selection
 from trainer.recipe import Compute, Optimizer, Recipe, Task
 from trainer.stabilizers import Regularizer
 from trainer.towers import MixTower, UserTower
@@ -46,6 +47,7 @@ class TrainingConfig:
     seed: int
     compute: Compute = field(default_factory=Compute)
     regularizers: tuple[Regularizer, ...] = field(default=(), metadata=ADDED_LATER)
+    examples: tuple[Selection, ...] = field(default=(), metadata=ADDED_LATER)
 
     @classmethod
     def of(cls, recipe: Recipe) -> TrainingConfig:
@@ -60,6 +62,7 @@ class TrainingConfig:
             seed=recipe.seed,
             compute=recipe.compute,
             regularizers=recipe.regularizers,
+            examples=recipe.examples,
         )
 
     @property

@@ -108,6 +108,7 @@ def open_reader(assignment: Assignment, maps: Mapping[str, IdMap]) -> DayReader:
         rank=dist.get_rank(),
         world_size=dist.get_world_size(),
         seed=config.seed,
+        where=config.examples,
     )
 
 

@@ -63,7 +63,7 @@ def explain(recipe: Recipe, ds: date, *, settings: Settings, rows: int, repeats:
     trained = _model_before(settings, recipe.name, ds)
     tasks = tuple(task.name for task in recipe.tasks)
     encoder = Encoder(recipe.schema, tasks=tasks, maps=read_maps(trained.path, recipe.schema))
-    sample = sample_rows(lake, partition, columns=encoder.columns, num_rows=rows, seed=seed)
+    sample = sample_rows(lake, partition, columns=encoder.columns, num_rows=rows, seed=seed, where=recipe.examples)
     batches = [encoder.encode(chunk) for chunk in chunks_of(sample)]
     log.info("explaining model=%s of ds=%s on ds=%s examples=%d", recipe.name, trained.ds, ds, sample.num_rows)
     subject = UserModel(load_model(recipe, trained), recipe.schema, tasks=tasks, batches=batches)

@@ -11,6 +11,7 @@ from datetime import date, timedelta
 from typing import Literal
 
 from features.schema import Schema, Table
+from features.selection import Selection, check_selections
 from features.source import Source
 from trainer.gate import Gate
 from trainer.serving import Serving
@@ -142,6 +143,9 @@ class Recipe:
     schedule: Schedule
     user_tower: UserTower
     mix_tower: MixTower
+    examples: tuple[Selection, ...] = ()
+    """What it learns from: of the source's examples those that every one of these selects. Every active user of the
+    source is embedded all the same."""
     tables: tuple[Table, ...] = ()
     """In place of the source's tables of these names: other sizes, or managed ids."""
     optimizer: Optimizer = field(default_factory=Optimizer)
@@ -183,6 +187,7 @@ class Recipe:
         check_regularizers(self.name, self.regularizers)
         if unknown := sorted(set(self.slices) - {feature.name for feature in self.source.schema.sparse}):
             raise ValueError(f"recipe {self.name}: slices {unknown} are no sparse features of {self.source.name}")
+        check_selections(self.examples, self.source.schema, of=f"recipe {self.name}")
         _ = self.schema  # names its unknown tables
 
     @property
@@ -193,14 +198,16 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class DownstreamRecipe:
-    """A modest DLRM that consumes a user model's embeddings, retrained with and without them."""
+    """A modest DLRM that consumes user models' embeddings, retrained with and without them."""
 
     name: str
-    upstream: str
-    """The user model's recipe."""
+    upstreams: tuple[str, ...]
+    """The user models' recipes, all of one source."""
     task: str
     user_features: tuple[str, ...]
     """The user-side features it has of its own; item-side features come whole."""
+    examples: tuple[Selection, ...] = ()
+    """Its domain: of the source's examples those that every one of these selects."""
     embedding_dim: int = 16
     hidden: tuple[int, ...] = (128, 64)
     optimizer: Optimizer = field(default_factory=Optimizer)
@@ -208,3 +215,16 @@ class DownstreamRecipe:
     seed: int = 0
     lookback_days: int = 14
     """A user's newest embedding at most this many days old is joined."""
+
+    def __post_init__(self) -> None:
+        if not self.upstreams or len(set(self.upstreams)) < len(self.upstreams):
+            raise ValueError(f"downstream model {self.name}: upstreams are {self.upstreams}; name each user model once")
+
+    @property
+    def only_upstream(self) -> str:
+        """ValueError where it consumes several."""
+        if len(self.upstreams) > 1:
+            raise ValueError(
+                f"downstream model {self.name} consumes {self.upstreams}; name one that consumes a single user model"
+            )
+        return self.upstreams[0]

@@ -9,32 +9,35 @@ import pyarrow as pa
 import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from features.lake import Lake, Partition, fragments_of
+from features.lake import Lake, Partition
+from features.selection import Selection
+from features.windows import pieces_of
 
 CHUNK_ROWS = 2048
 """Rows per forward pass: bounds memory where a model is wide."""
 
 
-def sample_rows(lake: Lake, partition: Partition, *, columns: list[str], num_rows: int, seed: int) -> pa.Table:
-    """`num_rows` examples drawn without replacement (all of them, if there are no more), in the day's order.
+def sample_rows(
+    lake: Lake, partition: Partition, *, columns: list[str], num_rows: int, seed: int, where: Sequence[Selection] = ()
+) -> pa.Table:
+    """`num_rows` of the examples that `where` selects, drawn without replacement (all, if there are no more), in the
+    day's order.
 
-    Reads the partition once, batch by batch. ValueError for a partition without rows.
+    Reads the partition once, row group by row group. ValueError for a partition without rows.
     """
     if num_rows < 1:
         raise ValueError(f"{num_rows} rows are to be sampled; give at least one (--rows)")
-    dataset = lake.dataset(partition)
-    total = dataset.count_rows()
-    if not total:
+    pieces = pieces_of(lake.dataset(partition), where)
+    starts = np.cumsum([0, *(piece.num_rows for piece in pieces)])
+    if not starts[-1]:
         raise ValueError(f"{partition.table} ds={partition.ds} has no rows; there is nothing to score")
-    drawn = np.sort(np.random.default_rng(seed).permutation(total)[:num_rows])
-    parts, start = [], 0
-    for fragment in fragments_of(dataset):
-        for batch in fragment.to_batches(columns=columns, use_threads=False):
-            first, last = np.searchsorted(drawn, [start, start + batch.num_rows])
-            if last > first:
-                parts.append(batch.take(pa.array(drawn[first:last] - start)))
-            start += batch.num_rows
-    return pa.Table.from_batches(parts).combine_chunks()
+    drawn = np.sort(np.random.default_rng(seed).permutation(starts[-1])[:num_rows])
+    parts = []
+    for piece, start in zip(pieces, starts, strict=False):
+        first, last = np.searchsorted(drawn, [start, start + piece.num_rows])
+        if last > first:
+            parts.append(piece.read(columns).take(pa.array(drawn[first:last] - start)))
+    return pa.concat_tables(parts).combine_chunks()
 
 
 def chunks_of(rows: pa.Table) -> list[pa.Table]:

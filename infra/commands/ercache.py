@@ -91,14 +91,13 @@ def measure(
 
     consumer, day, settings = get_downstream(name), parse_day(ds), get_settings()
     embedded = day - timedelta(days=measuring.HISTORY_DAYS)
-    promoted = Registry(settings).promoted(consumer.upstream, before=day)
+    upstream = consumer.only_upstream
+    promoted = Registry(settings).promoted(upstream, before=day)
     version = next((one for one in promoted if one.ds == embedded), None)
     if version is None:
-        raise ValueError(
-            f"{consumer.upstream} has no promoted version of {embedded}, by which the days after are embedded"
-        )
+        raise ValueError(f"{upstream} has no promoted version of {embedded}, by which the days after are embedded")
     found = measuring.measure(
-        get_recipe(consumer.upstream),
+        get_recipe(upstream),
         consumer,
         day,
         embedder_of(version),

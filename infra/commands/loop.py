@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from infra.airflow import Airflow, Run, TaskState
 from trainer.recipe import Recipe
-from trainer.recipes import DOWNSTREAM_MODELS
+from trainer.recipes import consumers_of
 
 POLL_SECONDS = 1.0
 PARSE_TIMEOUT_SECONDS = 120.0
@@ -30,7 +30,7 @@ def run_days(airflow: Airflow, recipe: Recipe, days: Sequence[date], *, say: Say
     Days with a successful run are left alone. Raises DayFailedError at the first failed day.
     """
     upstream = f"user_model_{recipe.name}"
-    consumers = [f"downstream_{n}" for n, make in DOWNSTREAM_MODELS.items() if make().upstream == recipe.name]
+    consumers = [f"downstream_{name}" for name in consumers_of(recipe.name)]
     beside = [f"{kind}_{recipe.name}" for kind in ("review", "rollback", "freshness")]
     unpause(airflow, [upstream, *beside, *consumers], say=say)
     if _days(airflow, upstream, recipe, states={"success"}).issuperset(days):

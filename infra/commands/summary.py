@@ -16,7 +16,7 @@ from snapshots.shift.rows import ShiftRow, read_rows, table_of
 from trainer.downstream.checkpoint import Checkpoints
 from trainer.downstream.day import DownstreamDay
 from trainer.recipe import Recipe
-from trainer.recipes import DOWNSTREAM_MODELS
+from trainer.recipes import consumers_of
 from trainer.trained import trained_days
 
 BLANK = "–"  # noqa: RUF001
@@ -29,9 +29,8 @@ def print_summary(recipe: Recipe, days: Sequence[date], *, settings: Settings) -
     newest = [day for day in trained_days(settings, recipe.name) if day.ds in days][-1:]
     for line in (line for day in newest for line in compact(day.tables)):
         terminal.print(f"tables on {newest[0].ds}: {line}", highlight=False)
-    for name, make in DOWNSTREAM_MODELS.items():
-        table = _downstream(name, days, settings=settings)
-        if make().upstream == recipe.name and table.row_count:
+    for name in consumers_of(recipe.name):
+        if (table := _downstream(name, days, settings=settings)).row_count:
             terminal.print(table)
     held = [ds for ds in days if (version := Registry(settings).find(recipe.name, ds)) and version.decision == "held"]
     if held:

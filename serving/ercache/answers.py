@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -18,8 +18,8 @@ from serving.ercache.traces import Trace, of_requests
 from serving.replay.requests import Requests, read_requests, times_ms
 from serving.replay.stores import embed_requests
 from snapshots.embedder import Embedder
-from trainer.downstream.arms import own_features, small_tables
-from trainer.downstream.joined import JoinedBatch, JoiningEncoder, NewestEmbeddings
+from trainer.downstream.arms import SUM, own_features, small_tables
+from trainer.downstream.joined import JoiningEncoder, NewestEmbeddings
 from trainer.recipe import DownstreamRecipe, Recipe
 from trainer.serving import Serving
 
@@ -109,14 +109,14 @@ def embed(recipe: Recipe, days: Sequence[date], embedder: Embedder, *, lake: Lak
 
 
 class RequestEncoder(JoiningEncoder):
-    """Joins by request, not by user: `user_ids` of its batches are places among the requests."""
+    """Joins by request, not by user: `keys` of its batches are places among the requests."""
 
     def __init__(
         self, recipe: Recipe, downstream: DownstreamRecipe, embedded: Embedded, embeddings: NewestEmbeddings
     ) -> None:
         schema = small_tables(recipe.source.schema)
         features = own_features(downstream, schema)
-        super().__init__(schema, task=downstream.task, features=features, embeddings=embeddings)
+        super().__init__(schema, task=downstream.task, features=features, embeddings={SUM: embeddings})
         self._requests = embedded.requests
 
     @property
@@ -124,8 +124,6 @@ class RequestEncoder(JoiningEncoder):
         """The columns that `batches` needs."""
         return [EVENT_TIME, *super().columns]
 
-    def batches(self, rows: pa.RecordBatch | pa.Table, *, order: Ids, batch_size: int) -> Iterator[JoinedBatch]:
-        """`rows` in this order."""
-        places = self._requests.places(rows.column(USER_ID).to_numpy(), times_ms(rows.column(EVENT_TIME)))
-        asked = rows.set_column(rows.schema.get_field_index(USER_ID), USER_ID, pa.array(places))
-        return super().batches(asked, order=order, batch_size=batch_size)
+    def keys(self, rows: pa.RecordBatch | pa.Table) -> Ids:
+        """[rows]: places among the requests."""
+        return self._requests.places(rows.column(USER_ID).to_numpy(), times_ms(rows.column(EVENT_TIME)))

@@ -33,7 +33,7 @@ from serving.ercache.answers import Answers, Embedded, RequestEncoder, embed
 from serving.ercache.relation import NeByStaleness
 from serving.ercache.replay import NOBODY
 from snapshots.embedder import Embedder
-from trainer.downstream.arms import Pair, small_tables
+from trainer.downstream.arms import BASELINE, SUM, Arms, shape_of, small_tables, with_and_without
 from trainer.downstream.joined import JoinedBatch, NewestEmbeddings
 from trainer.recipe import DownstreamRecipe, Recipe
 
@@ -92,10 +92,10 @@ def measure(
     found = []
     for seed in seeds:
         consumer = replace(downstream, seed=seed)
-        pair = Pair(consumer, small_tables(recipe.source.schema), recipe.user_tower)
+        arms = with_and_without(consumer, small_tables(recipe.source.schema), [shape_of(recipe.user_tower)])
         for learnt in days[1:-1]:
-            pair.train(batches(learnt, consumer, downstream.batch_size))
-        found.append(_losses(pair, batches(ds, downstream, _BATCH), embedded, ways))  # all in the same order
+            arms.train(batches(learnt, consumer, downstream.batch_size))
+        found.append(_losses(arms, batches(ds, downstream, _BATCH), embedded, ways))  # all in the same order
     return _measured(recipe.name, ds, embedded, ways, found)
 
 
@@ -122,22 +122,21 @@ class _Losses:
 
 
 @torch.no_grad()  # not inference_mode: the lookup kernel is registered for autograd alone
-def _losses(pair: Pair, batches: Iterator[JoinedBatch], embedded: Embedded, ways: Mapping[float, Answers]) -> _Losses:
+def _losses(arms: Arms, batches: Iterator[JoinedBatch], embedded: Embedded, ways: Mapping[float, Answers]) -> _Losses:
     """One pass over the day; each batch is scored with every TTL's answers."""
     own = Answers(newest=np.arange(len(embedded)), before=np.full(len(embedded), NOBODY))
     rows: list[list[NDArray[Any]]] = []
     for batch in batches:
-        real = int(batch.weights.sum())  # padding is at the end
-        inputs, places, labels = pair.inputs(batch), batch.user_ids.numpy(), batch.labels[:real, 0].double()
-        logits = [pair.arms["baseline"].predict(inputs)]
+        real = len(batch.keys)  # padding is at the end
+        inputs, labels = dict(arms.inputs(batch)), batch.labels[:real, 0].double()
+        logits = [arms.arms[BASELINE].predict(inputs[BASELINE])]
         for way in (own, *ways.values()):
-            vectors, known = embedded.pooled(way, places)
-            given = replace(
-                inputs, users=torch.from_numpy(vectors), has_embedding=torch.from_numpy(known.astype(np.float32))
-            )
-            logits.append(pair.arms["sum"].predict(given))
+            vectors, flags = map(torch.zeros_like, (inputs[SUM].users, inputs[SUM].has_embedding))
+            pooled, known = embedded.pooled(way, batch.keys)
+            vectors[:real], flags[:real, 0] = torch.from_numpy(pooled), torch.from_numpy(known)
+            logits.append(arms.arms[SUM].predict(replace(inputs[SUM], users=vectors, has_embedding=flags)))
         losses = [(softplus(of[:real].double()) - labels * of[:real]).numpy() for of in logits]
-        rows.append([places[:real], labels.numpy(), *losses])
+        rows.append([batch.keys, labels.numpy(), *losses])
     columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
     by_ttl = dict(zip(ways, columns[4:], strict=True))
     return _Losses(places=columns[0], labels=columns[1], without=columns[2], fresh=columns[3], by_ttl=by_ttl)

@@ -11,7 +11,7 @@ import torch
 
 from features.lake import Lake
 from infra.settings import Settings
-from serving.replay.arms import Arms
+from serving.replay.arms import ModeArms
 from serving.replay.modes import ReplayConfig
 from serving.replay.requests import read_requests
 from serving.replay.result import Replayed, ScoredDay, ne_of, summarise, total
@@ -46,8 +46,11 @@ def replay(
     """
     if len(days) < 2:
         raise ValueError(f"{len(days)} days: the first is learnt from and never scored; replay at least two")
-    if downstream.upstream != recipe.name:
-        raise ValueError(f"downstream model {downstream.name} consumes {downstream.upstream}, not {recipe.name}")
+    if downstream.upstreams != (recipe.name,):
+        raise ValueError(
+            f"downstream model {downstream.name} consumes {downstream.upstreams}; name one that consumes {recipe.name} "
+            "alone"
+        )
     began = time.monotonic()
     torch.set_num_threads(1)
     lake = Lake(settings.lake)
@@ -57,7 +60,7 @@ def replay(
         promoted = PromotedDays.of(recipe.name, source.name, registry=registry, lake=lake, before=days[-1])
     frozen_ds = promoted.days[0].ds if frozen is None else frozen
     stores = Stores(recipe, lake, promoted, config=config, first=days[0], frozen=frozen_ds)
-    arms = Arms(downstream, source.schema, recipe.user_tower, modes=[mode.name for mode in config.modes])
+    arms = ModeArms(downstream, source.schema, recipe.user_tower, modes=[mode.name for mode in config.modes])
     found: list[ScoredDay] = []
     for ds in days:
         started = time.monotonic()
@@ -82,7 +85,7 @@ def replay(
     )
 
 
-def _day(ds: date, stores: Stores, arms: Arms, *, lake: Lake, table: str, scored: bool) -> ScoredDay:
+def _day(ds: date, stores: Stores, arms: ModeArms, *, lake: Lake, table: str, scored: bool) -> ScoredDay:
     examples = lake.get(table, ds)
     requests = read_requests(lake, examples)
     stores.begin(ds)

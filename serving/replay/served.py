@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from serving.record import LOOKBACK_SECONDS
 from serving.replay.entries import NONE, Entries
@@ -36,6 +37,11 @@ class Served:
         counts = present.sum(axis=1)
         mean = total / np.maximum(counts, 1).astype(np.float32)[:, None, None]
         return mean.astype(np.float16).astype(np.float32), counts > 0
+
+    def lookup(self, keys: Ints) -> tuple[torch.Tensor, torch.Tensor]:
+        """`pooled` of these requests, as arms join it: [N, K, D] and [N, 1]."""
+        vectors, has_any = self.pooled(keys)
+        return torch.from_numpy(vectors), torch.from_numpy(has_any.astype(np.float32)).unsqueeze(1)
 
     def _vectors(self, chosen: Ints, present: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
         found = np.zeros((len(chosen), *self.entries.vectors.shape[1:]), dtype=np.float32)

@@ -51,7 +51,9 @@ def draw(recipe: Recipe, a: Subject, b: Subject, *, lake: Lake, num_rows: int, s
     written = set(lake.dataset(partition).schema.names)
     if missing := sorted(set(columns) - written):
         raise NotLoadableError(f"{table} of {ds} lacks {missing}, which one of the versions reads")
-    rows = sample_rows(lake, partition, columns=[USER_ID, *columns], num_rows=num_rows, seed=seed)
+    rows = sample_rows(
+        lake, partition, columns=[USER_ID, *columns], num_rows=num_rows, seed=seed, where=recipe.examples
+    )
     user_ids = rows.column(USER_ID).to_numpy()
     return Sample(
         ds=ds,

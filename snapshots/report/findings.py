@@ -16,7 +16,7 @@ from snapshots.registry import Registry, Version, partition_from
 from snapshots.report.usual import usual_of
 from snapshots.runs import Links, links_of
 from snapshots.shift.rows import ShiftRow, read_rows
-from trainer.recipes import DOWNSTREAM_MODELS
+from trainer.recipes import consumers_of
 
 if TYPE_CHECKING:
     from trainer.recipe import Recipe
@@ -96,7 +96,7 @@ def find(recipe: Recipe, ds: date, *, settings: Settings) -> Findings:
         visible=next(iter(promoted), None),
         rows=rows,
         past=past,
-        consumers=[name for name, make in DOWNSTREAM_MODELS.items() if make().upstream == recipe.name],
+        consumers=consumers_of(recipe.name),
         links=links_of(registry, version),
         causes=diagnose(rows, before, alarmed=decision.verdict != "promote"),
     )

@@ -11,10 +11,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from features.lake import Lake, Partition
+from infra.experiments.towers import DailyTowers, DayOfUsers, Vectors
 from snapshots.alignment import fit
 from snapshots.embeddings import embeddings_schema, fp16_exact, table_of, to_lists
 from snapshots.pooling import Cached
-from tests.experiments.daily_towers import DailyTowers, DayOfUsers, Vectors
 from trainer.recipe import Recipe
 from trainer.stabilizers import Alignment, Regularizer
 

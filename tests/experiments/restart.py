@@ -12,9 +12,9 @@ from datetime import date
 import numpy as np
 
 from features.lake import Lake
+from infra.experiments.towers import DailyTowers
 from infra.settings import Settings
 from snapshots.alignment import fit
-from tests.experiments.daily_towers import DailyTowers
 from tests.experiments.published import Published, Strategy
 from tests.experiments.version_skew import SCORED_AFTER, consumer_of, score, versions
 from trainer.recipe import DownstreamRecipe, Recipe

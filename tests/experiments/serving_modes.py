@@ -116,7 +116,7 @@ def recipes(name: str) -> tuple[Recipe, DownstreamRecipe]:
     if name != "detection":
         return get_recipe(name), the_consumer(name)
     consumer = DownstreamRecipe(
-        name="detection_ctr", upstream="detection", task="click", user_features=(), batch_size=512
+        name="detection_ctr", upstreams=("detection",), task="click", user_features=(), batch_size=512
     )
     return quiet_recipe(), consumer
 

@@ -26,10 +26,10 @@ import torch.distributed as dist
 from features.lake import Lake, Partition
 from features.schema import USER_ID
 from features.sources.synthetic import SyntheticWorld
+from infra.experiments.towers import DailyTowers, read_users, train_days
 from infra.settings import Settings
 from snapshots.embeddings import to_vectors
 from snapshots.movement import Movement, movement
-from tests.experiments.daily_towers import DailyTowers, read_users, train_days
 from tests.experiments.identities import kept_days
 from tests.experiments.published import Published, Strategy
 from tests.experiments.restart import restarted
@@ -91,7 +91,7 @@ def run(
     """Publish, infer and retrain every day."""
     name = "".join(character if character.isalnum() else "_" for character in strategy.name)
     recipe = replace(towers.recipe, name=name)
-    consumer = replace(downstream, name=name, upstream=name)
+    consumer = replace(downstream, name=name, upstreams=(name,))
     lake, published = Lake(settings.lake), Published(strategy=strategy, towers=towers)
     found = Measured(
         strategy=strategy.name,
@@ -106,7 +106,7 @@ def run(
         published.align(day)
         found.align_cpu_seconds += (time.process_time() - began) / len(days)
         if day:
-            retrained = retrain_on(consumer, recipe, ds, settings=settings, promoted=published.partitions)
+            retrained = retrain_on(consumer, (recipe,), ds, settings=settings, promoted={name: published.partitions})
             found.train_ne.append(retrained.training.everyone.sum.ne or np.nan)
             found.train_diff.append(retrained.training.everyone.ne_diff_percent)
             if retrained.evaluation is not None:
@@ -198,7 +198,7 @@ def main() -> None:
         landed = Settings(home=home, data_dir=options.data, _env_file=None)
         kinds = ("user_features", "examples")
         lake = kept_days(recipe, days, settings=landed, one_of=options.one_of, scratch=home, kinds=kinds)
-        users = [read_users(recipe, ds, lake) for ds in days]
+        users = [read_users(recipe.source, ds, lake) for ds in days]
         settings = Settings(home=Path(folder) / "downstream", lake_uri=str(lake.root), _env_file=None)
         for strategy in (s for s in STRATEGIES if s.name in options.only):
             if strategy.regularizers not in trained:

@@ -20,7 +20,7 @@ from features.lake import Lake
 from features.reader import DayReader
 from infra.settings import Settings
 from tests.experiments.published import Published
-from trainer.downstream.arms import Pair, own_features, small_tables
+from trainer.downstream.arms import SUM, Arms, own_features, shape_of, small_tables, with_and_without
 from trainer.downstream.checkpoint import Checkpoints
 from trainer.downstream.joined import JoinedBatch, JoiningEncoder, NewestEmbeddings
 from trainer.downstream.scores import Comparison, compare
@@ -57,9 +57,9 @@ def sweep(
     """Every v, with every version."""
     found = Skew(strategy=published.strategy.name)
     for version in versions(days):
-        pair = consumer_of(published, days[version + 1], recipe=recipe, downstream=downstream, settings=settings)
+        arms = consumer_of(published, days[version + 1], recipe=recipe, downstream=downstream, settings=settings)
         for skew in SKEWS:
-            scored = score(pair, published, version + skew, version + SCORED_AFTER, days=days, recipe=recipe,
+            scored = score(arms, published, version + skew, version + SCORED_AFTER, days=days, recipe=recipe,
                            downstream=downstream, lake=Lake(settings.lake))  # fmt: skip
             found.ne.setdefault(skew, []).append(scored.sum.ne or np.nan)
             found.diff.setdefault(skew, []).append(scored.ne_diff_percent)
@@ -68,16 +68,16 @@ def sweep(
 
 def consumer_of(
     published: Published, ds: date, *, recipe: Recipe, downstream: DownstreamRecipe, settings: Settings
-) -> Pair:
+) -> Arms:
     """The downstream model as it stood after `ds`."""
     checkpoints = Checkpoints(settings, published.partitions[0].table.rpartition("/")[2])
-    pair = Pair(downstream, small_tables(recipe.source.schema), recipe.user_tower)
-    pair.load(checkpoints.load(next(day for day in checkpoints.days() if day.ds == ds)))
-    return pair
+    arms = with_and_without(downstream, small_tables(recipe.source.schema), [shape_of(recipe.user_tower)])
+    arms.load(checkpoints.load(next(day for day in checkpoints.days() if day.ds == ds)))
+    return arms
 
 
 def score(
-    pair: Pair,
+    arms: Arms,
     published: Published,
     version: int,
     day: int,
@@ -93,11 +93,11 @@ def score(
         schema,
         task=downstream.task,
         features=own_features(downstream, schema),
-        embeddings=embeddings(published, version, day, lookback=downstream.lookback_days),
+        embeddings={SUM: embeddings(published, version, day, lookback=downstream.lookback_days)},
     )
     examples = lake.get(f"examples/{recipe.source.name}", days[day])
     reader = DayReader(lake, examples, encoder, batch_size=_BATCH, seed=downstream.seed)
-    return compare(pair.evaluate(cast(JoinedBatch, batch) for batch in reader)).everyone
+    return compare(arms.evaluate(cast(JoinedBatch, batch) for batch in reader)).everyone
 
 
 def embeddings(published: Published, version: int, day: int, *, lookback: int) -> NewestEmbeddings:

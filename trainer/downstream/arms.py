@@ -1,11 +1,11 @@
-"""The two arms: the same model, seed, batches and order, without the user embeddings and with them."""
+"""Arms: the same model, seed, batches and order, without user embeddings and with them; any number of them in step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
 
+import numpy as np
 import torch
 from torch import nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
@@ -18,8 +18,10 @@ from trainer.downstream.scores import Predictions
 from trainer.recipe import DownstreamRecipe
 from trainer.towers import UserTower
 
-Name = Literal["baseline", "sum"]
-NAMES: tuple[Name, ...] = get_args(Name)
+BASELINE = "baseline"
+SUM = "sum"
+Shape = tuple[int, int]
+"""(K, D) of a user model's embeddings."""
 ROWS_MAX = 50_000
 """A downstream model's own tables are small: ids land in at most this many rows."""
 
@@ -42,7 +44,7 @@ def own_features(downstream: DownstreamRecipe, schema: Schema) -> frozenset[str]
     if unknown:
         raise ValueError(
             f"downstream model {downstream.name}: {unknown} are no user-side features of "
-            f"{downstream.upstream}; known: {sorted(users)}"
+            f"{', '.join(downstream.upstreams)}; known: {sorted(users)}"
         )
     features = frozenset(_names(schema, "item") | set(downstream.user_features))
     if not any(f.name in features for f in schema.sparse):
@@ -56,8 +58,13 @@ def _names(schema: Schema, side: Side) -> set[str]:
     return {f.name for f in schema.sparse_of(side)} | {f.name for f in schema.dense_of(side)}
 
 
-def layout_of(downstream: DownstreamRecipe, schema: Schema, user_tower: UserTower) -> Layout:
-    """The layout of the arm with embeddings; `schema` has the small tables."""
+def shape_of(tower: UserTower) -> Shape:
+    """Of the embeddings that the tower gives."""
+    return tower.num_embeddings, tower.dim
+
+
+def layout_of(downstream: DownstreamRecipe, schema: Schema, shapes: Sequence[Shape] = ()) -> Layout:
+    """The layout of an arm that takes the embeddings of user models of these shapes; `schema` has the small tables."""
     features = own_features(downstream, schema)
     tables = [t for t in schema.tables if any(f.table == t.name and f.name in features for f in schema.sparse)]
     return Layout(
@@ -66,14 +73,15 @@ def layout_of(downstream: DownstreamRecipe, schema: Schema, user_tower: UserTowe
         num_dense=sum(f.name in features for f in schema.dense),
         dim=downstream.embedding_dim,
         hidden=downstream.hidden,
-        num_embeddings=user_tower.num_embeddings,
-        embedding_dim=user_tower.dim,
+        num_embeddings=sum(num for num, _ in shapes),
+        embedding_dim=max((dim for _, dim in shapes), default=0),
+        num_upstreams=len(shapes),
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What both arms are given, made once per batch."""
+    """What an arm is given: users [B, K, D], has_embedding [B, U]; the features are made once per batch."""
 
     sparse: KeyedJaggedTensor
     dense: torch.Tensor
@@ -148,54 +156,62 @@ class Arm:
             state[name].copy_(value)
 
 
-class Pair:
-    """Both arms, in step."""
+class Arms:
+    """Arms by name, in step."""
 
-    def __init__(self, downstream: DownstreamRecipe, schema: Schema, user_tower: UserTower) -> None:
-        layout = layout_of(downstream, schema, user_tower)
-        self._order = [feature.name for feature in layout.sparse]
-        self.arms: dict[Name, Arm] = {
-            "baseline": Arm(replace(layout, num_embeddings=0, embedding_dim=0), downstream),
-            "sum": Arm(layout, downstream),
-        }
+    def __init__(self, downstream: DownstreamRecipe, schema: Schema, shapes: Mapping[str, Sequence[Shape]]) -> None:
+        """shapes: by arm, of the user models whose embeddings it takes; none for the baseline. `schema` has the small
+        tables."""
+        layouts = {name: layout_of(downstream, schema, of) for name, of in shapes.items()}
+        self._order = [feature.name for feature in layout_of(downstream, schema).sparse]
+        self.arms = {name: Arm(layout, downstream) for name, layout in layouts.items()}
 
     def state(self) -> dict[str, torch.Tensor]:
-        """The state of both arms, names prefixed by the arm's."""
-        return {f"{arm}.{name}": value for arm in NAMES for name, value in self.arms[arm].state().items()}
+        """The state of all arms, names prefixed by the arm's."""
+        return {f"{name}.{key}": value for name, arm in self.arms.items() for key, value in arm.state().items()}
 
     def load(self, stored: dict[str, torch.Tensor]) -> None:
         """Take over what `state` gave."""
-        for arm in NAMES:
-            prefix = f"{arm}."
-            own = {name.removeprefix(prefix): v for name, v in stored.items() if name.startswith(prefix)}
-            self.arms[arm].load(own)
+        for name, arm in self.arms.items():
+            prefix = f"{name}."
+            arm.load({key.removeprefix(prefix): v for key, v in stored.items() if key.startswith(prefix)})
 
     @torch.no_grad()  # not inference_mode: the lookup kernel is registered for autograd alone
     def evaluate(self, batches: Iterable[JoinedBatch]) -> Predictions:
         """Predict every example with frozen weights."""
-        return _collect((batch, *self._predict(self.inputs(batch))) for batch in batches)
+        return _collect(
+            (batch, {name: self.arms[name].predict(inputs) for name, inputs in self.inputs(batch)}) for batch in batches
+        )
 
     def train(self, batches: Iterable[JoinedBatch]) -> Predictions:
         """One pass; the predictions are from before each batch was learnt (progressive)."""
 
-        def steps() -> Iterator[tuple[JoinedBatch, torch.Tensor, torch.Tensor]]:
+        def steps() -> Iterator[tuple[JoinedBatch, dict[str, torch.Tensor]]]:
             for step, batch in enumerate(batches):
-                inputs, labels = self.inputs(batch), batch.labels[:, 0]
+                labels = batch.labels[:, 0]
                 try:
-                    baseline, with_sum = (self.arms[arm].learn(inputs, labels, batch.weights) for arm in NAMES)
+                    logits = {
+                        name: self.arms[name].learn(inputs, labels, batch.weights)
+                        for name, inputs in self.inputs(batch)
+                    }
                 except FloatingPointError as error:
                     raise FloatingPointError(f"batch {step}: {error}; nothing was published") from error
-                yield batch, baseline, with_sum
+                yield batch, logits
 
         return _collect(steps())
 
-    def _predict(self, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.arms["baseline"].predict(inputs), self.arms["sum"].predict(inputs)
-
-    def inputs(self, batch: JoinedBatch) -> Inputs:
-        """What the arms take of a batch."""
+    def inputs(self, batch: JoinedBatch) -> Iterator[tuple[str, Inputs]]:
+        """What each arm takes of a batch."""
         sparse, dense = shared_inputs(batch, self._order)
-        return Inputs(sparse=sparse, dense=dense, users=batch.users, has_embedding=batch.has_embedding)
+        nothing = torch.empty(len(dense), 0, 0), torch.empty(len(dense), 0)
+        for name in self.arms:
+            users, has_embedding = batch.joined.get(name, nothing)
+            yield name, Inputs(sparse=sparse, dense=dense, users=users, has_embedding=has_embedding)
+
+
+def with_and_without(downstream: DownstreamRecipe, schema: Schema, shapes: Sequence[Shape]) -> Arms:
+    """The arms of the daily retraining: `baseline`, and `sum` with the embeddings of all its user models."""
+    return Arms(downstream, schema, {BASELINE: (), SUM: shapes})
 
 
 def shared_inputs(batch: Batch, order: Sequence[str]) -> tuple[KeyedJaggedTensor, torch.Tensor]:
@@ -208,16 +224,21 @@ def shared_inputs(batch: Batch, order: Sequence[str]) -> tuple[KeyedJaggedTensor
     return joined, torch.cat([batch.user_dense, batch.item_dense], dim=1)
 
 
-def _collect(steps: Iterable[tuple[JoinedBatch, torch.Tensor, torch.Tensor]]) -> Predictions:
+def _collect(steps: Iterable[tuple[JoinedBatch, dict[str, torch.Tensor]]]) -> Predictions:
     """The predictions of all examples, without padding."""
-    columns: tuple[list[torch.Tensor], ...] = ([], [], [], [], [])
-    for batch, baseline, with_sum in steps:
-        real = int(batch.weights.sum())  # padding is at the end
-        for column, values in zip(
-            columns,
-            (batch.user_ids, batch.has_embedding, batch.labels[:, 0], baseline, with_sum),
-            strict=True,
-        ):
-            column.append(values[:real])
-    user_ids, has_embedding, labels, baseline, with_sum = (torch.cat(column) for column in columns)
-    return Predictions(user_ids=user_ids, has_embedding=has_embedding, labels=labels, baseline=baseline, sum=with_sum)
+    users, known, labels = [], [], []
+    logits: dict[str, list[torch.Tensor]] = {}
+    for batch, of_arms in steps:
+        real = len(batch.user_ids)  # padding is at the end
+        users.append(batch.user_ids)
+        flags = torch.cat([batch.labels.new_zeros(len(batch.labels), 1), *(f for _, f in batch.joined.values())], dim=1)
+        known.append((flags[:real] > 0).any(dim=1))
+        labels.append(batch.labels[:real, 0])
+        for name, of in of_arms.items():
+            logits.setdefault(name, []).append(of[:real])
+    return Predictions(
+        user_ids=np.concatenate(users),
+        has_embedding=torch.cat(known),
+        labels=torch.cat(labels),
+        logits={name: torch.cat(of) for name, of in logits.items()},
+    )

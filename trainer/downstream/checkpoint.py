@@ -18,7 +18,7 @@ from infra.settings import Settings
 from trainer.checkpoint import is_complete, partial_path, remove_partial, seal, verify
 from trainer.downstream.day import DownstreamDay, parse, to_json
 from trainer.locks import exclusive
-from trainer.recipes import DOWNSTREAM_MODELS
+from trainer.recipes import consumers_of
 
 DOCUMENT = "downstream.json"
 WEIGHTS = "state.safetensors"
@@ -85,6 +85,5 @@ def _read(path: Path) -> DownstreamDay | None:
 
 def days_that_joined(settings: Settings, upstream: str, embeddings: Collection[Partition]) -> tuple[date, ...]:
     """The days, oldest first, on which a model that consumes `upstream` learnt from one of these partitions."""
-    models = [name for name, recipe in DOWNSTREAM_MODELS.items() if recipe().upstream == upstream]
-    newest = {(day.model, day.ds): day for name in models for day in Checkpoints(settings, name).days()}
+    newest = {(day.model, day.ds): day for name in consumers_of(upstream) for day in Checkpoints(settings, name).days()}
     return tuple(sorted({day.ds for day in newest.values() if not set(embeddings).isdisjoint(day.embeddings)}))

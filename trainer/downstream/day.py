@@ -7,6 +7,7 @@ from datetime import date
 from pathlib import Path
 
 from pydantic import TypeAdapter
+from pydantic_core import from_json
 
 from features.lake import Partition
 from trainer.downstream.scores import Breakdown
@@ -29,17 +30,17 @@ class DownstreamDay:
     """A downstream model retrained on the examples of `ds`: what it saw, and how both arms did."""
 
     model: str
-    upstream: str
+    upstreams: tuple[str, ...]
     ds: date
     day_index: int
-    """Days since the upstream schedule's first."""
+    """Days since the first of the first user model's schedule."""
     fingerprint: str
     parent_ds: date | None
     """The trained day it went on from; None: it began."""
     parent_fingerprint: str | None
     examples: Partition
     embeddings: tuple[Partition, ...]
-    """The promoted partitions it could join, newest first: all of days before ds."""
+    """The promoted partitions it could join, by user model, newest first: all of days before ds."""
     num_examples: int
     num_users: int
     coverage: Coverage
@@ -64,4 +65,7 @@ def to_json(day: DownstreamDay) -> str:
 
 def parse(document: bytes) -> DownstreamDay:
     """The day that `to_json` wrote; pydantic's ValidationError if it is none."""
-    return _DOCUMENTS.validate_json(document)
+    found = from_json(document)
+    if isinstance(found, dict) and "upstream" in found:  # of a time when a downstream model had one user model
+        found["upstreams"] = [found.pop("upstream")]
+    return _DOCUMENTS.validate_python(found)

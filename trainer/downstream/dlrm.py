@@ -22,7 +22,7 @@ from trainer.recipe import Optimizer
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """F sparse features, M dense ones, table rows of E; K user embeddings of D (K = 0: none)."""
+    """F sparse features, M dense ones, table rows of E; K user embeddings of D from U user models (K = 0: none)."""
 
     tables: tuple[Table, ...]
     sparse: tuple[SparseFeature, ...]
@@ -32,6 +32,8 @@ class Layout:
     hidden: tuple[int, ...]
     num_embeddings: int = 0
     embedding_dim: int = 0
+    """The longest user model's; shorter vectors end in zeros."""
+    num_upstreams: int = 0
 
     @property
     def num_vectors(self) -> int:
@@ -62,14 +64,14 @@ class Dlrm(nn.Module):
             if k:
                 self.projection = nn.Parameter(torch.empty(k, layout.embedding_dim, layout.dim))
                 nn.init.normal_(self.projection, std=layout.embedding_dim**-0.5)
-                self.join = nn.Linear(k * (n + k) + 1, layout.hidden[0], bias=False)
+                self.join = nn.Linear(k * (n + k) + layout.num_upstreams, layout.hidden[0], bias=False)
                 nn.init.zeros_(self.join.weight)
         self.dots = Dots(n)
 
     def forward(
         self, sparse: KeyedJaggedTensor, dense: torch.Tensor, users: torch.Tensor, has_embedding: torch.Tensor
     ) -> torch.Tensor:
-        """Logits [B]; sparse: keys as in the layout, dense [B, M], users [B, K, D], has_embedding [B]."""
+        """Logits [B]; sparse: keys as in the layout, dense [B, M], users [B, K, D], has_embedding [B, U]."""
         size = dense.shape[0]
         pooled = self.tables(sparse.values(), sparse.offsets()).view(size, -1, self.layout.dim)  # [B, F, E]
         if self.bottom is None:
@@ -84,7 +86,7 @@ class Dlrm(nn.Module):
             projected = torch.bmm(directions.transpose(0, 1), self.projection).transpose(0, 1)  # [B, K, E]
             together = torch.cat([vectors, projected], dim=1)  # [B, N + K, E]
             joined = torch.bmm(projected, together.transpose(1, 2)).view(size, -1)  # [B, K (N + K)]
-            hidden = hidden + self.join(torch.cat([joined, has_embedding.unsqueeze(1)], dim=1))
+            hidden = hidden + self.join(torch.cat([joined, has_embedding], dim=1))
         logits: torch.Tensor = self.top(hidden).squeeze(1)
         return logits
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
+from typing import cast
 
 import torch
 
@@ -18,10 +19,10 @@ from features.batches import Encoder
 from features.lake import Lake, Partition
 from features.schema import SIDES, USER_ID, Schema
 from infra.settings import Settings
-from trainer.downstream.arms import Inputs, Pair, own_features, small_tables
+from trainer.downstream.arms import SUM, Arms, Inputs, own_features, shape_of, small_tables, with_and_without
 from trainer.downstream.checkpoint import Checkpoints
 from trainer.downstream.day import DownstreamDay
-from trainer.downstream.joined import JoinedBatch, JoiningEncoder, newest_embeddings, usable
+from trainer.downstream.joined import JoinedBatch, JoiningEncoder, SideBySide, newest_embeddings, usable_of
 from trainer.explain import Explanation, check_repeats, features_of
 from trainer.importance import Feature, measure
 from trainer.recipe import DownstreamRecipe, Recipe
@@ -35,11 +36,11 @@ TOGETHER = "user_embeddings"
 
 def explain_downstream(
     downstream: DownstreamRecipe,
-    upstream: Recipe,
+    upstreams: Sequence[Recipe],
     ds: date,
     *,
     settings: Settings,
-    promoted: Sequence[Partition],
+    promoted: Mapping[str, Sequence[Partition]],
     rows: int,
     repeats: int,
     seed: int = 0,
@@ -51,29 +52,34 @@ def explain_downstream(
     started = time.monotonic()
     check_repeats(repeats)
     lake = Lake(settings.lake)
-    examples = lake.get(f"examples/{upstream.source.name}", ds)
-    embeddings = usable(promoted, ds, table=f"user_embeddings/{upstream.name}", lookback_days=downstream.lookback_days)
-    schema = small_tables(upstream.source.schema)
+    source = upstreams[0].source
+    examples = lake.get(f"examples/{source.name}", ds)
+    embeddings = usable_of(downstream, ds, promoted=promoted)
+    schema = small_tables(source.schema)
     checkpoints = Checkpoints(settings, downstream.name)
     parent = _model_before(checkpoints, downstream.name, ds)
-    pair = Pair(downstream, schema, upstream.user_tower)
-    pair.load(checkpoints.load(parent))
+    arms = with_and_without(downstream, schema, [shape_of(upstream.user_tower) for upstream in upstreams])
+    arms.load(checkpoints.load(parent))
     own = own_features(downstream, schema)
     columns = [USER_ID, *Encoder(schema, tasks=(downstream.task,), features=own).columns]
-    sample = sample_rows(lake, examples, columns=columns, num_rows=rows, seed=seed)
-    joined = newest_embeddings(
-        lake,
-        embeddings,
-        ds=ds,
-        day_starts_at=upstream.source.day_starts_at,
-        users=sample.column(USER_ID).to_numpy(),
-        num_embeddings=upstream.user_tower.num_embeddings,
-        dim=upstream.user_tower.dim,
+    sample = sample_rows(lake, examples, columns=columns, num_rows=rows, seed=seed, where=downstream.examples)
+    users = sample.column(USER_ID).to_numpy()
+    joined = tuple(
+        newest_embeddings(
+            lake,
+            partitions,
+            ds=ds,
+            day_starts_at=source.day_starts_at,
+            users=users,
+            num_embeddings=upstream.user_tower.num_embeddings,
+            dim=upstream.user_tower.dim,
+        )
+        for upstream, partitions in zip(upstreams, embeddings, strict=True)
     )
-    encoder = JoiningEncoder(schema, task=downstream.task, features=own, embeddings=joined)
+    encoder = JoiningEncoder(schema, task=downstream.task, features=own, embeddings={SUM: SideBySide(parts=joined)})
     log.info("explaining model=%s of ds=%s on ds=%s examples=%d", parent.model, parent.ds, ds, sample.num_rows)
-    batches = [encoder.encode(chunk) for chunk in chunks_of(sample)]
-    subject = Consumer(pair, _own(schema, own), task=downstream.task, batches=batches)
+    batches = [cast(JoinedBatch, encoder.encode(chunk)) for chunk in chunks_of(sample)]
+    subject = Consumer(arms, _own(schema, own), task=downstream.task, batches=batches)
     rankings = measure(subject, repeats=repeats, seed=seed)
     return Explanation(
         model=downstream.name,
@@ -105,16 +111,16 @@ def _own(schema: Schema, names: frozenset[str]) -> list[Feature]:
 class Consumer:
     """A `Subject`: the arm with embeddings, and its sample."""
 
-    def __init__(self, pair: Pair, own: Sequence[Feature], *, task: str, batches: Sequence[JoinedBatch]) -> None:
+    def __init__(self, arms: Arms, own: Sequence[Feature], *, task: str, batches: Sequence[JoinedBatch]) -> None:
         self.tasks = (task,)
         self.labels = torch.cat([batch.labels for batch in batches])
-        self._arm = pair.arms["sum"]
-        self._inputs = [pair.inputs(batch) for batch in batches]
+        self._arm = arms.arms[SUM]
+        self._inputs = [dict(arms.inputs(batch))[SUM] for batch in batches]
         self._dense = [
             feature.name for feature in own if feature.kind == "dense"
         ]  # user side first, as `inputs` has it
         self._users = torch.cat([inputs.users for inputs in self._inputs])  # [N, K, D]
-        self._has_embedding = torch.cat([inputs.has_embedding for inputs in self._inputs])  # [N]
+        self._has_embedding = torch.cat([inputs.has_embedding for inputs in self._inputs])  # [N, U]
         single = [
             Feature(name=f"user_embedding_{k}", side="user", kind="embedding") for k in range(self._users.shape[1])
         ]
@@ -146,7 +152,7 @@ class Consumer:
             users, has_embedding = users[order], has_embedding[order]
         else:
             k = int(feature.name.rpartition("_")[2])
-            known = has_embedding > 0
+            known = users[:, k].any(dim=1)
             users = users.clone()
             users[known, k] = self._users[order[known[order]], k]
         sizes = [len(inputs.users) for inputs in self._inputs]

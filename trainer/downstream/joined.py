@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from itertools import count
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from torch import nn
 
 from features.batches import Batch, Encoder
 from features.columns import Ids
 from features.lake import Lake, Partition
 from features.schema import USER_ID, Schema
+from trainer.recipe import DownstreamRecipe
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +34,7 @@ class NoEmbeddingsError(ValueError):
 def usable(promoted: Sequence[Partition], ds: date, *, table: str, lookback_days: int) -> tuple[Partition, ...]:
     """The partitions that examples of `ds` may see: ds - lookback_days <= partition.ds < ds; newest first.
 
-    ValueError if one is of another table or a day stands twice; NoEmbeddingsError if none is left.
+    ValueError if one is of another table or a day stands twice.
     """
     days = [partition.ds for partition in promoted]
     for partition in promoted:
@@ -39,13 +43,29 @@ def usable(promoted: Sequence[Partition], ds: date, *, table: str, lookback_days
         if days.count(partition.ds) > 1:
             raise ValueError(f"{table} ds={partition.ds} was given twice; name one version of a day")
     first = ds - timedelta(days=lookback_days)
-    kept = sorted((p for p in promoted if first <= p.ds < ds), key=lambda p: p.ds, reverse=True)
-    if not kept:
+    return tuple(sorted((p for p in promoted if first <= p.ds < ds), key=lambda p: p.ds, reverse=True))
+
+
+def usable_of(
+    downstream: DownstreamRecipe, ds: date, *, promoted: Mapping[str, Sequence[Partition]]
+) -> tuple[tuple[Partition, ...], ...]:
+    """`usable` of each of its user models, of which all but one may have nothing yet.
+
+    NoEmbeddingsError where none has: there is nothing to compare.
+    """
+    tables = [f"user_embeddings/{name}" for name in downstream.upstreams]
+    days = downstream.lookback_days
+    found = tuple(
+        usable(promoted.get(name, ()), ds, table=table, lookback_days=days)
+        for name, table in zip(downstream.upstreams, tables, strict=True)
+    )
+    if not any(found):
+        given = sorted({str(partition.ds) for name in downstream.upstreams for partition in promoted.get(name, ())})
         raise NoEmbeddingsError(
-            f"no promoted partition of {table} lies in [{first}, {ds}) (given: {sorted(map(str, days))}); "
-            f"promote the embeddings of a day before {ds} first"
+            f"no promoted partition of {' or '.join(tables)} lies in [{ds - timedelta(days=days)}, {ds}) "
+            f"(given: {given}); promote the embeddings of a day before {ds} first"
         )
-    return tuple(kept)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +79,12 @@ class NewestEmbeddings:
     age_days: npt.NDArray[np.int64]
     """[U]: days between the embedding's day and the examples'."""
 
-    def lookup(self, user_ids: npt.NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Vectors [B, K, D] float32 and has_embedding [B] float32; zeros for users without."""
-        position, found = _find(self.user_ids, user_ids)
-        vectors = self.vectors.take(position, axis=0) if self.user_ids.size else self._zeros(user_ids.size)
+    def lookup(self, keys: Ids) -> tuple[torch.Tensor, torch.Tensor]:
+        """Vectors [N, K, D] float32 and flags [N, 1] float32; zeros for users without."""
+        position, found = _find(self.user_ids, keys)
+        vectors = self.vectors.take(position, axis=0) if self.user_ids.size else self._zeros(keys.size)
         vectors[~found] = 0
-        return torch.from_numpy(vectors.astype(np.float32)), torch.from_numpy(found.astype(np.float32))
+        return torch.from_numpy(vectors.astype(np.float32)), torch.from_numpy(found.astype(np.float32)).unsqueeze(1)
 
     def _zeros(self, size: int) -> npt.NDArray[np.float16]:
         return np.zeros((size, *self.vectors.shape[1:]), dtype=np.float16)
@@ -80,7 +100,8 @@ def newest_embeddings(
     num_embeddings: int,
     dim: int,
 ) -> NewestEmbeddings:
-    """For each of `users`, the pooled embeddings of the newest of `partitions` (newest first) that has them.
+    """For each of `users`, the pooled embeddings of the newest of `partitions` (newest first; there may be none) that
+    has them.
 
     Reads ids first and vectors batch by batch, so memory is one fp16 matrix of the joined users.
     ValueError for a table without K pooled columns of D, or one that holds features of the day itself.
@@ -89,7 +110,7 @@ def newest_embeddings(
     start = datetime.combine(ds, datetime.min.time()) + day_starts_at
     columns = [f"pooled_{k}" for k in range(num_embeddings)]
     listed = [_wanted_ids(lake, partition, np.unique(users), columns, start) for partition in partitions]
-    ids, first = np.unique(np.concatenate(listed), return_index=True)
+    ids, first = np.unique(np.concatenate([*listed, np.empty(0, dtype=np.int64)]), return_index=True)
     bounds = np.cumsum([0, *(part.size for part in listed)])
     owner = np.searchsorted(bounds, first, side="right") - 1  # [U]: which partition has the newest vectors
     vectors = np.zeros((ids.size, num_embeddings, dim), dtype=np.float16)
@@ -100,7 +121,7 @@ def newest_embeddings(
             for k, name in enumerate(columns):
                 vectors[position[keep], k] = _matrix(batch.column(name), dim, partition, name)[keep]
     ages = np.array([(ds - partition.ds).days for partition in partitions], dtype=np.int64)
-    return NewestEmbeddings(user_ids=ids, vectors=vectors, age_days=ages[owner])
+    return NewestEmbeddings(user_ids=ids, vectors=vectors, age_days=ages[owner] if partitions else ids)
 
 
 def _wanted_ids(
@@ -143,22 +164,45 @@ def _matrix(column: pa.Array, dim: int, partition: Partition, name: str) -> npt.
     return matrix
 
 
+class Lookup(Protocol):
+    """Whatever can be asked for the embeddings behind a key."""
+
+    def lookup(self, keys: Ids) -> tuple[torch.Tensor, torch.Tensor]:
+        """Vectors [N, K, D] float32 and flags [N, U] float32, 0 or 1; zeros where there is nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SideBySide:
+    """The embeddings of several user models, one after the other; the shorter vectors end in zeros."""
+
+    parts: tuple[Lookup, ...]
+
+    def lookup(self, keys: Ids) -> tuple[torch.Tensor, torch.Tensor]:
+        """Vectors [N, sum of K, largest D] and flags [N, U]."""
+        found = [part.lookup(keys) for part in self.parts]
+        dim = max(vectors.shape[2] for vectors, _ in found)
+        vectors = [nn.functional.pad(of, (0, dim - of.shape[2])) for of, _ in found]
+        return torch.cat(vectors, dim=1), torch.cat([flags for _, flags in found], dim=1)
+
+
 @dataclass(kw_only=True)
 class JoinedBatch(Batch):
-    """A batch with what the join gives. Padding rows have user id 0, zeros and weight 0."""
+    """A batch with what each arm joins. Padding rows have weight 0, and zeros; the keys are shorter by them."""
 
-    user_ids: torch.Tensor
-    """[B] int64."""
-    users: torch.Tensor
-    """[B, K, D] float32."""
-    has_embedding: torch.Tensor
-    """[B] float32, 0 or 1."""
+    user_ids: Ids
+    """[N] of the N examples."""
+    keys: Ids
+    """[N]: what was looked up."""
+    joined: dict[str, tuple[torch.Tensor, torch.Tensor]]
+    """By arm: vectors [B, K, D] and flags [B, U], float32."""
 
 
 class JoiningEncoder(Encoder):
-    """An encoder that joins each example's user embeddings."""
+    """An encoder that joins each example's user embeddings, for each arm its own."""
 
-    def __init__(self, schema: Schema, *, task: str, features: frozenset[str], embeddings: NewestEmbeddings) -> None:
+    def __init__(
+        self, schema: Schema, *, task: str, features: frozenset[str], embeddings: Mapping[str, Lookup]
+    ) -> None:
         super().__init__(schema, tasks=(task,), features=features)
         self._embeddings = embeddings
 
@@ -167,17 +211,24 @@ class JoiningEncoder(Encoder):
         """The columns that `encode` needs."""
         return [USER_ID, *super().columns]
 
+    def keys(self, rows: pa.RecordBatch | pa.Table) -> Ids:
+        """[rows]: what is looked up; the user ids."""
+        ids: Ids = rows.column(USER_ID).to_numpy()
+        return ids
+
     def batches(self, rows: pa.RecordBatch | pa.Table, *, order: Ids, batch_size: int) -> Iterator[JoinedBatch]:
         """`rows` in this `order`, joined, in batches of `batch_size`."""
         plain = super().batches(rows, order=order, batch_size=batch_size)
-        shuffled = rows.column(USER_ID).to_numpy()[order]
-        return (
-            self._join(batch, shuffled[index * batch_size : (index + 1) * batch_size])
-            for index, batch in enumerate(plain)
-        )
+        users, keys = rows.column(USER_ID).to_numpy()[order], self.keys(rows)[order]
+        parts = (slice(index * batch_size, (index + 1) * batch_size) for index in count())
+        return (self._join(batch, users[part], keys[part]) for batch, part in zip(plain, parts, strict=False))
 
-    def _join(self, batch: Batch, user_ids: Ids) -> JoinedBatch:
-        padded = np.zeros(batch.weights.shape[0], dtype=np.int64)
-        padded[: user_ids.size] = user_ids
-        users, has_embedding = self._embeddings.lookup(padded)
-        return JoinedBatch(**vars(batch), user_ids=torch.from_numpy(padded), users=users, has_embedding=has_embedding)
+    def _join(self, batch: Batch, user_ids: Ids, keys: Ids) -> JoinedBatch:
+        padding = batch.weights.shape[0] - keys.size
+
+        def padded(values: torch.Tensor) -> torch.Tensor:
+            return torch.cat([values, values.new_zeros(padding, *values.shape[1:])]) if padding else values
+
+        found = {arm: lookup.lookup(keys) for arm, lookup in self._embeddings.items()}
+        joined = {arm: (padded(vectors), padded(flags)) for arm, (vectors, flags) in found.items()}
+        return JoinedBatch(**vars(batch), user_ids=user_ids, keys=keys, joined=joined)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import cast
@@ -18,11 +18,21 @@ from features.fingerprint import fingerprint
 from features.lake import Lake, Partition
 from features.reader import DayReader
 from features.schema import USER_ID, Schema
+from features.selection import check_selections
+from features.source import Source
+from features.windows import pieces_of
 from infra.settings import Settings
-from trainer.downstream.arms import Pair, own_features, small_tables
+from trainer.downstream.arms import SUM, Shape, own_features, shape_of, small_tables, with_and_without
 from trainer.downstream.checkpoint import Checkpoints
 from trainer.downstream.day import Coverage, DownstreamDay
-from trainer.downstream.joined import JoinedBatch, JoiningEncoder, NewestEmbeddings, newest_embeddings, usable
+from trainer.downstream.joined import (
+    JoinedBatch,
+    JoiningEncoder,
+    NewestEmbeddings,
+    SideBySide,
+    newest_embeddings,
+    usable_of,
+)
 from trainer.downstream.scores import Breakdown, compare
 from trainer.recipe import DownstreamRecipe, Recipe
 from trainer.recipes import get_recipe
@@ -39,69 +49,69 @@ class _Work:
     """Everything that one retraining is made from."""
 
     downstream: DownstreamRecipe
-    upstream: Recipe
+    upstreams: tuple[Recipe, ...]
     schema: Schema
-    """The upstream source's, with small tables."""
+    """Their source's, with small tables."""
     ds: date
     lake: Lake
     examples: Partition
-    embeddings: tuple[Partition, ...]
+    embeddings: tuple[tuple[Partition, ...], ...]
+    """Of each user model, newest first."""
     parent: DownstreamDay | None
 
     @property
     def fingerprint(self) -> str:
         """The same for the same recipe, examples, embeddings and parent."""
-        seen = [(partition.table, partition.ds, partition.fingerprint) for partition in self.embeddings]
+        seen = [(p.table, p.ds, p.fingerprint) for partitions in self.embeddings for p in partitions]
         parent = self.parent.fingerprint if self.parent else None
-        tower = self.upstream.user_tower
         return fingerprint(
             _FORMAT,
             self.downstream,
             self.schema,
-            (tower.num_embeddings, tower.dim),
+            *self.shapes,
             (self.examples.table, self.ds, self.examples.fingerprint),
             seen,
             parent,
         )
 
+    @property
+    def shapes(self) -> list[Shape]:
+        """Of the user models' embeddings."""
+        return [shape_of(upstream.user_tower) for upstream in self.upstreams]
+
 
 def retrain(
-    downstream: DownstreamRecipe, ds: date, *, settings: Settings, promoted: Sequence[Partition]
+    downstream: DownstreamRecipe, ds: date, *, settings: Settings, promoted: Mapping[str, Sequence[Partition]]
 ) -> DownstreamDay:
     """Retrain `downstream` on the examples of `ds`, both arms, from its newest trained day before.
 
-    promoted: the partitions of `user_embeddings/<upstream>` whose version is promoted, one per day. Those of
-    `ds` and later are never read: examples see the embeddings as of the day before. Repeating it changes
-    nothing. MissingPartitionError without examples; NoEmbeddingsError without an embedding to join.
+    promoted: by user model, the partitions of `user_embeddings/<model>` whose version is promoted, one per day. Those
+    of `ds` and later are never read: examples see the embeddings as of the day before. Repeating it changes
+    nothing. MissingPartitionError without examples; NoEmbeddingsError without an embedding of any user model to join.
     """
-    return retrain_on(downstream, get_recipe(downstream.upstream), ds, settings=settings, promoted=promoted)
+    upstreams = tuple(get_recipe(name) for name in downstream.upstreams)
+    return retrain_on(downstream, upstreams, ds, settings=settings, promoted=promoted)
 
 
 def retrain_on(
     downstream: DownstreamRecipe,
-    upstream: Recipe,
+    upstreams: tuple[Recipe, ...],
     ds: date,
     *,
     settings: Settings,
-    promoted: Sequence[Partition],
+    promoted: Mapping[str, Sequence[Partition]],
 ) -> DownstreamDay:
-    """`retrain`, for an upstream recipe that has no entry in `trainer.recipes`."""
-    if upstream.name != downstream.upstream:
-        raise ValueError(f"downstream model {downstream.name} consumes {downstream.upstream}, not {upstream.name}")
-    if downstream.task not in upstream.source.schema.tasks:
-        raise ValueError(
-            f"downstream model {downstream.name}: task {downstream.task!r} is no label of "
-            f"{upstream.source.name}: {upstream.source.schema.tasks}"
-        )
+    """`retrain`, for upstream recipes that have no entry in `trainer.recipes`."""
+    source = _source(downstream, upstreams)
     lake = Lake(settings.lake)
-    examples = lake.get(f"examples/{upstream.source.name}", ds)
-    embeddings = usable(promoted, ds, table=f"user_embeddings/{upstream.name}", lookback_days=downstream.lookback_days)
+    examples = lake.get(f"examples/{source.name}", ds)
+    embeddings = usable_of(downstream, ds, promoted=promoted)
     checkpoints = Checkpoints(settings, downstream.name)
     with checkpoints.lock():
         work = _Work(
             downstream=downstream,
-            upstream=upstream,
-            schema=small_tables(upstream.source.schema),
+            upstreams=upstreams,
+            schema=small_tables(source.schema),
             ds=ds,
             lake=lake,
             examples=examples,
@@ -117,30 +127,49 @@ def retrain_on(
         return _retrain(work, checkpoints)
 
 
+def _source(downstream: DownstreamRecipe, upstreams: tuple[Recipe, ...]) -> Source:
+    """The one that all its user models learn from. ValueError where the recipes do not fit together."""
+    names, source = tuple(upstream.name for upstream in upstreams), upstreams[0].source
+    if names != downstream.upstreams:
+        raise ValueError(f"downstream model {downstream.name} consumes {downstream.upstreams}, not {names}")
+    if others := sorted({upstream.source.name for upstream in upstreams if upstream.source != source}):
+        raise ValueError(
+            f"downstream model {downstream.name}: {names} learn from different sources, {source.name} and {others}; "
+            "name user models of one source, whose examples it is trained on"
+        )
+    if downstream.task not in source.schema.tasks:
+        raise ValueError(
+            f"downstream model {downstream.name}: task {downstream.task!r} is no label of "
+            f"{source.name}: {source.schema.tasks}"
+        )
+    check_selections(downstream.examples, source.schema, of=f"downstream model {downstream.name}")
+    return source
+
+
 def _retrain(work: _Work, checkpoints: Checkpoints) -> DownstreamDay:
     started = time.perf_counter()
     torch.set_num_threads(1)
     users, counts = _users(work)
     embeddings = _join(work, users)
-    pair = Pair(work.downstream, work.schema, work.upstream.user_tower)
+    arms = with_and_without(work.downstream, work.schema, work.shapes)
     evaluation = None
     if work.parent is not None:
-        pair.load(checkpoints.load(work.parent))
-        predictions = pair.evaluate(_batches(work, embeddings, _EVALUATION_BATCH))
+        arms.load(checkpoints.load(work.parent))
+        predictions = arms.evaluate(_batches(work, embeddings, _EVALUATION_BATCH))
         evaluation = compare(predictions, bootstrap_seed=work.downstream.seed)
         _log(work, "eval", evaluation)
-    training = compare(pair.train(_batches(work, embeddings, work.downstream.batch_size)))
+    training = compare(arms.train(_batches(work, embeddings, work.downstream.batch_size)))
     _log(work, "train", training)
     day = DownstreamDay(
         model=work.downstream.name,
-        upstream=work.upstream.name,
+        upstreams=work.downstream.upstreams,
         ds=work.ds,
-        day_index=(work.ds - work.upstream.schedule.start).days,
+        day_index=(work.ds - work.upstreams[0].schedule.start).days,
         fingerprint=work.fingerprint,
         parent_ds=work.parent.ds if work.parent else None,
         parent_fingerprint=work.parent.fingerprint if work.parent else None,
         examples=work.examples,
-        embeddings=work.embeddings,
+        embeddings=tuple(partition for partitions in work.embeddings for partition in partitions),
         num_examples=training.everyone.num_examples,
         num_users=training.everyone.num_users,
         coverage=_coverage(users, counts, embeddings),
@@ -150,46 +179,55 @@ def _retrain(work: _Work, checkpoints: Checkpoints) -> DownstreamDay:
         revision=0,
         path=checkpoints.folder,
     )
-    return checkpoints.seal(day, pair.state())
+    return checkpoints.seal(day, arms.state())
 
 
 def _users(work: _Work) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The day's users, ascending, and the number of examples of each."""
-    ids = work.lake.read(work.examples, columns=[USER_ID]).column(USER_ID).to_numpy()
+    """The users of the day's examples, ascending, and the number of examples of each."""
+    where = work.downstream.examples
+    pieces = pieces_of(work.lake.dataset(work.examples), where)
+    ids = np.concatenate([piece.read([USER_ID]).column(USER_ID).to_numpy() for piece in pieces])
     return np.unique(ids, return_counts=True)
 
 
-def _join(work: _Work, users: npt.NDArray[np.int64]) -> NewestEmbeddings:
-    tower = work.upstream.user_tower
-    return newest_embeddings(
-        work.lake,
-        work.embeddings,
-        ds=work.ds,
-        day_starts_at=work.upstream.source.day_starts_at,
-        users=users,
-        num_embeddings=tower.num_embeddings,
-        dim=tower.dim,
+def _join(work: _Work, users: npt.NDArray[np.int64]) -> tuple[NewestEmbeddings, ...]:
+    """Of each user model."""
+    return tuple(
+        newest_embeddings(
+            work.lake,
+            partitions,
+            ds=work.ds,
+            day_starts_at=upstream.source.day_starts_at,
+            users=users,
+            num_embeddings=upstream.user_tower.num_embeddings,
+            dim=upstream.user_tower.dim,
+        )
+        for upstream, partitions in zip(work.upstreams, work.embeddings, strict=True)
     )
 
 
-def _batches(work: _Work, embeddings: NewestEmbeddings, batch_size: int) -> Iterator[JoinedBatch]:
+def _batches(work: _Work, embeddings: tuple[NewestEmbeddings, ...], batch_size: int) -> Iterator[JoinedBatch]:
     """The day's examples in the order of (seed, ds), decoded and joined ahead by the reader's thread."""
     encoder = JoiningEncoder(
         work.schema,
         task=work.downstream.task,
         features=own_features(work.downstream, work.schema),
-        embeddings=embeddings,
+        embeddings={SUM: SideBySide(parts=embeddings)},
     )
-    reader = DayReader(work.lake, work.examples, encoder, batch_size=batch_size, seed=work.downstream.seed)
+    seed, where = work.downstream.seed, work.downstream.examples
+    reader = DayReader(work.lake, work.examples, encoder, batch_size=batch_size, seed=seed, where=where)
     return (cast(JoinedBatch, batch) for batch in reader)
 
 
-def _coverage(users: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], embeddings: NewestEmbeddings) -> Coverage:
-    known = np.isin(users, embeddings.user_ids, assume_unique=True)
+def _coverage(
+    users: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], embeddings: tuple[NewestEmbeddings, ...]
+) -> Coverage:
+    known = np.isin(users, np.concatenate([of.user_ids for of in embeddings]))
+    ages = np.concatenate([of.age_days for of in embeddings])
     return Coverage(
         users=float(known.mean()),
         examples=float(counts[known].sum() / counts.sum()),
-        mean_age_days=float(embeddings.age_days.mean()) if embeddings.age_days.size else 0.0,
+        mean_age_days=float(ages.mean()) if ages.size else 0.0,
     )
 
 

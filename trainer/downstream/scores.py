@@ -56,50 +56,59 @@ class Breakdown:
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """A day's predictions of both arms, [N] each."""
+    """A day's predictions of every arm, [N] each."""
 
-    user_ids: torch.Tensor
+    user_ids: npt.NDArray[np.int64]
     has_embedding: torch.Tensor
+    """bool: of any user model, in any arm."""
     labels: torch.Tensor
-    baseline: torch.Tensor
-    """Logits."""
-    sum: torch.Tensor
-    """Logits."""
+    logits: dict[str, torch.Tensor]
+    """By arm."""
+
+    def losses(self, arm: str) -> npt.NDArray[np.float64]:
+        """[N]: the arm's cross entropy in nats."""
+        logits, labels = self.logits[arm].double(), self.labels.double()
+        losses: npt.NDArray[np.float64] = (softplus(logits) - labels * logits).numpy()
+        return losses
 
 
-def compare(predictions: Predictions, *, bootstrap_seed: int | None = None) -> Breakdown:
-    """Score and compare both arms; with a seed, with intervals."""
+def compare(
+    predictions: Predictions, *, arms: tuple[str, str] = ("baseline", "sum"), bootstrap_seed: int | None = None
+) -> Breakdown:
+    """Score and compare two arms, the one without embeddings first; with a seed, with intervals."""
 
     def on(mask: torch.Tensor) -> Comparison | None:
-        return _compare(predictions, mask, bootstrap_seed) if mask.any() else None
+        return _compare(predictions, arms, mask, bootstrap_seed) if mask.any() else None
 
-    known = predictions.has_embedding > 0
+    known = predictions.has_embedding
     everyone = on(torch.ones_like(known))
     if everyone is None:
         raise ValueError("there are no predictions to compare")
     return Breakdown(everyone=everyone, with_embedding=on(known), without_embedding=on(~known))
 
 
-def _compare(predictions: Predictions, mask: torch.Tensor, bootstrap_seed: int | None) -> Comparison:
+def _compare(
+    predictions: Predictions, arms: tuple[str, str], mask: torch.Tensor, bootstrap_seed: int | None
+) -> Comparison:
     labels = predictions.labels[mask]
-    logits = torch.stack([predictions.baseline[mask], predictions.sum[mask]], dim=1)  # [N, 2]
-    losses = softplus(logits.double()) - labels.double().unsqueeze(1) * logits.double()
-    users, owner = np.unique(predictions.user_ids[mask].numpy(), return_inverse=True)
-    per_user = np.empty((users.size, 2))
-    for arm in (0, 1):
-        per_user[:, arm] = np.bincount(owner, weights=losses[:, arm].numpy())
+    losses = np.stack([predictions.losses(arm) for arm in arms], axis=1)[mask.numpy()]  # [N, 2]
+    users, owner = np.unique(predictions.user_ids[mask.numpy()], return_inverse=True)
+    per_user = np.stack([np.bincount(owner, weights=of) for of in losses.T], axis=1).astype(np.float64)
+    baseline, with_sum = (
+        _score(predictions.logits[arm][mask], labels, of) for arm, of in zip(arms, losses.T, strict=True)
+    )
     return Comparison(
         num_examples=labels.numel(),
         num_positives=int(labels.sum()),
         num_users=users.size,
-        baseline=_score(logits[:, 0], labels, losses[:, 0]),
-        sum=_score(logits[:, 1], labels, losses[:, 1]),
+        baseline=baseline,
+        sum=with_sum,
         ne_diff_percent=float(_difference(per_user.sum(axis=0))),
         interval=None if bootstrap_seed is None else bootstrap_interval(per_user, seed=bootstrap_seed),
     )
 
 
-def _score(logits: torch.Tensor, labels: torch.Tensor, losses: torch.Tensor) -> Score:
+def _score(logits: torch.Tensor, labels: torch.Tensor, losses: npt.NDArray[np.float64]) -> Score:
     metrics = ProgressiveMetrics(("task",))
     metrics.update(logits.unsqueeze(1), labels.unsqueeze(1), torch.ones_like(labels))
     values = metrics.compute()["task"]

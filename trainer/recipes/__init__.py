@@ -29,9 +29,14 @@ def get_downstream(name: str) -> DownstreamRecipe:
     return DOWNSTREAM_MODELS[name]()
 
 
+def consumers_of(upstream: str) -> list[str]:
+    """The downstream models that consume the user model, alone or among others."""
+    return [name for name, make in DOWNSTREAM_MODELS.items() if upstream in make().upstreams]
+
+
 def the_consumer(upstream: str) -> DownstreamRecipe:
-    """The downstream model of the user model; ValueError unless there is exactly one."""
-    found = [recipe for recipe in (make() for make in DOWNSTREAM_MODELS.values()) if recipe.upstream == upstream]
+    """The downstream model of the user model alone; ValueError unless there is exactly one."""
+    found = [recipe for recipe in (make() for make in DOWNSTREAM_MODELS.values()) if recipe.upstreams == (upstream,)]
     if len(found) != 1:
         names = [recipe.name for recipe in found]
         raise ValueError(

@@ -30,4 +30,4 @@ def demo() -> Recipe:
 
 def demo_ctr() -> DownstreamRecipe:
     """A small click model that has no user feature of its own."""
-    return DownstreamRecipe(name="demo_ctr", upstream="demo", task="click", user_features=(), batch_size=512)
+    return DownstreamRecipe(name="demo_ctr", upstreams=("demo",), task="click", user_features=(), batch_size=512)

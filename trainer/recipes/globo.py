@@ -28,4 +28,4 @@ def globo() -> Recipe:
 def globo_ctr() -> DownstreamRecipe:
     """A small click model that knows the context of the visit, but nothing of the user's history."""
     context = tuple(f"context_{name}" for name in CONTEXT)
-    return DownstreamRecipe(name="globo_ctr", upstream="globo", task="click", user_features=context)
+    return DownstreamRecipe(name="globo_ctr", upstreams=("globo",), task="click", user_features=context)

@@ -1,22 +1,29 @@
-"""Days of a user model in one process: trained once, its tower of every day kept, asked for any day's users."""
+"""Days of a user model in one process: trained once, its tower of every day kept, asked for any day's users.
+
+The same training loop, optimizer and readers as the daily job, on one rank; nothing is published.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 
 from features.batches import Encoder
 from features.lake import Lake
 from features.reader import DayReader
 from features.schema import EVENT_TIME, USER_ID
+from features.source import Source
 from snapshots.embeddings import fp16_exact
 from trainer import sharding
 from trainer.anchor import Anchor
@@ -34,6 +41,10 @@ _ROWS = 8_192
 _PREFIX = "user_tower."
 
 Vectors = NDArray[np.float32]
+Say = Callable[[str], None]
+
+
+TRAINED = "trained.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +56,9 @@ class DayOfUsers:
     batches: tuple[pa.RecordBatch, ...]
 
 
-def read_users(recipe: Recipe, ds: date, lake: Lake) -> DayOfUsers:
+def read_users(source: Source, ds: date, lake: Lake) -> DayOfUsers:
     """The day's user features."""
-    rows = lake.read(lake.get(f"user_features/{recipe.source.name}", ds)).sort_by(USER_ID).combine_chunks()
+    rows = lake.read(lake.get(f"user_features/{source.name}", ds)).sort_by(USER_ID).combine_chunks()
     return DayOfUsers(
         ids=rows.column(USER_ID).to_numpy(),
         times=rows.column(EVENT_TIME).combine_chunks(),
@@ -80,9 +91,15 @@ class DailyTowers:
             self._embedded[version, day] = fp16_exact(np.concatenate(found))
         return self._embedded[version, day]
 
+    def forget(self) -> None:
+        """Drop the vectors that were computed; they are computed again when asked for."""
+        self._embedded.clear()
 
-def train_days(recipe: Recipe, days: Sequence[date], *, lake: Lake, users: Sequence[DayOfUsers]) -> DailyTowers:
-    """Learn the days one after the other, with the recipe's regularizers."""
+
+def train_days(
+    recipe: Recipe, days: Sequence[date], *, lake: Lake, users: Sequence[DayOfUsers], say: Say = log.info
+) -> DailyTowers:
+    """Learn the days one after the other, with the recipe's regularizers; in a process group of one rank."""
     config = TrainingConfig.of(recipe)
     carried = compare(ModelDocument(config=config), ModelDocument(config=config))
     sharded = sharding.build(config, local_world_size=1)
@@ -90,7 +107,9 @@ def train_days(recipe: Recipe, days: Sequence[date], *, lake: Lake, users: Seque
     for ds in days:
         encoder = Encoder(config.schema, tasks=config.task_names)
         partition = lake.get(f"examples/{recipe.source.name}", ds)
-        reader = DayReader(lake, partition, encoder, batch_size=config.batch_size, seed=config.seed)
+        reader = DayReader(
+            lake, partition, encoder, batch_size=config.batch_size, seed=config.seed, where=config.examples
+        )
         first, began = ds == days[0], time.process_time()
         anchor = Anchor(sharded, config, None if first else carried)
         values = learn(sharded, reader, tasks=config.task_names, cold_start=first, anchor=anchor)
@@ -100,7 +119,35 @@ def train_days(recipe: Recipe, days: Sequence[date], *, lake: Lake, users: Seque
         for task, of_task in values.items():
             found.ne.setdefault(task, []).append(of_task["ne"])
         found.towers.append(_tower(sharded, recipe))
+        say(f"{recipe.name} {ds}: {', '.join(f'NE {task} {of[-1]:.4f}' for task, of in found.ne.items())}")
     return found
+
+
+def save_towers(towers: DailyTowers, folder: Path) -> None:
+    """Every day's weights and what training gave; `trained.json` is written last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for day, tower in enumerate(towers.towers):
+        save_file({name: value.contiguous() for name, value in tower.state_dict().items()}, _weights(folder, day))
+    document = {"ne": towers.ne, "cpu_seconds": towers.cpu_seconds, "teacher_mib": towers.teacher_mib}
+    partial = folder / f".{TRAINED}"
+    partial.write_text(json.dumps(document))
+    partial.replace(folder / TRAINED)
+
+
+def load_towers(recipe: Recipe, folder: Path, *, users: Sequence[DayOfUsers]) -> DailyTowers | None:
+    """What `save_towers` wrote of as many days; None where it did not finish."""
+    if not (folder / TRAINED).exists():
+        return None
+    found = DailyTowers(recipe=recipe, users=users, **json.loads((folder / TRAINED).read_text()))
+    for day in range(len(users)):
+        tower = UserTower(recipe.schema, recipe.user_tower)
+        tower.load_state_dict(load_file(_weights(folder, day)))
+        found.towers.append(tower.eval())
+    return found
+
+
+def _weights(folder: Path, day: int) -> Path:
+    return folder / f"day_{day:03d}.safetensors"
 
 
 def _tower(sharded: sharding.ShardedModel, recipe: Recipe) -> UserTower:

@@ -1,0 +1,1 @@
+"""The paper's experiments, and those that it leaves open: `usermodel experiments …`."""
