@@ -60,11 +60,13 @@ def test_review_holds_by_default(dagbag: Any, recipe: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(DOWNSTREAM_MODELS))
 def test_downstream_runs_per_promoted_partition(dagbag: Any, name: str) -> None:
-    from airflow.sdk import PartitionedAssetTimetable
+    from airflow.sdk import AssetAll, PartitionedAssetTimetable
 
     dag = dagbag.dags[f"downstream_{name}"]
     assert isinstance(dag.timetable, PartitionedAssetTimetable)
-    assert dag.timetable.asset_condition.name == f"user_embeddings/{DOWNSTREAM_MODELS[name]().upstream}"
+    condition = dag.timetable.asset_condition
+    waited_for = {asset.name for asset in (condition.objects if isinstance(condition, AssetAll) else [condition])}
+    assert waited_for == {f"user_embeddings/{upstream}" for upstream in DOWNSTREAM_MODELS[name]().upstreams}
 
 
 @pytest.mark.parametrize("recipe", sorted(USER_MODELS))

@@ -56,7 +56,7 @@ UPSTREAM = Recipe(
 )
 CTR = DownstreamRecipe(
     name="tiny_ctr",
-    upstream="tiny",
+    upstreams=("tiny",),
     task="click",
     user_features=("hour",),
     embedding_dim=8,

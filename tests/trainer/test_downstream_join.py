@@ -10,13 +10,14 @@ import pyarrow as pa
 import pytest
 
 from features.lake import Lake, Partition
-from tests.trainer.downstream_world import SCHEMA, TOWER, day, embeddings_table, end_of
+from tests.trainer.downstream_world import CTR, SCHEMA, TOWER, day, embeddings_table, end_of
 from trainer.downstream.joined import (
     JoiningEncoder,
     NewestEmbeddings,
     NoEmbeddingsError,
     newest_embeddings,
     usable,
+    usable_of,
 )
 
 TABLE = "user_embeddings/tiny"
@@ -63,7 +64,7 @@ def test_usable_partitions(given: list[int], lookback: int, expected: list[int])
 )
 def test_unusable_partitions(given: list[Partition], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        usable(given, day(5), table=TABLE, lookback_days=14)
+        usable_of(CTR, day(5), promoted={"tiny": given})
 
 
 def test_each_user_gets_the_newest_vectors(tmp_path: Path) -> None:
@@ -143,13 +144,16 @@ def test_batches_carry_the_join() -> None:
         vectors=np.stack([np.full((2, 8), 9), np.full((2, 8), 2)]).astype(np.float16),
         age_days=np.array([1, 1]),
     )
-    encoder = JoiningEncoder(SCHEMA, task="click", features=frozenset({"item", "price"}), embeddings=embeddings)
+    encoder = JoiningEncoder(
+        SCHEMA, task="click", features=frozenset({"item", "price"}), embeddings={"sum": embeddings}
+    )
     rows = pa.table(
         {"user_id": [5, 6], "item": [[1], [2]], "price": pa.array([0.0, 1.0], pa.float32()), "click": [1, 0]}
     )
     assert encoder.columns == ["user_id", "item", "price", "click"]
     batch = encoder.encode(rows.combine_chunks(), num_rows=3)
-    assert batch.user_ids.tolist() == [5, 6, 0]
-    assert batch.has_embedding[:2].tolist() == [1, 0]
-    assert batch.users[:2].sum(dim=(1, 2)).tolist() == [32, 0]
+    users, has_embedding = batch.joined["sum"]
+    assert batch.user_ids.tolist() == [5, 6]
+    assert has_embedding.tolist() == [[1], [0], [0]]
+    assert users.sum(dim=(1, 2)).tolist() == [32, 0, 0]
     assert batch.weights.tolist() == [1, 1, 0]

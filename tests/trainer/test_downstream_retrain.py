@@ -14,7 +14,7 @@ from features.lake import MissingPartitionError, Partition
 from infra.settings import Settings
 from tests.trainer.downstream_world import CTR, SCHEMA, UPSTREAM, World, day, variant
 from trainer.checkpoint import DamagedCheckpointError
-from trainer.downstream.arms import Pair
+from trainer.downstream.arms import shape_of, with_and_without
 from trainer.downstream.checkpoint import Checkpoints
 from trainer.downstream.day import DownstreamDay
 from trainer.downstream.joined import NoEmbeddingsError
@@ -28,7 +28,7 @@ def world(tmp_path: Path) -> World:
 
 
 def run(world: World, index: int, promoted: list[Partition], recipe: DownstreamRecipe = CTR) -> DownstreamDay:
-    return retrain_on(recipe, UPSTREAM, day(index), settings=world.settings, promoted=promoted)
+    return retrain_on(recipe, (UPSTREAM,), day(index), settings=world.settings, promoted={"tiny": promoted})
 
 
 def run_days(world: World, last: int, *, permuted: bool = False) -> list[DownstreamDay]:
@@ -92,7 +92,7 @@ def test_embeddings_of_the_day_under_an_earlier_name_are_refused(world: World) -
 
 
 def test_both_arms_begin_as_the_same_function() -> None:
-    arms = Pair(CTR, SCHEMA, UPSTREAM.user_tower).arms
+    arms = with_and_without(CTR, SCHEMA, [shape_of(UPSTREAM.user_tower)]).arms
     baseline, with_sum = arms["baseline"].state(), arms["sum"].state()
     assert baseline.keys() < with_sum.keys()
     assert all(torch.equal(value, with_sum[name]) for name, value in baseline.items())
@@ -195,7 +195,7 @@ def test_the_sealed_folder_holds_no_code(world: World) -> None:
     [
         pytest.param(variant(task="like"), "task 'like' is no label of tiny", id="unknown task"),
         pytest.param(variant(user_features=("price",)), "no user-side features", id="an item's feature"),
-        pytest.param(variant(upstream="other"), "consumes other, not tiny", id="another upstream"),
+        pytest.param(variant(upstreams=("other",)), "consumes .'other',., not .'tiny',.", id="another upstream"),
     ],
 )
 def test_recipes_that_do_not_fit(world: World, recipe: DownstreamRecipe, message: str) -> None:
@@ -213,7 +213,7 @@ def test_missing_inputs(world: World) -> None:
     with pytest.raises(NoEmbeddingsError, match="promote the embeddings of a day before"):
         run(world, 1, [])
     with pytest.raises(ValueError, match="there is no recipe 'tiny'"):
-        retrain(CTR, day(1), settings=world.settings, promoted=promoted)
+        retrain(CTR, day(1), settings=world.settings, promoted={"tiny": promoted})
 
 
 def test_a_changed_model_does_not_go_on_from_other_shapes(world: World) -> None:

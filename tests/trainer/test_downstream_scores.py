@@ -16,11 +16,13 @@ def predictions(*, size: int = 4_000, users: int = 300, gain: float) -> Predicti
     labels = rng.random(size) < 1 / (1 + np.exp(-truth))
     owner = rng.integers(users, size=size)
     return Predictions(
-        user_ids=torch.from_numpy(owner),
-        has_embedding=torch.from_numpy(owner % 3 > 0).float(),
+        user_ids=owner,
+        has_embedding=torch.from_numpy(owner % 3 > 0),
         labels=torch.from_numpy(labels).float(),
-        baseline=torch.from_numpy(noise * 0.1).float(),
-        sum=torch.from_numpy(noise * 0.1 + gain * truth).float(),
+        logits={
+            "baseline": torch.from_numpy(noise * 0.1).float(),
+            "sum": torch.from_numpy(noise * 0.1 + gain * truth).float(),
+        },
     )
 
 
@@ -35,10 +37,12 @@ def test_the_difference_is_that_of_eq_9() -> None:
         return float(-(y * np.log(p) + (1 - y) * np.log(1 - p)).mean() / background)
 
     everyone = found.everyone
-    assert everyone.baseline.ne == pytest.approx(ne(given.baseline), rel=1e-5)
-    assert everyone.sum.ne == pytest.approx(ne(given.sum), rel=1e-5)
-    assert everyone.sum.log_loss == pytest.approx(ne(given.sum) * background, rel=1e-6)
-    assert everyone.ne_diff_percent == pytest.approx(100 * (ne(given.sum) / ne(given.baseline) - 1), rel=1e-5)
+    assert everyone.baseline.ne == pytest.approx(ne(given.logits["baseline"]), rel=1e-5)
+    assert everyone.sum.ne == pytest.approx(ne(given.logits["sum"]), rel=1e-5)
+    assert everyone.sum.log_loss == pytest.approx(ne(given.logits["sum"]) * background, rel=1e-6)
+    assert everyone.ne_diff_percent == pytest.approx(
+        100 * (ne(given.logits["sum"]) / ne(given.logits["baseline"]) - 1), rel=1e-5
+    )
     assert everyone.sum.auc is not None
     assert everyone.sum.auc > 0.6
     assert everyone.interval is not None
@@ -58,7 +62,8 @@ def test_users_with_and_without_are_told_apart() -> None:
 
 def test_a_day_of_one_label_has_no_ne_but_a_difference() -> None:
     one = torch.ones(3)
-    given = Predictions(user_ids=torch.tensor([1, 1, 2]), has_embedding=one, labels=one, baseline=0 * one, sum=one)
+    logits = {"baseline": 0 * one, "sum": one}
+    given = Predictions(user_ids=np.array([1, 1, 2]), has_embedding=one > 0, labels=one, logits=logits)
     found = compare(given)
     assert found.without_embedding is None
     assert (found.everyone.sum.ne, found.everyone.sum.auc) == (None, None)
@@ -67,8 +72,9 @@ def test_a_day_of_one_label_has_no_ne_but_a_difference() -> None:
 
 def test_no_predictions() -> None:
     empty = torch.empty(0)
+    logits = {"baseline": empty, "sum": empty}
     with pytest.raises(ValueError, match="no predictions"):
-        compare(Predictions(user_ids=empty, has_embedding=empty, labels=empty, baseline=empty, sum=empty))
+        compare(Predictions(user_ids=np.empty(0, dtype=int), has_embedding=empty > 0, labels=empty, logits=logits))
 
 
 def test_the_interval_resamples_users_and_not_examples() -> None:

@@ -24,7 +24,7 @@ def test_a_day_is_logged_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     versions = []
     for index in (1, 2):
         world.commit_examples(day(index))
-        trained = retrain_on(CTR, UPSTREAM, day(index), settings=settings, promoted=promoted)
+        trained = retrain_on(CTR, (UPSTREAM,), day(index), settings=settings, promoted={"tiny": promoted})
         versions += [log_day(trained, settings=settings) for _ in range(2)]
     assert versions == [1, 1, 2, 2]
 

@@ -235,8 +235,10 @@ def test_user_embeddings_rank_among_the_features_of_a_consumer(tmp_path: Path, m
     for index in (1, 2, 3, 4):
         world.commit_examples(day(index))
     for index in (1, 2, 3):
-        trained = retrain_on(CTR, UPSTREAM, day(index), settings=settings, promoted=promoted)
-    found = explain_downstream(CTR, UPSTREAM, day(4), settings=settings, promoted=promoted, rows=8000, repeats=2)
+        trained = retrain_on(CTR, (UPSTREAM,), day(index), settings=settings, promoted={"tiny": promoted})
+    found = explain_downstream(
+        CTR, [UPSTREAM], day(4), settings=settings, promoted={"tiny": promoted}, rows=8000, repeats=2
+    )
     assert found.scored_fingerprint == trained.fingerprint
     own = {"hour", "item", "slot", "price"}
     embeddings = {"user_embedding_0", "user_embedding_1", TOGETHER}
@@ -250,4 +252,4 @@ def test_user_embeddings_rank_among_the_features_of_a_consumer(tmp_path: Path, m
     (run,) = {log_downstream(client, found) for _ in range(2)}
     assert len(client.list_artifacts(run, "explain/ds=2026-01-05")) == 2
     with pytest.raises(ValueError, match="tiny_ctr is trained on no day before 2026-01-02"):
-        explain_downstream(CTR, UPSTREAM, day(1), settings=settings, promoted=promoted, rows=8, repeats=1)
+        explain_downstream(CTR, [UPSTREAM], day(1), settings=settings, promoted={"tiny": promoted}, rows=8, repeats=1)

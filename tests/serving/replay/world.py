@@ -24,7 +24,7 @@ from trainer.recipe import DownstreamRecipe
 NUM_USERS = 45
 CTR = DownstreamRecipe(
     name="tiny_ctr",
-    upstream="tiny",
+    upstreams=("tiny",),
     task="click",
     user_features=("age",),
     embedding_dim=4,
