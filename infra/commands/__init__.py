@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from infra.commands import features, infra, serving, snapshots, trainer
+from infra.commands import experiments, features, infra, serving, snapshots, trainer
 
 log = logging.getLogger("usermodel")
 
@@ -32,6 +32,7 @@ cli.add_typer(features.group, name="features")
 cli.add_typer(trainer.group, name="trainer")
 cli.add_typer(snapshots.group, name="snapshots")
 cli.add_typer(serving.group, name="serving")
+cli.add_typer(experiments.group, name="experiments")
 cli.add_typer(infra.group, name="infra")
 
 

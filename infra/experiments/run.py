@@ -1,0 +1,212 @@
+"""Measures a study's units, in worker processes, and keeps every unit as soon as it is there.
+
+Whatever was kept is not measured again, so a run that was killed goes on. A unit that fails is named with its seed;
+the others go on, and the first error is raised at the end.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from multiprocessing.queues import SimpleQueue
+
+import torch
+
+from infra.experiments.setting import Setting
+from infra.experiments.study import Results, Study, Trial, Unit, Values, home_of
+from infra.settings import Settings
+from trainer.worker import die_with_parent
+
+log = logging.getLogger(__name__)
+
+Say = Callable[[str], None]
+MOST_WORKERS = 2
+"""Beyond that give `workers`: each holds about a gigabyte."""
+
+
+class UnitError(RuntimeError):
+    """A unit failed, and is named; what others gave is kept."""
+
+
+def run(
+    study: Study,
+    setting: Setting,
+    *,
+    settings: Settings,
+    workers: int | None = None,
+    again: bool = False,
+    say: Say = log.info,
+) -> Results:
+    """The values of every unit. workers: processes, None for one per core but at most two, 0 for none but this one.
+
+    UnitError after all others where one failed.
+    """
+    home, units = home_of(settings), study.units(setting)
+    if again:
+        for unit in units:
+            unit.forget(home)
+    missing = [unit for unit in units if unit.kept(home) is None]
+    if len(missing) < len(units):
+        say(f"{study.name}: {len(units) - len(missing)} of {len(units)} units are kept from before")
+    if missing:
+        width = min(MOST_WORKERS, _cores()) if workers is None else workers
+        clock = Clock(
+            units=units, seconds=[k[1] for u in units if (k := u.kept(home)) is not None], width=max(width, 1)
+        )
+        if width == 0:
+            failed = _here(study, missing, settings=settings, clock=clock, say=say)
+        else:
+            failed = _in_workers(study, missing, settings=settings, clock=clock, say=say)
+        if failed:
+            names = "; ".join(f"{unit}: {type(error).__name__}: {error}" for unit, error in failed)
+            raise UnitError(f"{len(failed)} of {len(units)} units failed: {names}") from failed[0][1]
+    found: dict[int, dict[str, Values]] = {}
+    for unit in units:
+        of_unit = unit.kept(home)
+        assert of_unit is not None, f"{unit} was measured"
+        found.setdefault(unit.seed, {})[unit.part] = of_unit[0]
+    return found
+
+
+@dataclass(kw_only=True)
+class Clock:
+    """Estimates the time that is left, from the units that are done and from the shares of those under way."""
+
+    units: Sequence[Unit]
+    seconds: list[float]
+    """The seconds of each unit that is done."""
+    width: int
+    _began: dict[str, float] = field(default_factory=dict)
+    _share: dict[str, float] = field(default_factory=dict)
+
+    def told(self, unit: str, share: float) -> None:
+        """That so much of the unit is done."""
+        self._began.setdefault(unit, time.monotonic())
+        self._share[unit] = max(share, self._share.get(unit, 0.0))
+
+    def done(self, unit: str, seconds: float) -> None:
+        """That all of it is; failed units count too."""
+        self.seconds.append(seconds)
+        self._began.pop(unit, None)
+        self._share.pop(unit, None)
+
+    def left(self) -> float | None:
+        """Seconds; None before anything is known."""
+        now = time.monotonic()
+        spent = {unit: now - began for unit, began in self._began.items()}
+        known = self.seconds or [spent[unit] / share for unit, share in self._share.items() if share > 0.05]
+        if not known:
+            return None
+        each = sum(known) / len(known)
+        waiting = max(len(self.units) - len(self.seconds) - len(spent), 0)
+        return (waiting * each + sum(max(each - of, 0.0) for of in spent.values())) / self.width
+
+    def __str__(self) -> str:
+        left = self.left()
+        rest = (
+            "" if left is None else f", about {left / 60:.0f} min left" if left >= 90 else f", about {left:.0f} s left"
+        )
+        return f"[{len(self.seconds)}/{len(self.units)}{rest}]"
+
+
+def measure(study: Study, unit: Unit, *, settings: Settings, progress: Callable[[str, float], None]) -> float:
+    """One unit, kept; returns its seconds."""
+    began = time.monotonic()
+    values = study.measure(Trial(unit=unit, settings=settings, progress=progress))
+    seconds = time.monotonic() - began
+    unit.keep(values, home_of(settings), seconds=seconds)
+    return seconds
+
+
+def _here(
+    study: Study, units: Sequence[Unit], *, settings: Settings, clock: Clock, say: Say
+) -> list[tuple[Unit, BaseException]]:
+    failed: list[tuple[Unit, BaseException]] = []
+    for unit in units:
+
+        def progress(line: str, share: float, name: str = str(unit)) -> None:
+            clock.told(name, share)
+            say(f"{clock} {name}: {line}")
+
+        seconds = 0.0
+        try:
+            seconds = measure(study, unit, settings=settings, progress=progress)
+        except Exception as error:
+            failed.append((unit, error))
+            say(f"{unit} failed: {error}")
+        clock.done(str(unit), seconds)
+    return failed
+
+
+def _in_workers(
+    study: Study, units: Sequence[Unit], *, settings: Settings, clock: Clock, say: Say
+) -> list[tuple[Unit, BaseException]]:
+    spawn = multiprocessing.get_context("spawn")  # a fork would inherit the threads' locks
+    queue: SimpleQueue[tuple[str, str, float] | None] = spawn.SimpleQueue()
+    listener = threading.Thread(target=_listen, args=(queue, clock, say), name="progress", daemon=True)
+    listener.start()
+    failed: list[tuple[Unit, BaseException]] = []
+    try:
+        with ProcessPoolExecutor(
+            min(clock.width, len(units)), mp_context=spawn, initializer=_begin, initargs=(queue,)
+        ) as pool:
+            running = {pool.submit(_measure_there, study, unit, settings): unit for unit in units}
+            try:
+                _collect(running, failed, clock=clock, say=say)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    finally:
+        queue.put(None)
+        listener.join()
+    return failed
+
+
+def _collect(
+    running: dict[Future[float], Unit], failed: list[tuple[Unit, BaseException]], *, clock: Clock, say: Say
+) -> None:
+    while running:
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            unit, seconds, error = running.pop(future), 0.0, future.exception()
+            if error is None:
+                seconds = future.result()
+            elif isinstance(error, BrokenProcessPool):
+                failed.append((unit, RuntimeError("a worker process died (of memory?); run again to go on")))
+            else:
+                failed.append((unit, error))
+            clock.done(str(unit), seconds)
+            say(f"{clock} {unit}: " + (f"failed: {error}" if error else f"done in {seconds:.0f} s"))
+
+
+_QUEUE: SimpleQueue[tuple[str, str, float] | None]
+
+
+def _begin(queue: SimpleQueue[tuple[str, str, float] | None]) -> None:
+    """In a worker, once."""
+    global _QUEUE
+    die_with_parent()
+    torch.set_num_threads(1)
+    _QUEUE = queue
+
+
+def _measure_there(study: Study, unit: Unit, settings: Settings) -> float:
+    """In a worker."""
+    return measure(study, unit, settings=settings, progress=lambda line, share: _QUEUE.put((str(unit), line, share)))
+
+
+def _listen(queue: SimpleQueue[tuple[str, str, float] | None], clock: Clock, say: Say) -> None:
+    while (told := queue.get()) is not None:
+        unit, line, share = told
+        clock.told(unit, share)
+        say(f"{clock} {unit}: {line}")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))

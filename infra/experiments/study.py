@@ -1,0 +1,163 @@
+"""A study: what is measured of one seed, and what is concluded from all of them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from features.fingerprint import fingerprint
+from infra.experiments.finding import Finding
+from infra.experiments.lab import Lab
+from infra.experiments.sampling import keep_users
+from infra.experiments.setting import Setting
+from infra.experiments.towers import DailyTowers
+from infra.settings import Settings
+from snapshots.lock import model_lock
+from trainer.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+Values = Mapping[str, Any]
+"""What a unit gives: plain JSON, all numbers finite (None where there is none)."""
+Results = Mapping[int, Mapping[str, Values]]
+"""By seed and part."""
+Progress = Callable[[str, float], None]
+"""Told a line, and the share of the unit's work that is done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """An experiment. Its functions are those of a module, so that worker processes find them."""
+
+    name: str
+    """Of its command, its folder and its experiment in MLflow."""
+    measure: Callable[[Trial], Values]
+    """One unit; depends on nothing but the unit."""
+    conclude: Callable[[Setting, Results], Finding]
+    parts: tuple[str, ...] = ("all",)
+    """What is measured of every seed, each by itself."""
+    format: int = 1
+    """Raise it when the same unit gives other values."""
+
+    def units(self, setting: Setting) -> list[Unit]:
+        """Part by part, so that workers begin with different seeds."""
+        return [
+            Unit(study=self.name, format=self.format, setting=setting.of(seed), seed=seed, part=part)
+            for part in self.parts
+            for seed in setting.seeds
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """What is measured at once, and kept."""
+
+    study: str
+    format: int
+    setting: Setting
+    """Of this seed."""
+    seed: int
+    part: str
+
+    def __str__(self) -> str:
+        return f"{self.study} seed {self.seed}" + ("" if self.part == "all" else f" {self.part}")
+
+    def file(self, home: Path) -> Path:
+        """Where its values are kept."""
+        return home / self.study / f"{fingerprint(self)[:24]}.json"
+
+    def kept(self, home: Path) -> tuple[Values, float] | None:
+        """Its values and the seconds they took; None where it was not measured."""
+        path = self.file(home)
+        if not path.exists():
+            return None
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return document["values"], document["seconds"]
+
+    def keep(self, values: Values, home: Path, *, seconds: float) -> None:
+        """At once, or not at all. ValueError for what is not JSON, such as NaN."""
+        path = self.file(home)
+        head = {"unit": str(self), "setting": self.setting.name, "seconds": round(seconds, 3)}
+        content = json.dumps({**head, "values": values}, allow_nan=False, indent=1)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(content, encoding="utf-8")
+        partial.replace(path)
+
+    def forget(self, home: Path) -> None:
+        """Its values are measured anew."""
+        self.file(home).unlink(missing_ok=True)
+
+
+@dataclass(kw_only=True)
+class Trial:
+    """A unit being measured: the lab of its seed, which other units of the seed share on disk."""
+
+    unit: Unit
+    settings: Settings
+    """Of the installation."""
+    progress: Progress = lambda line, share: log.info("%s (%.0f %%)", line, 100 * share)
+    _lab: Lab | None = field(default=None, init=False)
+
+    @property
+    def setting(self) -> Setting:
+        """Of this seed."""
+        return self.unit.setting
+
+    @property
+    def seed(self) -> int:
+        """Whose world and models these are."""
+        return self.unit.seed
+
+    def say(self, line: str) -> None:
+        """A line of training, which says nothing of the share that is done."""
+        self.progress(line, 0.0)
+
+    @property
+    def lab(self) -> Lab:
+        """The days, built first where they are missing."""
+        if self._lab is None:
+            self._lab = open_lab(self.setting, self.settings, say=self.say)
+        return self._lab
+
+    def towers(self, recipe: Recipe) -> DailyTowers:
+        """`Lab.towers`, for one process at a time: whoever comes second reads what the first has trained."""
+        lab = self.lab
+        with model_lock(self.settings, f"experiments-{recipe.name}-{fingerprint(recipe)[:16]}"):
+            return lab.towers(recipe)
+
+    def models(self) -> dict[str, DailyTowers]:
+        """The setting's user models by role, trained."""
+        return {role: self.towers(recipe) for role, recipe in self.setting.user_models.items()}
+
+
+def home_of(settings: Settings) -> Path:
+    """Where experiments keep what they make."""
+    return settings.home / "experiments"
+
+
+def open_lab(setting: Setting, settings: Settings, *, say: Callable[[str], None]) -> Lab:
+    """Of a setting of one seed. Real days are built in the installation's lake, which may have them; worlds in one of
+    their own."""
+    home = home_of(settings)
+    with model_lock(settings, f"experiments-{setting.source.name}-{setting.one_of}"):
+        of_worlds = settings.model_copy(update={"home": home, "lake_uri": None})
+        lake_of = settings if setting.name == "globo" else of_worlds
+        if setting.one_of > 1:
+            lake_of = keep_users(setting.source, setting.days, settings=lake_of, home=home, one_of=setting.one_of)
+        return Lab.open(
+            setting.source,
+            setting.days,
+            settings=lake_of,
+            folder=home / ("towers" if setting.one_of == 1 else f"towers_one_of_{setting.one_of}"),
+            say=say,
+        )
+
+
+def by_seed(results: Results, value: Callable[[Mapping[str, Values]], float]) -> Sequence[float]:
+    """A number of every seed, in the order of the seeds."""
+    return [value(results[seed]) for seed in sorted(results)]
