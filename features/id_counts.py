@@ -1,8 +1,9 @@
-"""How often each id occurs in a day, by table: known before the pass begins, and never from a label."""
+"""How often each id occurs in a day, by table: known before the pass begins, and never from a label but one that
+selects the examples."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,8 @@ from features.columns import Ids, column_of
 from features.lake import Lake, Partition
 from features.packing import packed_lists
 from features.schema import SIDES, Schema, packed_columns
+from features.selection import Selection
+from features.windows import examples_of
 
 _BATCH_ROWS = 65_536
 _PENDING = 1_000_000
@@ -32,22 +35,24 @@ class IdCounts:
         return int(self.counts.sum())
 
 
-def count_ids(lake: Lake, partition: Partition, schema: Schema) -> dict[str, IdCounts]:
-    """The ids of every table of the schema, over all features of both sides that look them up.
+def count_ids(
+    lake: Lake, partition: Partition, schema: Schema, *, where: Sequence[Selection] = ()
+) -> dict[str, IdCounts]:
+    """The ids of every table of the schema, over all features of both sides that look them up, in the examples that
+    `where` selects: a row of one's own is for what is learnt.
 
-    Reads the partition once, batch by batch. Memory: 16 bytes per distinct id and as much again while batches are
-    merged. Ids that no row can hold (nulls, negative ones) are left out: the reader names them.
+    Reads the partition once, row group by row group. Memory: 16 bytes per distinct id and as much again while batches
+    are merged. Ids that no row can hold (nulls, negative ones) are left out: the reader names them. ValueError where no
+    example is left.
     """
     counters = {table.name: _Counter() for table in schema.tables}
-    dataset = lake.dataset(partition)
-    present = set(dataset.schema.names)
+    pieces = examples_of(lake, partition, where)
+    present = set(pieces[0].schema.names)
     columns = [name for name in _columns(schema) if name in present]  # the reader names the others
-    batches = dataset.to_batches(
-        columns=columns, batch_size=_BATCH_ROWS, batch_readahead=1, fragment_readahead=1, use_threads=False
-    )
-    for batch in batches:
-        for name, ids in _ids_by_feature(batch, schema):
-            counters[name].add(ids)
+    for piece in pieces:
+        for batch in piece.read(columns).to_batches(max_chunksize=_BATCH_ROWS):
+            for name, ids in _ids_by_feature(batch, schema):
+                counters[name].add(ids)
     return {name: counter.result() for name, counter in counters.items()}
 
 

@@ -18,7 +18,7 @@ from features.columns import Ids
 from features.fingerprint import fingerprint
 from features.lake import Lake, Partition
 from features.selection import Selection
-from features.windows import Piece, Windows, pieces_of
+from features.windows import Piece, Windows, examples_of
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class DayReader:
     The partition's row groups are permuted by (seed, ds); each rank owns one contiguous slice of that order,
     equal to the others' within one row, and shuffles it window by window. Every example is read exactly once
     over all ranks, and every rank has `num_batches` batches of `batch_size` rows; the last is padded.
-    where: only the examples that every one of these selects.
+    where: only the examples that every one of these selects; the rest of the day is as if it were not there.
     """
 
     def __init__(
@@ -61,16 +61,12 @@ class DayReader:
         self._batch_size = batch_size
         self._world_size = world_size
         self._key = int(fingerprint(seed, partition.ds)[:15], 16)
-        dataset = lake.dataset(partition)
-        require_columns(dataset, partition, encoder)
-        pieces = pieces_of(dataset, where)
+        require_columns(lake.dataset(partition), partition, encoder)
+        pieces = examples_of(lake, partition, where)
         order = np.random.default_rng([self._key, 0]).permutation(len(pieces))
         self._pieces = [pieces[index] for index in order]
         self.num_rows = sum(piece.num_rows for piece in pieces)
         """Rows of the partition, or of it those selected, over all ranks."""
-        if not self.num_rows:
-            of = f" where {', '.join(map(str, where))}" if where else ""
-            raise ValueError(f"{partition.table} ds={partition.ds} has no rows{of}; there is nothing to learn from")
         self.num_batches = -(-self.num_rows // (world_size * batch_size))
         """Batches on every rank."""
         self._window_rows = self._rows_of_a_window(pieces)

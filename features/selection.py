@@ -23,6 +23,11 @@ class Selection:
         return f"{self.column} in {list(self.values)}"
 
 
+def described(where: Sequence[Selection]) -> str:
+    """`item_domain in [0] and click in [1]`; empty where all examples are meant."""
+    return " and ".join(map(str, where))
+
+
 def check_selections(selections: Sequence[Selection], schema: Schema, *, of: str) -> None:
     """ValueError, which names the model `of`, for a column that is no label and no sparse feature, or is packed."""
     plain = {f.name for f in schema.sparse if not schema.is_packed(f.side)} | set(schema.tasks)

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from features.columns import column_of
-from features.lake import fragments_of
-from features.selection import Selection
+from features.lake import Lake, Partition, fragments_of
+from features.selection import Selection, described
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +43,30 @@ class Piece:
 
 
 def pieces_of(dataset: pads.Dataset, where: Sequence[Selection] = ()) -> list[Piece]:
-    """Every row group of the partition, files in the order of their paths; of each, the rows that `where` selects."""
+    """Every row group of the partition, files in the order of their paths; of each, the rows that `where` selects, and
+    none where it selects no row."""
     groups = [group for fragment in fragments_of(dataset) for group in fragment.split_by_row_group()]
     pieces = [Piece(fragment=group, num_rows=group.row_groups[0].num_rows, schema=dataset.schema) for group in groups]
-    return [_narrowed(piece, where) for piece in pieces] if where else pieces
+    if not where:
+        return pieces
+    return [piece for piece in (_narrowed(piece, where) for piece in pieces) if piece.num_rows]
+
+
+def examples_of(lake: Lake, partition: Partition, where: Sequence[Selection] = ()) -> list[Piece]:
+    """The same of a day of examples. ValueError, which names the day, where nothing is selected or nothing can be."""
+    dataset, day = lake.dataset(partition), f"{partition.table} ds={partition.ds}"
+    try:
+        pieces = pieces_of(dataset, where)
+    except ValueError as error:
+        raise ValueError(f"{day}: {error}") from error
+    if not sum(piece.num_rows for piece in pieces):
+        of = f" where {described(where)}" if where else ""
+        raise ValueError(f"{day} has no rows{of}; no example is left")
+    return pieces
 
 
 def selected(rows: pa.Table | pa.RecordBatch, where: Sequence[Selection]) -> npt.NDArray[np.bool_]:
-    """[rows]: whether every selection holds. ValueError for a feature that has not one id in a row."""
+    """[rows]: whether every selection holds. ValueError for a label without a value, a feature that has not one id."""
     kept = np.ones(rows.num_rows, dtype=np.bool_)
     for one in where:
         kept &= np.isin(_single_values(column_of(rows, one.column), one.column), one.values)
@@ -58,19 +74,23 @@ def selected(rows: pa.Table | pa.RecordBatch, where: Sequence[Selection]) -> npt
 
 
 def _narrowed(piece: Piece, where: Sequence[Selection]) -> Piece:
-    chosen = np.flatnonzero(selected(piece.read(sorted({one.column for one in where})), where))
-    return replace(piece, num_rows=len(chosen), chosen=chosen)
+    names = sorted({one.column for one in where})
+    if unknown := [name for name in names if name not in piece.schema.names]:
+        raise ValueError(f"examples are selected by {unknown}, columns that the table lacks; build the day again")
+    chosen = np.flatnonzero(selected(piece.read(names), where))
+    return piece if len(chosen) == piece.num_rows else replace(piece, num_rows=len(chosen), chosen=chosen)
 
 
 def _single_values(column: pa.Array, name: str) -> npt.NDArray[np.int64]:
-    if not pa.types.is_list(column.type):
-        values: npt.NDArray[np.int64] = column.to_numpy(zero_copy_only=False)
-        return values
-    lengths = pc.min_max(pc.list_value_length(column)).as_py()
-    if column.null_count or (len(column) and lengths != {"min": 1, "max": 1}):
-        raise ValueError(f"column {name} has rows of no id or of several; examples are selected by features of one id")
-    ids: npt.NDArray[np.int64] = column.flatten().to_numpy()
-    return ids
+    is_list = pa.types.is_list(column.type)
+    lengths = pc.min_max(pc.list_value_length(column)).as_py() if is_list and len(column) else {"min": 1, "max": 1}
+    if column.null_count or lengths != {"min": 1, "max": 1}:
+        raise ValueError(
+            f"column {name} has rows of no value or of several ({column.null_count} nulls of {len(column)} rows); "
+            "examples are selected by what has one value in every row"
+        )
+    values: npt.NDArray[np.int64] = (column.flatten() if is_list else column).to_numpy(zero_copy_only=False)
+    return values
 
 
 class Windows:

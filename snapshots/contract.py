@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from features.fingerprint import fingerprint
 from features.schema import Schema
+from features.selection import Selection
 from snapshots.tables import Precision
 from trainer.recipe import Recipe
 from trainer.towers import UserTower
@@ -94,6 +95,8 @@ class Contract:
 
     schema_hash: str
     """The same for two snapshots that take the same inputs."""
+    examples: tuple[Selection, ...] = ()
+    """It learnt those of the source's examples that every one of these selects."""
     how: dict[str, str] = field(default_factory=lambda: dict(HOW))
     """How to use it, in words."""
     format: int = FORMAT
@@ -142,6 +145,7 @@ def contract_of(
     weights: Mapping[str, torch.Tensor],
     aligned: bool,
     versions: dict[str, str],
+    examples: Sequence[Selection] = (),
 ) -> Contract:
     """The contract of the day's user tower. training: the fingerprint of what made its weights."""
     schema = user_schema(recipe.schema)
@@ -163,6 +167,7 @@ def contract_of(
         ),
         aligned=aligned,
         versions=versions,
+        examples=tuple(examples),
     )
 
 

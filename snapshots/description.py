@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from snapshots.learnt import where_learnt
 from snapshots.markdown import Raw, md_table, md_text
 from snapshots.registry import Version, partition_from
 from snapshots.runs import Links
@@ -58,7 +59,8 @@ def _lineage(version: Version) -> Iterator[str]:
     for name in ("examples", "user_features", "embeddings", "shift"):
         partition = partition_from(version.tags, name, version.ds)
         if partition is not None:
-            yield f"- {name}: `{partition.table}`, version {partition.version}"
+            where = where_learnt(version) if name == "examples" else ""
+            yield f"- {name}: `{partition.table}`, version {partition.version}{md_text(where)}"
     yield from (
         f"- {name}: {md_text(version.tags[name])}"
         for name in ("alignment", "checkpoint", "plan")

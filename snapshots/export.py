@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from features.batches import Batch
+    from features.selection import Selection
     from snapshots.aligned import Align
     from snapshots.graph_file import Graph
     from trainer.model.user_tower import UserTower
@@ -56,11 +57,13 @@ def export_day(
     maps: Mapping[str, IdMap],
     settings: Settings,
     align: Align | None = None,
+    examples: Sequence[Selection] = (),
 ) -> tuple[Path, str]:
     """Seal the day's user tower under `settings.artifacts`; its folder and its manifest's SHA-256.
 
     make_tower is called only when the day is not sealed yet. maps: of the managed tables, by name; more than the user
     side's do no harm. align: asked for the map of the tower's outputs when they are sealed, and never again.
+    examples: what selected those that it learnt.
     SealedError where the folder was sealed with another fingerprint. ValueError: an alignment of another shape or with
     NaN, weights that the recipe's precision cannot hold.
     """
@@ -79,7 +82,9 @@ def export_day(
         aligned = alignment is not None
         weights = weights_of(tower, recipe.export.tables, alignment=alignment)
         versions = {name: version(name) for name in ("torch", "torchrec", "safetensors")}
-        contract = contract_of(recipe, ds, training=fingerprint, weights=weights, aligned=aligned, versions=versions)
+        contract = contract_of(
+            recipe, ds, training=fingerprint, weights=weights, aligned=aligned, versions=versions, examples=examples
+        )
         save_file(weights, aside / WEIGHTS)
         schema = contract.schema
         graph = graph_bytes(

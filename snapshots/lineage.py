@@ -15,9 +15,11 @@ from datetime import date, timedelta
 from pathlib import Path
 
 from features.lake import Lake, Partition
+from features.selection import Selection
 from infra.settings import Settings
 from snapshots.registry import Registry, Version
 from snapshots.summary import Summarised
+from trainer.carryover.summary import CarriedOver
 from trainer.trained import TrainedDay, revisions
 
 log = logging.getLogger(__name__)
@@ -44,13 +46,15 @@ class Link:
     gap_days: int
     """Days before it that nothing was learnt from."""
     examples: Partition
+    where: tuple[Selection, ...]
+    """It learnt those that every one of these selects."""
     num_examples: int
     ranks: int
     path: Path
     carried_over: str | None
     """The warm start in one line; None after a cold start."""
     changes: tuple[str, ...]
-    """What of the model was not simply the parent's, and why."""
+    """What of the model, or of what it learnt from, was not simply the parent's, and why."""
     stored: str
     """`full (why)`, or `increment of ds=…`."""
     superseded: bool
@@ -146,17 +150,23 @@ def _link(
         parent_fingerprint=day.parent_fingerprint,
         gap_days=day.gap_days,
         examples=day.examples,
+        where=day.where,
         num_examples=day.num_examples,
         ranks=day.ranks,
         path=day.path,
         carried_over=None if carried is None else carried.sentence,
-        changes=() if carried is None else tuple(change.sentence for change in carried.changes),
+        changes=() if carried is None else _changes(carried),
         stored="full" if day.stored is None else day.stored.sentence,
         superseded=superseded,
         stale=None if superseded else stale.get(day.ds),
         late=None if superseded else _why_late(day, now),
         registered=version,
     )
+
+
+def _changes(carried: CarriedOver) -> tuple[str, ...]:
+    changes = (change.sentence for change in carried.changes)
+    return tuple(filter(None, (carried.other_examples, *changes)))
 
 
 def _why_late(day: TrainedDay, now: Partition | None) -> str | None:

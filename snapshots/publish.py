@@ -11,11 +11,13 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from typing import TYPE_CHECKING
 
+from features.selection import described
 from infra.settings import REPOSITORY, Settings
 from snapshots.aligned import align_day, read_alignment, snapshot_fingerprint
 from snapshots.description import describe
 from snapshots.embeddings import table_of
 from snapshots.export import CONTRACT, export_day
+from snapshots.learnt import learnt_tags
 from snapshots.lock import model_lock
 from snapshots.registry import Registry, Version, metrics_tags, partition_tags
 from snapshots.runs import links_of, log_metrics, log_params, log_text, open_version_run
@@ -64,6 +66,7 @@ def publish_tower(
             maps=maps,
             settings=settings,
             align=align_day(recipe, ds, maps, registry=registry) if recipe.alignment is not None else None,
+            examples=trained.where,
         )
         aligned = read_alignment(folder)
         run_id = open_version_run(registry, recipe, ds, fingerprint=key, inputs=[trained.examples])
@@ -87,6 +90,7 @@ def publish_tower(
                 **({} if aligned is None else aligned.tags),
                 "plan": "none" if plan is None else plan.summary(),
                 **partition_tags("examples", trained.examples),
+                **learnt_tags(trained),
             },
         )
         if "verdict" not in version.tags:  # once it is judged, the report describes it
@@ -116,6 +120,7 @@ def _params(recipe: Recipe) -> dict[str, object]:
     tower, optimizer = recipe.user_tower, recipe.optimizer
     return {
         "tasks": " ".join(task.name for task in recipe.tasks),
+        "examples": described(recipe.examples) or "all",
         "features": len(recipe.schema.sparse) + len(recipe.schema.dense),
         "table_rows": sum(table.num_rows for table in recipe.schema.tables),
         "num_embeddings": tower.num_embeddings,

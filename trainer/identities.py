@@ -69,7 +69,7 @@ def decide(
     partial = partial_path(folder, token=token)
     (partial / FOLDER).mkdir(parents=True)
     uses = []
-    for name, counts in count_ids(lake, examples, config.schema).items():
+    for name, counts in count_ids(lake, examples, config.schema, where=config.examples).items():
         table = config.schema.table(name)
         decided: Decided | None = None
         if isinstance(table.ids, Managed):

@@ -11,7 +11,7 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from features.lake import Lake, Partition
 from features.selection import Selection
-from features.windows import pieces_of
+from features.windows import examples_of
 
 CHUNK_ROWS = 2048
 """Rows per forward pass: bounds memory where a model is wide."""
@@ -23,14 +23,12 @@ def sample_rows(
     """`num_rows` of the examples that `where` selects, drawn without replacement (all, if there are no more), in the
     day's order.
 
-    Reads the partition once, row group by row group. ValueError for a partition without rows.
+    Reads the partition once, row group by row group. ValueError where there are none.
     """
     if num_rows < 1:
         raise ValueError(f"{num_rows} rows are to be sampled; give at least one (--rows)")
-    pieces = pieces_of(lake.dataset(partition), where)
+    pieces = examples_of(lake, partition, where)
     starts = np.cumsum([0, *(piece.num_rows for piece in pieces)])
-    if not starts[-1]:
-        raise ValueError(f"{partition.table} ds={partition.ds} has no rows; there is nothing to score")
     drawn = np.sort(np.random.default_rng(seed).permutation(starts[-1])[:num_rows])
     parts = []
     for piece, start in zip(pieces, starts, strict=False):

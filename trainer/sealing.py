@@ -75,6 +75,7 @@ def seal_day(
             carried_over=None if carried is None else summarise(carried),
             tables=read_uses(assignment.ids) if assignment.ids is not None else (),
             stored=replace(stored, num_bytes=_bytes_of(partial)),
+            where=assignment.config.examples,
         )
         _seal(assignment, trained, sharded, hashed={name: entry for part in hashed for name, entry in part.items()})
     dist.barrier()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter, ValidationError
 
 from features.lake import Partition
+from features.selection import Selection
 from features.table_use import TableUse
 from infra.settings import Settings
 from trainer.carryover.summary import CarriedOver
@@ -43,6 +44,7 @@ class TrainedDay:
     parent_ds: date | None
     examples: Partition
     num_examples: int
+    """That it learnt."""
     metrics: dict[str, dict[str, float | None]]
     """Per task, progressive (scored before learnt): ne, calibration, auc, ctr, positives, examples. None
     where the value has no meaning, as the AUC of a day without positives."""
@@ -63,6 +65,8 @@ class TrainedDay:
     """What the warm start took over; None after a cold start."""
     stored: Stored | None = None
     """How the checkpoint was written; None for one from before there were increments."""
+    where: tuple[Selection, ...] = ()
+    """It learnt those of `examples` that every one of these selects."""
 
 
 _DOCUMENTS = TypeAdapter(TrainedDay)

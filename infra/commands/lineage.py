@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from features.selection import described
 from infra.commands.options import console
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ def print_lineage(found: Lineage) -> None:
     """The days as rows, then what changed between them and what to do."""
     terminal = console(width=140, highlight=False)
     terminal.print(_table(found))
+    if where := {described(link.where) for link in found.links}.difference([""]):
+        terminal.print(f"learnt from the examples where {' | '.join(sorted(where))}", soft_wrap=True, markup=False)
     for link in found.links:
         for change in link.changes:
             terminal.print(f"  {link.ds} r{link.revision} {change}", style="dim", soft_wrap=True, markup=False)

@@ -103,7 +103,7 @@ def _reader(recipe: Recipe, embedded: Embedded, embeddings: NewestEmbeddings, la
     def batches(day: date, consumer: DownstreamRecipe, batch_size: int) -> Iterator[JoinedBatch]:
         encoder = RequestEncoder(recipe, consumer, embedded, embeddings)
         examples = lake.get(f"examples/{recipe.source.name}", day)
-        reader = DayReader(lake, examples, encoder, batch_size=batch_size, seed=consumer.seed)
+        reader = DayReader(lake, examples, encoder, batch_size=batch_size, seed=consumer.seed, where=consumer.examples)
         return (cast(JoinedBatch, batch) for batch in reader)
 
     return batches

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snapshots.export import read_contract
+from snapshots.learnt import WHERE
 from snapshots.registry import Version
 from snapshots.summary import plain
 from trainer.carryover.document import ModelDocument, read_model
@@ -15,7 +16,7 @@ from trainer.trained import TrainedDay
 
 _TAGS = (
     "parent_ds", "code_version", "checkpoint", "plan", "verdict", "decision", "decided_by", "note",
-    "examples.table_version", "examples.fingerprint", "user_features.table_version", "user_features.fingerprint",
+    "examples.table_version", "examples.fingerprint", WHERE, "user_features.table_version", "user_features.fingerprint",
     "embeddings.table_version", "alignment", "alignment.to",
 )  # fmt: skip
 _LIBRARIES = "versions"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from features.lake import Lake
+from snapshots.learnt import num_learnt
 from snapshots.registry import Version, partition_from
 from snapshots.shift.rows import EVERYONE, NOT_POOLED, PREDECESSOR, ShiftRow
 
@@ -68,14 +69,17 @@ def training_values(metrics: Metrics, *, before: Metrics) -> Iterator[Value]:
 
 
 def count_values(version: Version, lake: Lake) -> Iterator[Value]:
-    """Users, examples, and the share of the users that have an embedding."""
+    """Users, examples that were learnt, and the share of the users that have an embedding."""
     partitions = {name: partition_from(version.tags, name, version.ds) for name in ("user_features", "examples")}
     counts = {name: None if part is None else lake.num_rows(part) for name, part in partitions.items()}
+    num_examples = num_learnt(version)
+    if num_examples is None:
+        num_examples = counts["examples"]
     num_embedded = 0 if version.embeddings is None else lake.num_rows(version.embeddings)
     num_users = counts["user_features"] or 0
     yield Value(kind=COUNTS, metric="users", value=float(num_users), num_users=num_users)
-    if counts["examples"] is not None:
-        yield Value(kind=COUNTS, metric="examples", value=float(counts["examples"]), num_users=num_users)
+    if num_examples is not None:
+        yield Value(kind=COUNTS, metric="examples", value=float(num_examples), num_users=num_users)
     coverage = num_embedded / num_users if num_users else 0.0
     yield Value(kind=COUNTS, metric="coverage", value=coverage, num_users=num_users)
 

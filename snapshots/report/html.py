@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from snapshots.judgement.check import SEVERITY
+from snapshots.learnt import where_learnt
 from snapshots.movement import Movement
 from snapshots.page.html import Html, bar, folded, number, page, section, table, tag
 from snapshots.page.svg import Line, column_plot, histogram, line_plot
@@ -258,7 +259,8 @@ def _lineage(findings: Findings) -> Html:
     for name in ("examples", "user_features", "embeddings", "shift"):
         partition = partition_from(version.tags, name, version.ds)
         if partition is not None:
-            rows.append((name, f"{partition.table}, version {partition.version} ({partition.fingerprint})"))
+            where = where_learnt(version) if name == "examples" else ""
+            rows.append((name, f"{partition.table}, version {partition.version} ({partition.fingerprint}){where}"))
     rows += [
         ("snapshot", tag("code", version.path)),
         ("manifest SHA-256", tag("code", version.tags["manifest_sha256"])),

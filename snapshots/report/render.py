@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from snapshots.diagnosis import RUNBOOKS
+from snapshots.learnt import where_learnt
 from snapshots.markdown import Raw, md_table, md_text
 from snapshots.page.html import number
 from snapshots.registry import partition_from
@@ -28,6 +29,7 @@ HEADLINES = {
     "reject": "REJECT: not fit for consumers",
 }
 _SLICES_SHOWN = 8
+_MADE_FROM = ("examples", "user_features", "embeddings")
 _INPUTS_SHOWN = 8
 
 
@@ -157,6 +159,9 @@ def _further(findings: Findings) -> Iterator[str]:
     if findings.parent is not None:
         compare = f"usermodel snapshots compare {findings.parent.number} {version.number} --recipe {version.model}"
         yield f"- against its parent, {findings.parent.described()}: `{compare}`"
-    tables = [partition_from(version.tags, name, version.ds) for name in ("examples", "user_features", "embeddings")]
-    read = ", ".join(f"`{of.table}` at version {of.version}" for of in tables if of is not None)
+    tables = {name: partition_from(version.tags, name, version.ds) for name in _MADE_FROM}
+    where = {"examples": md_text(where_learnt(version))}
+    read = ", ".join(
+        f"`{of.table}` at version {of.version}{where.get(name, '')}" for name, of in tables.items() if of is not None
+    )
     yield f"- made from {read}; code {version.tags['code_version'][:12]}"

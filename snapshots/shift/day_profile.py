@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,20 +10,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from features.columns import column_of
 from features.schema import EVENT_TIME
 from features.validation import day_bounds
+from features.windows import pieces_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from features.lake import Lake, Partition
+    from features.selection import Selection
     from features.source import Source
 
 HOURS = 24
 THIN = 0.1
 """An hour with a smaller share of the events that it had the day before is missing."""
 _HOUR_US = 3_600_000_000
-_ROWS = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +55,8 @@ class DayProfile:
         return float(np.abs(usual - found).sum() / 2)
 
 
-def profile_day(lake: Lake, examples: Partition, source: Source) -> DayProfile:
-    """One pass over the times and labels of a partition of examples."""
+def profile_day(lake: Lake, examples: Partition, source: Source, *, where: Sequence[Selection] = ()) -> DayProfile:
+    """One pass over the times and labels of those examples of a partition that `where` selects."""
     start = int(day_bounds(examples.ds, source.day_starts_at)[0].timestamp()) * 1_000_000
     hours = np.zeros(HOURS, dtype=np.int64)
     tasks = source.schema.tasks
@@ -62,10 +64,9 @@ def profile_day(lake: Lake, examples: Partition, source: Source) -> DayProfile:
     first, last, num_examples = None, None, 0
     dataset = lake.dataset(examples)
     columns = [name for name in (EVENT_TIME, *tasks) if name in dataset.schema.names]
-    for batch in dataset.to_batches(columns=columns, batch_size=_ROWS):
-        if not batch.num_rows:
-            continue
-        times = batch.column(EVENT_TIME).cast(pa.int64()).to_numpy()
+    for piece in pieces_of(dataset, where):
+        batch = piece.read(columns)
+        times = column_of(batch, EVENT_TIME).cast(pa.int64()).to_numpy()
         hours += np.bincount(np.clip((times - start) // _HOUR_US, 0, HOURS - 1), minlength=HOURS)
         num_examples += batch.num_rows
         first = int(times.min()) if first is None else min(first, int(times.min()))

@@ -1,4 +1,5 @@
-"""What went in: the day's user features and examples beside those of the last promoted day.
+"""What went in: the day's user features and examples beside those of the last promoted day. Users: all that are
+embedded. Examples: those that the recipe selects, of both days.
 
 A broken or a stale feature, or half a day of data, moves the embeddings of everybody a little; here it stands out.
 Every row is of today; what compares two days compares with the last promoted one.
@@ -37,8 +38,9 @@ def inputs(recipe: Recipe, pair: Compared, lake: Lake) -> Iterator[ShiftRow]:
     for metric, feature, value, error in _of_users(profile, before):
         yield _row(number, metric, value, feature=feature, error=error, num_users=profile.num_users)
     if pair.examples is not None:
-        day_before = None if examples_before is None else profile_day(lake, examples_before, recipe.source)
-        for metric, value in _of_day(profile_day(lake, pair.examples, recipe.source), day_before):
+        days = [day for day in (pair.examples, examples_before) if day is not None]
+        both = [profile_day(lake, day, recipe.source, where=recipe.examples) for day in days]
+        for metric, value in _of_day(*both):
             yield _row(number, metric, value, num_users=profile.num_users)
 
 
@@ -131,7 +133,7 @@ def _unchanged(now: UserProfile, before: UserProfile) -> Iterator[Found]:
             yield "unchanged_share", name, share, math.sqrt(share * (1 - share) / num) if sampled else None
 
 
-def _of_day(now: DayProfile, before: DayProfile | None) -> Iterator[tuple[str, float]]:
+def _of_day(now: DayProfile, before: DayProfile | None = None) -> Iterator[tuple[str, float]]:
     yield "num_examples", float(now.num_examples)
     yield "span_hours", now.span_hours
     for task, positives in now.positives.items():

@@ -71,6 +71,7 @@ def check_shift(recipe: Recipe, ds: date, *, settings: Settings) -> Shift:
         pair.embeddings.fingerprint, pair.users.fingerprint,
         pair.parent and pair.parent.fingerprint, pair.previous and pair.previous.fingerprint,
         [examples and examples.fingerprint for examples in (pair.examples, pair.previous_examples)], recipe.slices,
+        *recipe.examples,
     )  # fmt: skip
     measured = partition_from(pair.version.tags, "shift", ds)
     found = measured or lake.find(table_of(recipe.name), ds)

@@ -1,7 +1,8 @@
 """Slices of a day's users: who is new, who returns, who is heavy, and a slice per value of the recipe's `slices`.
 
 A slice is a name and, for users of one day, who of them is in it; of the day before it is taken anew, so that new users
-are compared with those who were new. To add one, add a function to SLICES.
+are compared with those who were new. To add one, add a function to SLICES. Every user is embedded, whatever the model
+learns from: so users are told apart by all examples of the source.
 """
 
 from __future__ import annotations

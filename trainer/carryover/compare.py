@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from features.schema import SIDES, Managed, Side, Table
+from features.selection import described
 from trainer.carryover.axes import Axis, Block, dense_axes, size
 from trainer.carryover.document import ModelDocument
 from trainer.config import Dlrm, Sum, TrainingConfig
@@ -48,6 +49,8 @@ class Comparison:
     """Whether both days use the same optimizer for the tables."""
     carries_dense_state: bool
     new_tasks: tuple[str, ...]
+    other_examples: str = ""
+    """What the days learn from, where today's is not what the parent's was; that loses no weight."""
 
     @property
     def is_unchanged(self) -> bool:
@@ -75,7 +78,15 @@ def compare(parent: ModelDocument, today: ModelDocument) -> Comparison:
         carries_table_state=before.optimizer.sparse == now.optimizer.sparse,
         carries_dense_state=before.optimizer.dense == now.optimizer.dense,
         new_tasks=tuple(task for task in now.task_names if task not in before.task_names),
+        other_examples=_other_examples(before, now),
     )
+
+
+def _other_examples(before: TrainingConfig, now: TrainingConfig) -> str:
+    if now.examples == before.examples:
+        return ""
+    old, new = (described(config.examples) or "all examples" for config in (before, now))
+    return f"learns from {new}, its parent from {old}: NE of the two days is of different examples"
 
 
 def _tables(parent: ModelDocument, today: ModelDocument) -> Iterator[TensorChange]:

@@ -49,6 +49,8 @@ class CarriedOver:
     num_fresh: int = 0
     num_dropped: int = 0
     changes: tuple[Change, ...] = ()
+    other_examples: str = ""
+    """As `Comparison.other_examples`."""
 
     @property
     def sentence(self) -> str:
@@ -83,12 +85,15 @@ def summarise(comparison: Comparison) -> CarriedOver:
         num_fresh=count("fresh"),
         num_dropped=count("dropped"),
         changes=tuple(changes),
+        other_examples=comparison.other_examples,
     )
 
 
 def as_table(carried: CarriedOver) -> Iterator[str]:
     """Lines for the log: a head per outcome, a line per reason."""
     yield carried.sentence
+    if carried.other_examples:
+        yield carried.other_examples
     for outcome, head in _HEADS.items():
         found = [change for change in carried.changes if change.outcome == outcome]
         if found:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from trainer.recipe import DownstreamRecipe, Recipe
-from trainer.recipes.demo import demo, demo_ctr
+from trainer.recipes.demo import demo, demo_a, demo_b, demo_ctr
 from trainer.recipes.fb_ctr import fb_ctr, fb_ctr_mini
-from trainer.recipes.globo import globo, globo_ctr
+from trainer.recipes.globo import globo, globo_click, globo_ctr, globo_engaged
 
-USER_MODELS = {"demo": demo, "globo": globo}
-"""Each has its DAGs."""
+USER_MODELS = {
+    "demo": demo,
+    "demo_a": demo_a,
+    "demo_b": demo_b,
+    "globo": globo,
+    "globo_click": globo_click,
+    "globo_engaged": globo_engaged,
+}
+"""Each has its DAGs. Those of one source share the examples and the user features in the lake, not what they learn from
+them."""
 UNSCHEDULED = {"fb_ctr": fb_ctr, "fb_ctr_mini": fb_ctr_mini}
 """Planned, or run by hand: a laptop's Airflow should not try 160 GB."""
 DOWNSTREAM_MODELS = {"demo_ctr": demo_ctr, "globo_ctr": globo_ctr}

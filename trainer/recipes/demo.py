@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
+from features.selection import Selection
 from features.sources.synthetic import SyntheticWorld
 from trainer.gate import Gate
 from trainer.recipe import DownstreamRecipe, Recipe, Schedule, Task
@@ -13,19 +14,38 @@ YOUNG = Gate(cosine_min=0.6, norm_change_max=0.6)
 """A model in its first days still moves a lot from day to day; tighten this as it matures."""
 
 
-def demo() -> Recipe:
-    """Clicks and conversions of a few thousand users in a world that drifts."""
+CLICK, CONVERSION = Task(name="click"), Task(name="conversion", weight=0.5)
+
+
+def _user_model(name: str, *tasks: Task, examples: tuple[Selection, ...] = ()) -> Recipe:
+    """One of the user models of this world."""
     return Recipe(
-        name="demo",
+        name=name,
         source=SyntheticWorld(name="demo"),
+        examples=examples,
         user_tower=small_user_tower(),
         mix_tower=small_mix_tower(),
-        tasks=(Task(name="click"), Task(name="conversion", weight=0.5)),
+        tasks=tasks,
         schedule=Schedule(start=date(2026, 1, 1), end=date(2026, 1, 31)),
         gate=YOUNG,
         batch_size=256,
         slices=("item_domain",),
     )
+
+
+def demo() -> Recipe:
+    """Clicks and conversions of a few thousand users in a world that drifts."""
+    return _user_model("demo", CLICK, CONVERSION)
+
+
+def demo_a() -> Recipe:
+    """Clicks of domain A: half of the same examples."""
+    return _user_model("demo_a", CLICK, examples=(Selection(column="item_domain", values=(0,)),))
+
+
+def demo_b() -> Recipe:
+    """Clicks and conversions of domain B: the other half."""
+    return _user_model("demo_b", CLICK, CONVERSION, examples=(Selection(column="item_domain", values=(1,)),))
 
 
 def demo_ctr() -> DownstreamRecipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 
 from features.sources.globo import CONTEXT, GloboClicks
@@ -10,19 +11,36 @@ from trainer.recipe import DownstreamRecipe, Recipe, Schedule, Task
 from trainer.recipes.towers import small_mix_tower, small_user_tower
 from trainer.towers import Mlp
 
+CLICK, ENGAGED = Task(name="click"), Task(name="engaged")
 
-def globo() -> Recipe:
-    """Clicks against sampled negatives, and clicks that begin a longer visit."""
+
+def _user_model(name: str, *tasks: Task) -> Recipe:
+    """One of the user models of this log."""
     return Recipe(
-        name="globo",
+        name=name,
         source=GloboClicks(),
         user_tower=small_user_tower().without(Mlp),  # its dearest extractor, and here worth nothing (README)
         mix_tower=small_mix_tower(),
-        tasks=(Task(name="click"), Task(name="engaged", weight=0.5)),
+        tasks=tasks,
         gate=Gate(cosine_min=0.7, norm_change_max=0.3),
         schedule=Schedule(start=date(2017, 10, 1), end=date(2017, 10, 12), timezone="Etc/GMT+3"),
         slices=("context_device_group",),
     )
+
+
+def globo() -> Recipe:
+    """Clicks against sampled negatives, and clicks that begin a longer visit."""
+    return _user_model("globo", CLICK, replace(ENGAGED, weight=0.5))
+
+
+def globo_click() -> Recipe:
+    """Clicks alone."""
+    return _user_model("globo_click", CLICK)
+
+
+def globo_engaged() -> Recipe:
+    """Clicks that begin a longer visit alone."""
+    return _user_model("globo_engaged", ENGAGED)
 
 
 def globo_ctr() -> DownstreamRecipe:
