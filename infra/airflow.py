@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -20,6 +20,7 @@ PAGE = 100  # the server's own limit
 class TaskState:
     """One task instance of one day."""
 
+    dag_id: str
     run_id: str
     task: str
     state: str | None
@@ -35,6 +36,7 @@ class TaskState:
 class Run:
     """One DAG run; `day` is the start of its data interval or its partition key."""
 
+    dag_id: str
     run_id: str
     day: str
     state: str
@@ -74,6 +76,17 @@ class Airflow:
             if not answer[key] or offset >= answer["total_entries"]:
                 return
 
+    def _listed(self, path: str, key: str, dag_ids: Collection[str]) -> Iterator[dict[str, Any]]:
+        """Every entry that belongs to these DAGs, page by page: one question, however many they are."""
+        offset = 0
+        while True:
+            body = {"dag_ids": sorted(dag_ids), "page_limit": PAGE, "page_offset": offset}
+            answer = self._call("POST", f"{path}/list", json=body)
+            yield from answer[key]
+            offset += len(answer[key])
+            if not answer[key] or offset >= answer["total_entries"]:
+                return
+
     def dag_ids(self) -> set[str]:
         """The DAGs that Airflow knows (it parses the files some seconds after its start)."""
         return {dag["dag_id"] for dag in self._pages("/dags", "dags")}
@@ -104,22 +117,24 @@ class Airflow:
             raise RuntimeError(f"Airflow refused to backfill {dag_id}: {response.status_code} {response.text[:500]}")
         return True
 
-    def runs(self, dag_id: str, *, timezone: str = "UTC") -> list[Run]:
-        """Every run of the DAG."""
+    def runs(self, timezones: Mapping[str, str]) -> list[Run]:
+        """Every run of the DAGs, which are given with the time zones of their days."""
         return [
             Run(
+                dag_id=run["dag_id"],
                 run_id=run["dag_run_id"],
-                day=_day_of(run, timezone),
+                day=_day_of(run, timezones[run["dag_id"]]),
                 state=run["state"],
                 run_type=run["run_type"],
             )
-            for run in self._pages(f"/dags/{dag_id}/dagRuns", "dag_runs")
+            for run in self._listed("/dags/~/dagRuns", "dag_runs", timezones)
         ]
 
-    def tasks(self, dag_id: str, run_id: str = "~") -> list[TaskState]:
-        """The task instances of a run, or of every run."""
+    def tasks(self, dag_ids: Collection[str]) -> list[TaskState]:
+        """The task instances of every run of the DAGs."""
         return [
             TaskState(
+                dag_id=task["dag_id"],
                 run_id=task["dag_run_id"],
                 task=task["task_id"],
                 state=task["state"],
@@ -128,12 +143,12 @@ class Airflow:
                 shard=task["map_index"],
                 ended=task["end_date"] or "",
             )
-            for task in self._pages(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances", "task_instances")
+            for task in self._listed("/dags/~/dagRuns/~/taskInstances", "task_instances", dag_ids)
         ]
 
-    def last_words(self, dag_id: str, run_id: str, task: TaskState) -> str:
+    def last_words(self, task: TaskState) -> str:
         """The error that ended a task, from its log."""
-        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task.task}/logs/{task.try_number}"
+        path = f"/dags/{task.dag_id}/dagRuns/{task.run_id}/taskInstances/{task.task}/logs/{task.try_number}"
         wanted = {"full_content": True, "map_index": task.shard}
         answer = self._call("GET", path, params=wanted, headers={"Accept": "application/json"})
         events = [entry for entry in answer["content"] if isinstance(entry, dict)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from infra import online
@@ -43,18 +43,29 @@ def serve_champions(settings: Settings, *, say: Say) -> tuple[str, ...]:
     return ready
 
 
-def request_and_answer(settings: Settings, model: str) -> str:
-    """Where the service is, a request for a user that it knows, and its answer with vectors cut short."""
+def request_and_answer(settings: Settings, models: Sequence[str]) -> str:
+    """Where the service is, a request for a user that it knows, and its answer with vectors cut short. models: at least
+    one that is served; those of another source than the first know other users, and are left out."""
     from snapshots.registry import Registry
+    from trainer.recipes import get_recipe
 
-    champion, where = Registry(settings).alias(model, "champion"), online.address(settings, online.HTTP)
-    assert champion is not None
-    url = f"{where}/v1/users/{_some_user(settings, champion)}/embeddings?model={model}"
+    source = get_recipe(models[0]).source.name
+    asked = [model for model in models if get_recipe(model).source.name == source]
+    champions = {model: Registry(settings).alias(model, "champion") for model in asked}
+    newest = {model: champion.number for model, champion in champions.items() if champion is not None}
+    first, where = champions[models[0]], online.address(settings, online.HTTP)
+    assert first is not None
+    query = "&".join(f"model={model}" for model in asked)
+    url = f"{where}/v1/users/{_some_user(settings, first)}/embeddings?{query}"
     answer, deadline = _answer(url), time.monotonic() + _NEWS_SECONDS
-    while answer["embeddings"][model]["served_version"] != champion.number and time.monotonic() < deadline:
+    while _served(answer, asked) != newest and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
         answer = _answer(url)
     return f"Serving  {where}\ncurl '{url}'\n{json.dumps(_short(answer), ensure_ascii=False)}"
+
+
+def _served(answer: Any, models: Sequence[str]) -> dict[str, int | None]:
+    return {model: answer["embeddings"][model]["served_version"] for model in models}
 
 
 def _answer(url: str) -> Any:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.commands.options import RecipeName
 from infra.settings import Settings, get_settings
+
+if TYPE_CHECKING:
+    from infra.commands.loop import Wanted
 
 group = typer.Typer(help="Services, and the daily loop over some days.", no_args_is_help=True)
 
@@ -19,9 +22,12 @@ DEMO_DAYS = 5
 
 @group.command()
 def up(
-    recipe: RecipeName = "demo",
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(help="A user model's recipe; repeated: several side by side.", show_default="demo"),
+    ] = None,
     days: Annotated[
-        str | None, typer.Option(help="FIRST..LAST or one day; default: the recipe's first five days.")
+        str | None, typer.Option(help="FIRST..LAST or one day; default: each recipe's first five days.")
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder of the real logs; kept in settings.env as USERMODEL_DATA_DIR.")
@@ -29,56 +35,77 @@ def up(
     services_only: Annotated[bool, typer.Option("--services-only", help="Start the services, run no day.")] = False,
     serve: Annotated[
         bool | None,
-        typer.Option("--serve/--no-serve", help="Serve the recipe's champion online, from now on; or no longer."),
+        typer.Option("--serve/--no-serve", help="Serve the recipes' champions online, from now on; or no longer."),
     ] = None,
 ) -> None:
     """Start the services, run the daily loop over some days, and serve what it promoted if that is wanted."""
-    from features.days import parse_days
     from infra import services
     from infra.airflow import Airflow
     from infra.commands.champions import request_and_answer, serve_champions
-    from infra.commands.loop import run_days, unpause
+    from infra.commands.loop import DayFailedError, run_days, unpause
     from infra.commands.summary import print_summary
     from infra.credentials import keep_secrets
     from infra.orchestrator import airflow_token
-    from trainer.recipes import get_recipe
 
     started = time.monotonic()
 
     def say(text: str) -> None:
         typer.echo(f"[{time.monotonic() - started:5.0f} s] {text}")
 
-    config = get_recipe(recipe)
-    wanted = parse_days(days) if days is not None else config.schedule.first_days(DEMO_DAYS)
-    config.schedule.check(wanted)
+    wanted = _wanted(recipe or ["demo"], days)
+    names = [one.recipe.name for one in wanted]
     served = get_settings().served
-    settings = _remember(recipe, data=data, serve=serve)
+    settings = _remember(names, data=data, serve=serve)
     keep_secrets(settings)
     if not services.start(settings, progress=say):
         say("the services are up already")
     with Airflow(settings, token=airflow_token(settings)) as airflow:
         if settings.served:
             unpause(airflow, [f"serve_{model}" for model in settings.served], say=say)
-        if not services_only:
-            run_days(airflow, config, wanted, say=say)
+        failure = None
+        try:
+            run_days(airflow, [] if services_only else wanted, say=say)
+        except DayFailedError as error:
+            failure = error
     if not services_only:
-        print_summary(config, wanted, settings=settings)
+        print_summary(wanted, settings=settings)
+    if failure is not None:
+        raise failure
     if settings.served != served:
         services.unserve(settings, progress=say)
     serving = serve_champions(settings, say=say)
     typer.echo(services.how_to_log_in(settings))
     if serving:
-        typer.echo(request_and_answer(settings, recipe if recipe in serving else serving[0]))
+        typer.echo(request_and_answer(settings, [name for name in names if name in serving] or serving[:1]))
 
 
-def _remember(recipe: str, *, data: Path | None, serve: bool | None) -> Settings:
+def _wanted(recipes: Sequence[str], days: str | None) -> list[Wanted]:
+    """ValueError for a name that is unknown, has no DAG or stands twice, and for days outside a schedule."""
+    from features.days import parse_days
+    from infra.commands.loop import Wanted
+    from trainer.recipes import get_scheduled
+
+    if twice := sorted({name for name in recipes if recipes.count(name) > 1}):
+        raise ValueError(f"--recipe {', '.join(twice)} is given twice; name each user model once")
+    found = []
+    for config in map(get_scheduled, recipes):
+        wanted = config.schedule.first_days(DEMO_DAYS) if days is None else parse_days(days)
+        try:
+            config.schedule.check(wanted)
+        except ValueError as error:
+            raise ValueError(f"{config.name}: {error}") from error
+        found.append(Wanted(recipe=config, days=tuple(wanted)))
+    return found
+
+
+def _remember(recipes: Sequence[str], *, data: Path | None, serve: bool | None) -> Settings:
     """The settings with what was asked for, kept for the services and for later commands."""
     settings = get_settings()
     served = dict.fromkeys(settings.served)
     if serve is not None:
-        served.pop(recipe, None)
+        served = {name: None for name in served if name not in recipes}
     if serve:
-        served[recipe] = None
+        served |= dict.fromkeys(recipes)
     return settings.remember(data_dir=data, served=None if serve is None else tuple(served))
 
 

@@ -1,21 +1,22 @@
-"""The daily loop over some days, driven through Airflow, with a line per finished step."""
+"""The daily loop over some days, driven through Airflow, with a line per finished step: one user model, or several side
+by side."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
 from infra.airflow import Airflow, Run, TaskState
 from trainer.recipe import Recipe
-from trainer.recipes import consumers_of
+from trainer.recipes import consumers_of, get_downstream, get_recipe
 
 POLL_SECONDS = 1.0
 PARSE_TIMEOUT_SECONDS = 120.0
 DOWNSTREAM_TIMEOUT_SECONDS = 600.0
-FINISHED = frozenset({"success", "failed"})
-DONE = frozenset({"success", "failed"})
+ENDED = frozenset({"success", "failed"})
 
 Say = Callable[[str], None]
 
@@ -24,33 +25,37 @@ class DayFailedError(RuntimeError):
     """A day's run failed; the message holds the failing task's last words."""
 
 
-def run_days(airflow: Airflow, recipe: Recipe, days: Sequence[date], *, say: Say) -> None:
-    """Run the user model's DAG over `days`, in order, and what consumes each promoted day.
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """A user model, and the days that it is to run."""
 
-    Days with a successful run are left alone. Raises DayFailedError at the first failed day.
+    recipe: Recipe
+    days: tuple[date, ...]
+
+    @property
+    def dag_id(self) -> str:
+        """Of its days."""
+        return f"user_model_{self.recipe.name}"
+
+
+def consumers_of_all(wanted: Sequence[Wanted]) -> list[str]:
+    """Every downstream model that reads one of the user models, once."""
+    return list(dict.fromkeys(name for one in wanted for name in consumers_of(one.recipe.name)))
+
+
+def run_days(airflow: Airflow, wanted: Sequence[Wanted], *, say: Say) -> None:
+    """Run the user models' DAGs over their days, each in order and all side by side, and what consumes each promoted
+    day.
+
+    Days with a successful run are left alone. Raises DayFailedError once the others have ended, if one of them failed.
     """
-    upstream = f"user_model_{recipe.name}"
-    consumers = [f"downstream_{name}" for name in consumers_of(recipe.name)]
-    beside = [f"{kind}_{recipe.name}" for kind in ("review", "rollback", "freshness")]
-    unpause(airflow, [upstream, *beside, *consumers], say=say)
-    if _days(airflow, upstream, recipe, states={"success"}).issuperset(days):
-        say(f"{recipe.name}: {days[0]}..{days[-1]} ran before; nothing to do")
-        return
-    zone = ZoneInfo(recipe.schedule.timezone)
-    first, last = (datetime(day.year, day.month, day.day, tzinfo=zone) for day in (days[0], days[-1]))
-    told = False
-    while not airflow.backfill(upstream, first, last):
-        if _days(airflow, upstream, recipe, states={"queued", "running"}).issuperset(days):
-            break
-        if not told:
-            say(f"{recipe.name}: another backfill is under way; waiting for it")
-        told = True
-        time.sleep(POLL_SECONDS)
-    follower = _Follower(airflow, recipe, say=say)
-    wanted = {day.isoformat() for day in days}
-    follower.follow(upstream, wanted, consumers=consumers)
-    for consumer in consumers:
-        follower.follow_consumer(consumer, upstream, wanted)
+    for one in wanted:
+        beside = [f"{kind}_{one.recipe.name}" for kind in ("review", "rollback", "freshness")]
+        unpause(airflow, [one.dag_id, *beside], say=say)
+    if consumers := consumers_of_all(wanted):
+        unpause(airflow, [f"downstream_{name}" for name in consumers], say=say)
+    if started := [one for one in wanted if _start(airflow, one, say=say)]:
+        _Follower(airflow, started, say=say).follow()
 
 
 def unpause(airflow: Airflow, dag_ids: Sequence[str], *, say: Say) -> None:
@@ -60,9 +65,28 @@ def unpause(airflow: Airflow, dag_ids: Sequence[str], *, say: Say) -> None:
         airflow.unpause(dag_id)
 
 
-def _days(airflow: Airflow, dag_id: str, recipe: Recipe, *, states: set[str]) -> set[date]:
+def _start(airflow: Airflow, one: Wanted, *, say: Say) -> bool:
+    """Have the days run that have not; whether there are any."""
+    name, days = one.recipe.name, one.days
+    if _days(airflow, one, states={"success"}).issuperset(days):
+        say(f"{name}: {days[0]}..{days[-1]} ran before; nothing to do")
+        return False
+    zone = ZoneInfo(one.recipe.schedule.timezone)
+    first, last = (datetime(day.year, day.month, day.day, tzinfo=zone) for day in (days[0], days[-1]))
+    told = False
+    while not airflow.backfill(one.dag_id, first, last):
+        if _days(airflow, one, states={"queued", "running"}).issuperset(days):
+            break
+        if not told:
+            say(f"{name}: another backfill is under way; waiting for it")
+        told = True
+        time.sleep(POLL_SECONDS)
+    return True
+
+
+def _days(airflow: Airflow, one: Wanted, *, states: set[str]) -> set[date]:
     """The days that have a run in one of `states`."""
-    runs = airflow.runs(dag_id, timezone=recipe.schedule.timezone)
+    runs = airflow.runs({one.dag_id: one.recipe.schedule.timezone})
     return {date.fromisoformat(run.day) for run in runs if run.state in states}
 
 
@@ -77,64 +101,109 @@ def _wait_for_dags(airflow: Airflow, dag_ids: Sequence[str], *, say: Say) -> Non
     say(f"DAGs ready: {', '.join(dag_ids)}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """What Airflow says now."""
+
+    runs: list[Run]
+    tasks: list[TaskState]
+
+    def of(self, dag_id: str, days: set[str]) -> list[Run]:
+        """The DAG's runs of these days."""
+        return [run for run in self.runs if run.dag_id == dag_id and run.day in days]
+
+    def ended(self, dag_id: str, days: set[str]) -> bool:
+        """Whether every day has a run that has ended."""
+        return {run.day for run in self.of(dag_id, days) if run.state in ENDED} == days
+
+    def promoted(self, dag_id: str) -> set[str]:
+        """The days that the user model's DAG promoted."""
+        promote = (dag_id, "promote", "success")
+        ids = {task.run_id for task in self.tasks if (task.dag_id, task.task, task.state) == promote}
+        return {run.day for run in self.runs if run.dag_id == dag_id and run.run_id in ids}
+
+
 class _Follower:
-    """Prints each task's end once, and stops at the first failed run."""
+    """Prints each task's end once, until every day has ended and every promoted one is consumed."""
 
-    def __init__(self, airflow: Airflow, recipe: Recipe, *, say: Say) -> None:
+    def __init__(self, airflow: Airflow, wanted: Sequence[Wanted], *, say: Say) -> None:
         self._airflow = airflow
-        self._timezone = recipe.schedule.timezone
         self._say = say
-        self._seen: set[tuple[str, str, str, int, int]] = set()
-
-    def follow(self, dag_id: str, days: set[str], *, consumers: Sequence[str]) -> None:
-        """Until every day's run has ended."""
-        while True:
-            runs = [r for r in self._airflow.runs(dag_id, timezone=self._timezone) if r.day in days]
-            self._report(dag_id, runs)
-            for consumer in consumers:
-                self._report(consumer, [run for run in self._airflow.runs(consumer) if run.day in days])
-            for run in runs:
-                if run.state == "failed":
-                    raise DayFailedError(self._last_words(dag_id, run))
-            if {run.day for run in runs if run.state in FINISHED} == days:
-                return
-            time.sleep(POLL_SECONDS)
-
-    def follow_consumer(self, dag_id: str, upstream: str, wanted: set[str]) -> None:
-        """Until the consumer's run of every promoted day among `wanted` has ended."""
-        promoted = {
-            task.run_id for task in self._airflow.tasks(upstream) if task.task == "promote" and task.state == "success"
+        self._days = {one.dag_id: {day.isoformat() for day in one.days} for one in wanted}
+        read = {name: get_downstream(name).upstreams for name in consumers_of_all(wanted)}
+        self._upstreams = {
+            f"downstream_{name}": [f"user_model_{upstream}" for upstream in upstreams]
+            for name, upstreams in read.items()
         }
-        runs = self._airflow.runs(upstream, timezone=self._timezone)
-        days = {run.day for run in runs if run.run_id in promoted} & wanted
-        deadline = time.monotonic() + DOWNSTREAM_TIMEOUT_SECONDS
-        while time.monotonic() < deadline:
-            runs = [run for run in self._airflow.runs(dag_id) if run.day in days]
-            self._report(dag_id, runs)
-            if {run.day for run in runs if run.state in FINISHED} == days:
-                return
+        """By consumer's DAG, those of its user models: it runs when all of them have promoted the day."""
+        others = {upstream for upstreams in read.values() for upstream in upstreams}
+        self._timezones = {one.dag_id: one.recipe.schedule.timezone for one in wanted}
+        self._timezones |= {f"user_model_{name}": get_recipe(name).schedule.timezone for name in others}
+        self._timezones |= dict.fromkeys(self._upstreams, "UTC")  # their days are partitions, of no time zone
+        self._told: set[tuple[str, str, str, int, int]] = set()
+        self._failures: dict[str, str] = {}
+
+    def follow(self) -> None:
+        """Until all have ended. DayFailedError says which failed, and of what."""
+        deadline = None
+        while True:
+            seen = _Seen(runs=self._airflow.runs(self._timezones), tasks=self._airflow.tasks(self._timezones))
+            self._report(seen)
+            late: dict[str, set[str]] = {}
+            if self._have_ended(seen):
+                late = self._unconsumed(seen)
+                deadline = deadline or time.monotonic() + DOWNSTREAM_TIMEOUT_SECONDS
+                if not late:
+                    break
+            if deadline is not None and time.monotonic() > deadline:
+                told = "; ".join(f"{dag_id} {sorted(days)}" for dag_id, days in late.items())
+                raise RuntimeError(f"not finished within {DOWNSTREAM_TIMEOUT_SECONDS:.0f} s: {told}")
             time.sleep(POLL_SECONDS)
-        raise RuntimeError(f"{dag_id} did not finish {sorted(days)} within {DOWNSTREAM_TIMEOUT_SECONDS:.0f} s")
+        if self._failures:
+            raise DayFailedError("; ".join(self._failures.values()))
 
-    def _report(self, dag_id: str, runs: Sequence[Run]) -> None:
-        day_of = {run.run_id: run.day for run in runs}
-        for task in sorted(self._airflow.tasks(dag_id), key=lambda task: task.ended):
-            key = (dag_id, task.run_id, task.task, task.shard, task.try_number)
-            if task.run_id in day_of and task.state in DONE and key not in self._seen:
-                self._seen.add(key)
-                self._say(_line(dag_id, day_of[task.run_id], task))
+    def _have_ended(self, seen: _Seen) -> bool:
+        for dag_id, days in self._days.items():
+            failed = [run for run in seen.of(dag_id, days) if run.state == "failed"]
+            if failed and dag_id not in self._failures:
+                self._failures[dag_id] = self._last_words(min(failed, key=lambda run: run.day), seen.tasks)
+                self._say(self._failures[dag_id])
+        return all(dag_id in self._failures or seen.ended(dag_id, days) for dag_id, days in self._days.items())
 
-    def _last_words(self, dag_id: str, run: Run) -> str:
-        failed = [t for t in self._airflow.tasks(dag_id, run.run_id) if t.state == "failed"]
+    def _unconsumed(self, seen: _Seen) -> dict[str, set[str]]:
+        """By consumer, the days that all its user models have promoted and that it has not ended."""
+        wanted = set().union(*self._days.values())
+        due = {
+            consumer: wanted.intersection(*(seen.promoted(upstream) for upstream in upstreams))
+            for consumer, upstreams in self._upstreams.items()
+        }
+        return {consumer: days for consumer, days in due.items() if not seen.ended(consumer, days)}
+
+    def _report(self, seen: _Seen) -> None:
+        wanted = set().union(*self._days.values())
+        day_of = {
+            (run.dag_id, run.run_id): run.day for run in seen.runs if run.day in self._days.get(run.dag_id, wanted)
+        }
+        for task in sorted(seen.tasks, key=lambda task: task.ended):
+            key = (task.dag_id, task.run_id, task.task, task.shard, task.try_number)
+            day = day_of.get((task.dag_id, task.run_id))
+            followed = task.dag_id in self._days or task.dag_id in self._upstreams
+            if followed and day is not None and task.state in ENDED and key not in self._told:
+                self._told.add(key)
+                self._say(self._line(day, task))
+
+    def _line(self, day: str, task: TaskState) -> str:
+        """`2026-01-02  demo_a  train  17.2 s`: the model where there are several."""
+        seconds = f"{task.seconds:6.1f} s" if task.seconds is not None else "        "
+        name = task.task if task.dag_id in self._days else task.dag_id
+        name += f" {task.shard}" if task.shard >= 0 else ""
+        mark = "" if task.state == "success" else f"  {task.state}"
+        models = {dag_id: dag_id.removeprefix("user_model_") for dag_id in self._days}
+        model = f"{models.get(task.dag_id, ''):<{max(map(len, models.values()))}}  " if len(models) > 1 else ""
+        return f"{day}  {model}{name:<24}{seconds}{mark}"
+
+    def _last_words(self, run: Run, tasks: Sequence[TaskState]) -> str:
+        failed = [t for t in tasks if (t.dag_id, t.run_id, t.state) == (run.dag_id, run.run_id, "failed")]
         if not failed:
-            return f"{dag_id} {run.day} failed"
-        words = self._airflow.last_words(dag_id, run.run_id, failed[0])
-        return f"{dag_id} {run.day}: task {failed[0].task} failed: {words}"
-
-
-def _line(dag_id: str, day: str, task: TaskState) -> str:
-    seconds = f"{task.seconds:6.1f} s" if task.seconds is not None else "        "
-    name = task.task if dag_id.startswith("user_model") else dag_id
-    name += f" {task.shard}" if task.shard >= 0 else ""
-    mark = "" if task.state == "success" else f"  {task.state}"
-    return f"{day}  {name:<24}{seconds}{mark}"
+            return f"{run.dag_id} {run.day} failed"
+        return f"{run.dag_id} {run.day}: task {failed[0].task} failed: {self._airflow.last_words(failed[0])}"

@@ -8,7 +8,9 @@ from datetime import date
 from rich.table import Table
 
 from features.lake import Lake
+from features.selection import described
 from features.table_use import compact
+from infra.commands.loop import Wanted, consumers_of_all
 from infra.commands.options import console
 from infra.settings import Settings
 from snapshots.registry import Registry
@@ -16,22 +18,27 @@ from snapshots.shift.rows import ShiftRow, read_rows, table_of
 from trainer.downstream.checkpoint import Checkpoints
 from trainer.downstream.day import DownstreamDay
 from trainer.recipe import Recipe
-from trainer.recipes import consumers_of
 from trainer.trained import trained_days
 
 BLANK = "–"  # noqa: RUF001
 
 
-def print_summary(recipe: Recipe, days: Sequence[date], *, settings: Settings) -> None:
-    """The table of days, one row each, and one of each consumer."""
+def print_summary(wanted: Sequence[Wanted], *, settings: Settings) -> None:
+    """Of each user model the table of its days, one row each; then one of each consumer."""
+    for one in wanted:
+        _print_user_model(one.recipe, one.days, settings=settings)
+    days = {day for one in wanted for day in one.days}
+    for name in consumers_of_all(wanted):
+        if (table := _downstream(name, sorted(days), settings=settings)).row_count:
+            console(width=150).print(table)
+
+
+def _print_user_model(recipe: Recipe, days: Sequence[date], *, settings: Settings) -> None:
     terminal = console(width=150)
     terminal.print(_user_model(recipe, days, settings=settings))
     newest = [day for day in trained_days(settings, recipe.name) if day.ds in days][-1:]
     for line in (line for day in newest for line in compact(day.tables)):
         terminal.print(f"tables on {newest[0].ds}: {line}", highlight=False)
-    for name in consumers_of(recipe.name):
-        if (table := _downstream(name, days, settings=settings)).row_count:
-            terminal.print(table)
     held = [ds for ds in days if (version := Registry(settings).find(recipe.name, ds)) and version.decision == "held"]
     if held:
         terminal.print(
@@ -41,7 +48,8 @@ def print_summary(recipe: Recipe, days: Sequence[date], *, settings: Settings) -
 
 
 def _user_model(recipe: Recipe, days: Sequence[date], *, settings: Settings) -> Table:
-    table = Table(title=f"user model {recipe.name}", title_justify="left")
+    of = f": examples of {recipe.source.name} where {described(recipe.examples)}" if recipe.examples else ""
+    table = Table(title=f"user model {recipe.name}{of}", title_justify="left")
     tasks = [task.name for task in recipe.tasks]
     for heading in ("day", "examples", *(f"NE {task}" for task in tasks), *(f"AUC {task}" for task in tasks)):
         table.add_column(heading, justify="right")

@@ -144,7 +144,7 @@ def test_the_champion_is_served_beside_what_runs_until_it_is_not_wanted(
     assert serve_champions(serving, say=said.append) == ("demo",)
     assert "globo: nothing to serve yet" in said[0]
     assert {name: state_of(serving)[name] for name in online.NAMES} == dict.fromkeys(online.NAMES, "healthy")
-    where, request, answer = request_and_answer(serving, "demo").splitlines()
+    where, request, answer = request_and_answer(serving, ["demo"]).splitlines()
     assert f"http://{LOOPBACK}:{serving.serving_port}" in where
     assert request.startswith("curl ")
     served = json.loads(answer)["embeddings"]["demo"]

@@ -30,6 +30,16 @@ def get_recipe(name: str) -> Recipe:
     return known[name]()
 
 
+def get_scheduled(name: str) -> Recipe:
+    """The same of one that has DAGs; ValueError for another."""
+    recipe = get_recipe(name)
+    if name not in USER_MODELS:
+        raise ValueError(
+            f"recipe {name!r} has no DAG: it is planned, or run by hand; with one: {', '.join(USER_MODELS)}"
+        )
+    return recipe
+
+
 def get_downstream(name: str) -> DownstreamRecipe:
     """The downstream model's recipe; ValueError lists the known ones."""
     if name not in DOWNSTREAM_MODELS:
