@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from features.fingerprint import ADDED_LATER
 from features.schema import DenseFeature, Schema, SparseFeature, Table
 
 if TYPE_CHECKING:
@@ -48,9 +49,12 @@ class SyntheticWorld:
     drift_days: int = 40
     """Days in which the drifting half of a taste is replaced."""
     permuted_labels: bool = False
+    intent: float = field(default=0.0, metadata=ADDED_LATER)
+    """Share of a taste's variance that is the intent of the moment: another one every few hours, seen by id lists of
+    its own, `recent_…`, one per pair of id lists. 0: no intent and no such lists; all else is the same to the bit."""
 
     def __post_init__(self) -> None:
-        free = ("name", "seed", "permuted_labels", "table_skew")
+        free = ("name", "seed", "permuted_labels", "table_skew", "intent")
         for name in (size.name for size in fields(self) if size.name not in free):
             if getattr(self, name) < 1:
                 raise ValueError(f"source {self.name}: {name} is {getattr(self, name)}; it is at least 1")
@@ -58,6 +62,8 @@ class SyntheticWorld:
             raise ValueError(f"source {self.name}: seed is {self.seed}; seeds are not negative")
         if self.table_skew < 0:
             raise ValueError(f"source {self.name}: table_skew is {self.table_skew}; it is not negative")
+        if not 0 <= self.intent < 1:
+            raise ValueError(f"source {self.name}: intent is {self.intent}; it is a share, 0 or more and less than 1")
 
     @property
     def day_starts_at(self) -> timedelta:
@@ -65,9 +71,15 @@ class SyntheticWorld:
         return timedelta(0)
 
     @property
+    def num_recent(self) -> int:
+        """Id lists that see the intent."""
+        return (self.num_sparse + 1) // 2 if self.intent else 0
+
+    @property
     def schema(self) -> Schema:
-        """Id lists `ids_…`, values `dense_…` (the first is the user's activity), the user, device and hour;
-        the item's id, category and domain (0 is "a", 1 is "b") and three values; clicks and conversions."""
+        """Id lists `ids_…` and, with an intent, `recent_…`, values `dense_…` (the first is the user's activity), the
+        user, device and hour; the item's id, category and domain (0 is "a", 1 is "b") and three values; clicks and
+        conversions."""
         pairs = [f"ids_{first:03d}" for first in range(0, self.num_sparse, 2)]
         shares = [rank**-self.table_skew for rank in range(1, len(pairs) + 1)]
         rows = [max(round(self.rows_per_table * len(pairs) * share / sum(shares)), 1) for share in shares]
@@ -80,6 +92,7 @@ class SyntheticWorld:
                 SparseFeature(name="device", table="context"),
                 SparseFeature(name="hour", table="context"),
                 *(SparseFeature(name=f"ids_{i:03d}", table=pairs[i // 2]) for i in range(self.num_sparse)),
+                *(SparseFeature(name=f"recent_{i:03d}", table=pairs[i]) for i in range(self.num_recent)),
                 SparseFeature(name="item", table="item", side="item"),
                 SparseFeature(name="item_category", table="item_kind", side="item"),
                 SparseFeature(name="item_domain", table="item_kind", side="item"),

@@ -19,6 +19,12 @@ of the taste space; a user keeps meeting ids whose fixed angle in that plane is 
 even number: 2 ids a day, noisy; of odd number: one every second day, less noisy), and the list logged with a
 request is the newest few. Dense values: the first is the user's activity, the others are noisy projections of
 the taste, drawn per user and day. Device and hour carry nothing.
+
+Intent, where a world has it (`intent` > 0, a share of the taste's variance): what a user is after at the moment. It
+moves along great circles like the drifting half, from anchor to anchor in INTENT_HOURS, and labels follow the sum of
+both. Of the features above none sees it; lists `recent_…` do, one per plane, with an id every hour.
+
+How little of it a model can know, and what the real world has besides, is in `infra/decisions/029-synthetic-world.md`.
 """
 
 from __future__ import annotations
@@ -33,25 +39,21 @@ import pyarrow as pa
 
 from features.arrow import TIME, examples_schema
 from features.schema import EVENT_TIME, USER_ID
-from features.sources.draws import mix, normal, triangular, uniform
-from features.sources.ragged import Ints, singles, slices
+from features.sources.draws import mix, normal, uniform
+from features.sources.ragged import Ints, singles
 from features.sources.synthetic import ITEM_DENSE, SyntheticWorld
+from features.sources.synthetic_draws import LATENT, Draw, Floats
+from features.sources.synthetic_lists import IdLists, watches
 
 EVENT_ID = "event_id"
-LATENT = 8
 CLICK = (-2.4, 1.9)  # intercept and scale of the logit
 CONVERSION = (-1.3, 1.2)
 SKEW = 2.0
 ACTIVITY_SIGMA = 1.2
-RATES = (2.0, 0.5)  # ids met a day by features of even and odd number
-SPREADS = (0.20, 0.10)  # noise of their angle, in turns
+INTENT_HOURS = 8.0
 DAY_US = 86_400_000_000
 CATEGORIES = 24
 _HOURS_AT = 100  # context ids: devices below, hours from here on
-
-Floats = npt.NDArray[np.float64]
-# what a draw is for, so that two uses of one id never share bits
-_TASTE, _ANCHOR, _PHASE, _ITEM, _ACTIVITY, _ARRIVAL, _ANGLE, _DENSE, _PLANE, _STAGGER, _DEVICE = range(11)
 
 
 @dataclass(frozen=True)
@@ -60,42 +62,56 @@ class World:
 
     config: SyntheticWorld
 
-    def _tenants(self, slots: Ints, day: int | Ints, *, kind: int, num: int, lifetime: int) -> Ints:
-        stagger = (mix(self.config.seed, _STAGGER, kind, slots) % np.uint64(lifetime)).astype(np.int64)
+    def tenants(self, slots: Ints, day: int | Ints, *, kind: int, num: int, lifetime: int) -> Ints:
+        """Who lives in the slots on the day."""
+        stagger = (mix(self.config.seed, Draw.STAGGER, kind, slots) % np.uint64(lifetime)).astype(np.int64)
         return (day + stagger) // lifetime * num + slots
 
     def users(self, day: int) -> Ints:
         """Ids of the users alive on the day, [num_users]."""
         c = self.config
-        return self._tenants(np.arange(c.num_users), day, kind=0, num=c.num_users, lifetime=c.user_lifetime_days)
+        return self.tenants(np.arange(c.num_users), day, kind=0, num=c.num_users, lifetime=c.user_lifetime_days)
 
     def items(self, day: int) -> Ints:
         """Ids of the items on offer on the day, [num_items]."""
         c = self.config
-        return self._tenants(np.arange(c.num_items), day, kind=1, num=c.num_items, lifetime=c.item_lifetime_days)
+        return self.tenants(np.arange(c.num_items), day, kind=1, num=c.num_items, lifetime=c.item_lifetime_days)
 
     def born(self, users: Ints) -> Ints:
         """The users' first days."""
         c = self.config
         slots = users % c.num_users
-        stagger = (mix(c.seed, _STAGGER, 0, slots) % np.uint64(c.user_lifetime_days)).astype(np.int64)
+        stagger = (mix(c.seed, Draw.STAGGER, 0, slots) % np.uint64(c.user_lifetime_days)).astype(np.int64)
         return users // c.num_users * c.user_lifetime_days - stagger
 
     def tastes(self, users: Ints, day: int) -> Floats:
         """The users' tastes on the day, [U, Z]."""
+        c = self.config
+        stable = normal(c.seed, Draw.TASTE, users[:, None], np.arange(LATENT))
+        before, after = self._between(users, day / c.drift_days + uniform(c.seed, Draw.PHASE, users), kind=Draw.ANCHOR)
+        tastes: Floats = np.sqrt(0.5) * (stable + before + after)
+        return tastes
+
+    def with_intent(self, tastes: Floats, users: Ints, instants: Floats) -> Floats:
+        """The users' tastes [E, Z] and what they are after at these instants, in days, together."""
+        c = self.config
+        turn = instants * (24 / INTENT_HOURS) + uniform(c.seed, Draw.INTENT, users)
+        before, after = self._between(users, turn, kind=Draw.INTENT)
+        together: Floats = np.sqrt(1 - c.intent) * tastes + np.sqrt(c.intent) * (before + after)
+        return together
+
+    def _between(self, users: Ints, turn: Floats, *, kind: int) -> tuple[Floats, Floats]:
+        """The shares of the anchors before and after the turn, [E, Z] each; their sum has unit variance."""
         c, dims = self.config, np.arange(LATENT)
-        turn = day / c.drift_days + uniform(c.seed, _PHASE, users)
         anchor = np.floor(turn).astype(np.int64)
         angle = (turn - anchor)[:, None] * np.pi / 2
-        stable = normal(c.seed, _TASTE, users[:, None], dims)
-        before = normal(c.seed, _ANCHOR, users[:, None], anchor[:, None], dims)
-        after = normal(c.seed, _ANCHOR, users[:, None], anchor[:, None] + 1, dims)
-        tastes: Floats = np.sqrt(0.5) * (stable + np.cos(angle) * before + np.sin(angle) * after)
-        return tastes
+        before = normal(c.seed, kind, users[:, None], anchor[:, None], dims)
+        after = normal(c.seed, kind, users[:, None], anchor[:, None] + 1, dims)
+        return np.cos(angle) * before, np.sin(angle) * after
 
     def item_vectors(self, items: Ints) -> Floats:
         """The items' latent vectors, [I, Z]."""
-        return normal(self.config.seed, _ITEM, items[:, None], np.arange(LATENT))
+        return normal(self.config.seed, Draw.ITEM, items[:, None], np.arange(LATENT))
 
     @cached_property
     def maps(self) -> Floats:
@@ -105,9 +121,11 @@ class World:
         rotated[half:, half:] = _rotation(self.config.seed, 1, half)
         return np.stack([np.eye(LATENT), rotated, _rotation(self.config.seed, 2, LATENT)])
 
-    def probabilities(self, users: Ints, items: Ints, day: int) -> tuple[Floats, Floats]:
-        """P(click) and P(conversion | click) of each pair on the day, [E] each: the truth."""
+    def probabilities(self, users: Ints, items: Ints, day: int, fraction: Floats) -> tuple[Floats, Floats]:
+        """P(click) and P(conversion | click) of each pair at that fraction of the day, [E] each: the truth."""
         tastes, vectors = self.tastes(users, day), self.item_vectors(items)
+        if self.config.intent:
+            tastes = self.with_intent(tastes, users, day + fraction)
         domain = items % 2
         in_domain = np.where(domain[:, None] == 0, tastes @ self.maps[0].T, tastes @ self.maps[1].T)
         match = (in_domain * vectors).sum(1) / np.sqrt(LATENT)
@@ -119,14 +137,14 @@ class World:
         c, day = self.config, ds.toordinal()
         rng = np.random.default_rng(np.random.SeedSequence([c.seed, day]))
         alive = self.users(day)
-        activity = np.exp(ACTIVITY_SIGMA * normal(c.seed, _ACTIVITY, alive))
+        activity = np.exp(ACTIVITY_SIGMA * normal(c.seed, Draw.ACTIVITY, alive))
         drawn = _weighted(rng, activity, c.events_per_day)
         slots = (c.num_items * rng.random(c.events_per_day) ** SKEW).astype(np.int64)
-        popular = np.argsort(mix(c.seed, _STAGGER, 2, np.arange(c.num_items)), kind="stable")
+        popular = np.argsort(mix(c.seed, Draw.STAGGER, 2, np.arange(c.num_items)), kind="stable")
         items = self.items(day)[popular[slots]]
         fraction = np.sort(rng.random(c.events_per_day))
         users = alive[drawn]
-        labels = self._labels(users, items, day, rng)
+        labels = self._labels(*self.probabilities(users, items, day, fraction), rng)
         active, who = np.unique(users, return_inverse=True)
         columns: dict[str, pa.Array] = {
             EVENT_ID: pa.array(day * 1_000_000_000 + np.arange(c.events_per_day)),
@@ -139,26 +157,27 @@ class World:
         layout = log_layout(c)
         return pa.table([columns[field.name] for field in layout], schema=layout)
 
-    def _labels(self, users: Ints, items: Ints, day: int, rng: np.random.Generator) -> dict[str, npt.NDArray[np.int8]]:
-        p_click, p_conversion = self.probabilities(users, items, day)
-        click = rng.random(len(users)) < p_click
-        conversion = click & (rng.random(len(users)) < p_conversion)
+    def _labels(
+        self, p_click: Floats, p_conversion: Floats, rng: np.random.Generator
+    ) -> dict[str, npt.NDArray[np.int8]]:
+        click = rng.random(len(p_click)) < p_click
+        conversion = click & (rng.random(len(p_click)) < p_conversion)
         if self.config.permuted_labels:
-            shuffled = rng.permutation(len(users))
+            shuffled = rng.permutation(len(p_click))
             click, conversion = click[shuffled], conversion[shuffled]
         return {"click": click.astype(np.int8), "conversion": conversion.astype(np.int8)}
 
     def _user_side(self, active: Ints, who: Ints, day: int, fraction: Floats) -> dict[str, pa.Array]:
         c = self.config
-        device = (mix(c.seed, _DEVICE, active) % np.uint64(4)).astype(np.int64)
+        device = (mix(c.seed, Draw.DEVICE, active) % np.uint64(4)).astype(np.int64)
         columns = {
             "user": singles(active[who]),
             "device": singles(device[who]),
             "hour": singles(_HOURS_AT + (fraction * 24).astype(np.int64)),
         }
-        ids = _IdLists(self, active, day)
-        for feature in range(c.num_sparse):
-            columns[f"ids_{feature:03d}"] = ids.lists(feature, who, fraction)
+        ids = IdLists(self, active, day)
+        for name, watch in watches(c).items():
+            columns[name] = ids.lists(watch, who, fraction)
         dense = self._dense(active, day)
         for feature in range(c.num_dense):
             columns[f"dense_{feature:03d}"] = pa.array(dense[:, feature][who])
@@ -167,10 +186,10 @@ class World:
     def _dense(self, active: Ints, day: int) -> npt.NDArray[np.float32]:
         """[U, num_dense]: the activity, then noisy projections of the taste."""
         c, features = self.config, np.arange(self.config.num_dense)
-        directions = normal(c.seed, _PLANE, 1, features[:, None], np.arange(LATENT)) / np.sqrt(LATENT)
-        noise = normal(c.seed, _DENSE, active[:, None], day, features)
+        directions = normal(c.seed, Draw.PLANE, 1, features[:, None], np.arange(LATENT)) / np.sqrt(LATENT)
+        noise = normal(c.seed, Draw.DENSE, active[:, None], day, features)
         values: Floats = self.tastes(active, day) @ directions.T + 0.5 * noise
-        values[:, 0] = 10 * np.exp(ACTIVITY_SIGMA * normal(c.seed, _ACTIVITY, active) + 0.3 * noise[:, 0])
+        values[:, 0] = 10 * np.exp(ACTIVITY_SIGMA * normal(c.seed, Draw.ACTIVITY, active) + 0.3 * noise[:, 0])
         seen: npt.NDArray[np.float32] = values.astype(np.float32)
         return seen
 
@@ -180,7 +199,7 @@ class World:
         turn = np.arctan2(vectors[:, 1], vectors[:, 0]) / (2 * np.pi) % 1.0
         category = (turn * CATEGORIES).astype(np.int64)
         seen = vectors[:, 2 : 2 + ITEM_DENSE] + 0.3 * normal(
-            self.config.seed, _DENSE, offered[:, None], -1, np.arange(ITEM_DENSE)
+            self.config.seed, Draw.DENSE, offered[:, None], -1, np.arange(ITEM_DENSE)
         )
         return {
             "item": singles(items),
@@ -188,42 +207,6 @@ class World:
             "item_domain": singles(items % 2),
             **{f"item_dense_{i}": pa.array(seen[:, i].astype(np.float32)[which]) for i in range(ITEM_DENSE)},
         }
-
-
-class _IdLists:
-    """The ids that users meet over time in one plane. Meeting p comes at (p + 1 - phase) / rate days."""
-
-    def __init__(self, world: World, active: Ints, day: int) -> None:
-        c = world.config
-        self.world, self.active, self.day = world, active, day
-        self.phase = uniform(c.seed, _ARRIVAL, active)
-        self.born = world.born(active)
-        days_back = int(np.ceil((c.ids_per_list + 1) / min(RATES))) + 1
-        self.first_day = day - days_back
-        self.tastes = np.stack([world.tastes(active, d) for d in range(self.first_day, day + 1)])  # [days, U, Z]
-
-    def lists(self, feature: int, who: Ints, fraction: Floats) -> pa.ListArray:
-        """The newest ids at each event, [E] lists; `who` are the events' users as places in `active`."""
-        c, rate = self.world.config, RATES[feature % 2]
-        base = int(rate * self.day) - c.ids_per_list
-        num_places = int(np.ceil(rate * (self.day + 1))) + 1 - base
-        met = self._met(feature, base + np.arange(num_places), rate)  # [U, places]
-        end = np.floor(rate * (self.day + fraction) + self.phase[who]).astype(np.int64)
-        first = np.ceil(rate * self.born + self.phase).astype(np.int64)[who]
-        start = np.minimum(np.maximum(end - c.ids_per_list, first), end)
-        return slices(met.ravel(), who * num_places + start - base, end - start)
-
-    def _met(self, feature: int, places: Ints, rate: float) -> Ints:
-        c, world, pair = self.world.config, self.world, feature // 2
-        met_on = np.floor((places + 1 - self.phase[:, None]) / rate).astype(np.int64)
-        met_on = np.clip(met_on, self.first_day, self.day)  # [U, places]
-        plane = normal(c.seed, _PLANE, 0, pair, np.arange(2 * LATENT)).reshape(2, LATENT)
-        seen = self.tastes @ plane.T  # [days, U, 2]
-        turns = np.arctan2(seen[..., 1], seen[..., 0]) / (2 * np.pi)
-        own = turns[met_on - self.first_day, np.arange(len(self.active))[:, None]]
-        noise = SPREADS[feature % 2] * triangular(c.seed, _ANGLE, self.active[:, None], feature, places)
-        slots = ((own + noise) % 1.0 * c.vocabulary).astype(np.int64) % c.vocabulary
-        return world._tenants(slots, met_on, kind=100 + pair, num=c.vocabulary, lifetime=c.id_lifetime_days)
 
 
 def log_layout(config: SyntheticWorld) -> pa.Schema:
@@ -243,7 +226,7 @@ def _weighted(rng: np.random.Generator, weights: Floats, num: int) -> Ints:
 
 
 def _rotation(seed: int, which: int, dim: int) -> Floats:
-    return np.linalg.qr(normal(seed, _PLANE, 2, which, np.arange(dim * dim)).reshape(dim, dim))[0]
+    return np.linalg.qr(normal(seed, Draw.PLANE, 2, which, np.arange(dim * dim)).reshape(dim, dim))[0]
 
 
 def _sigmoid(logits: Floats) -> Floats:

@@ -79,6 +79,9 @@ class Mode:
     """Of the inference that it waits for. None: the replay's."""
     num_pooled: int = KEPT
     """Vectors pooled at most (section 5.2)."""
+    features: Literal["request", "first"] = "request"
+    """Of what the inference is that a request waits for: its own features, or those of the user's first request of the
+    day. Between the two lies what changes within a day."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_pooled <= KEPT:
@@ -96,6 +99,8 @@ _MODES = (
     Mode(name="realtime", feed="request", waits=True, pool=LIVE),
     Mode(name="async", feed="request", pool=LIVE),
     Mode(name="async-daily", feed="both", pool=LIVE),
+    # the same vectors all day long: what changes from day to day is there, what changes within a day is not
+    Mode(name="realtime-first", feed="request", waits=True, pool="versions", features="first"),
     # what fresh features are worth where the model stands still, and the consumer sees one version only
     Mode(name="frozen-realtime", feed="frozen-request", waits=True),
     Mode(name="frozen-async", feed="frozen-request"),
@@ -104,7 +109,7 @@ MODES = {mode.name: mode for mode in _MODES} | {
     f"{mode.name}-{pool}": replace(mode, name=f"{mode.name}-{pool}", pool=pool)
     for mode in _MODES
     for pool in get_args(Pool)
-    if mode.feed in ("request", "both")  # one snapshot has one version
+    if mode.feed in ("request", "both") and mode.features == "request"  # one snapshot has one version
 }
 """By name: with the live store's pooling, and with either by its name."""
 TABLE_2 = tuple(PAPER)

@@ -39,6 +39,13 @@ class Requests:
         begins[1:] = (np.diff(user) != 0) | (np.diff(time) != 0)
         return cls(user=user[begins], time_ms=time[begins], first_row=order[begins])
 
+    @property
+    def first_ms(self) -> Ints:
+        """When the user of each came first, [R]."""
+        _, first, counts = np.unique(self.user, return_index=True, return_counts=True)
+        times: Ints = np.repeat(self.time_ms[first], counts)
+        return times
+
     def places(self, users: Ints, times_ms: Ints) -> Ints:
         """Which request each example is of, [N]."""
         distinct, first = np.unique(self.user, return_index=True)

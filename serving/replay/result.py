@@ -152,7 +152,8 @@ def _realtime(mode: Mode, config: ReplayConfig) -> int | None:
     """The arm of the real-time mode that `mode` is compared with: the champion's, at the replay's own latency, the
     first that pools alike if any."""
     arms = [(arm, one) for arm, one in enumerate(config.modes, start=1) if one.waits and one.feed == "request"]
-    waiting = [(arm, one.pool) for arm, one in arms if one.latency is None and one.num_pooled == KEPT]
+    own = [(arm, one) for arm, one in arms if one.latency is None and one.features == "request"]
+    waiting = [(arm, one.pool) for arm, one in own if one.num_pooled == KEPT]
     alike = [arm for arm, pool in waiting if pool == mode.pool]
     return next(iter(alike or [arm for arm, _ in waiting]), None)
 

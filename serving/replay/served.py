@@ -106,7 +106,8 @@ def serve(mode: Mode, entries: Entries, requests: Requests, *, config: ReplayCon
         return Served(entries=entries, chosen=_together(cached, entries), late=late)
     latency = mode.latency or config.latency
     late = latency.draw(requests.user, requests.time_ms, seed=config.seed) > config.serving.window_ms
-    own = entries.at(requests.user, requests.time_ms, version)
+    computed_ms = requests.time_ms if mode.features == "request" else requests.first_ms
+    own = entries.at(requests.user, computed_ms, version)
     others = newest
     if mode.pool == "versions":  # its own stands for its version
         same = (newest != NONE) & (entries.version[newest] == version)

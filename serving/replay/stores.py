@@ -13,8 +13,8 @@ from serving.replay.entries import Entries, Vectors
 from serving.replay.modes import DAILY, Feed, ReplayConfig
 from serving.replay.requests import Requests, first_rows
 from serving.replay.served import LOOKBACK_MS, Served, serve
-from serving.replay.snapshots import Loaded, Promoted, PromotedDays, embed_users, load
-from snapshots.embedder import Embedder, one_thread
+from serving.replay.snapshots import Embeds, Loaded, PromotedDay, PromotedDays, embed_users
+from snapshots.embedder import one_thread
 from trainer.recipe import Recipe
 
 _DAY_MS = 86_400_000
@@ -70,7 +70,7 @@ class Stores:
         }  # fmt: skip
 
     def _compute(
-        self, feeds: set[Feed], by: Promoted, embedder: Embedder | None, examples: Partition, requests: Requests
+        self, feeds: set[Feed], by: PromotedDay, embedder: Embeds | None, examples: Partition, requests: Requests
     ) -> None:
         """Every request's own vectors, written to those of `feeds` that there are."""
         if feeds := feeds & set(self.entries):
@@ -78,7 +78,7 @@ class Stores:
             for feed in feeds:
                 self._write(feed, by, (requests.user, requests.time_ms, vectors))
 
-    def _end_of_day(self, day: Promoted, feeds: set[Feed]) -> None:
+    def _end_of_day(self, day: PromotedDay, feeds: set[Feed]) -> None:
         """The day's active users, embedded by the day's snapshot or by the frozen one, are written to the feeds."""
         frozen = {feed for feed in feeds if _is_frozen(feed)}
         if frozen and day.ds >= self._frozen.ds:
@@ -90,15 +90,15 @@ class Stores:
             for feed in feeds - frozen:
                 self._write(feed, day, loaded)
 
-    def _of_champion(self, day: Promoted) -> Loaded:
-        return load(day, self._lake, **self._shape)
+    def _of_champion(self, day: PromotedDay) -> Loaded:
+        return day.load(self._lake, **self._shape)
 
-    def _of_frozen(self, day: Promoted) -> Loaded:
+    def _of_frozen(self, day: PromotedDay) -> Loaded:
         assert self._frozen_embedder is not None
         with one_thread():
             return embed_users(day, self._lake, self._frozen_embedder)
 
-    def _write(self, feed: Feed, by: Promoted, loaded: Loaded) -> None:
+    def _write(self, feed: Feed, by: PromotedDay, loaded: Loaded) -> None:
         users, times, vectors = loaded
         self.entries[feed] = self.entries[feed].merged(users, times, by.number, vectors)
 
@@ -107,7 +107,7 @@ def _is_frozen(feed: Feed) -> bool:
     return feed in ("frozen", "frozen-request")
 
 
-def embed_requests(embedder: Embedder, lake: Lake, examples: Partition, requests: Requests) -> Vectors:
+def embed_requests(embedder: Embeds, lake: Lake, examples: Partition, requests: Requests) -> Vectors:
     """Every request's user by the features that were logged with it, [R, K, D]."""
     found: Vectors | None = None
     with one_thread():
