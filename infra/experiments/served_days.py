@@ -28,7 +28,8 @@ class TowerEmbedder:
     """A tower in memory as `snapshots.embedder.Embedder` would be of its snapshot: the same vectors to the bit."""
 
     def __init__(self, tower: UserTower, encoder: Encoder) -> None:
-        self._tower, self._encoder = tower, encoder
+        self._tower = tower.requires_grad_(False)  # matmul adds in another order for weights that are learnt
+        self._encoder = encoder
 
     @property
     def columns(self) -> list[str]:

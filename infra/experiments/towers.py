@@ -142,7 +142,7 @@ def load_towers(recipe: Recipe, folder: Path, *, users: Sequence[DayOfUsers]) ->
     for day in range(len(users)):
         tower = UserTower(recipe.schema, recipe.user_tower)
         tower.load_state_dict(load_file(_weights(folder, day)))
-        found.towers.append(tower.eval())
+        found.towers.append(tower.eval().requires_grad_(False))
     return found
 
 
@@ -158,4 +158,4 @@ def _tower(sharded: sharding.ShardedModel, recipe: Recipe) -> UserTower:
         for name, copy in tower.state_dict().items():
             ((_, whole),) = local_parts(state[_PREFIX + name])
             copy.copy_(whole)
-    return tower.eval()
+    return tower.eval().requires_grad_(False)  # matmul adds in another order for weights that are learnt

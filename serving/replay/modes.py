@@ -86,6 +86,11 @@ class Mode:
     def __post_init__(self) -> None:
         if not 1 <= self.num_pooled <= KEPT:
             raise ValueError(f"mode {self.name}: {self.num_pooled} are pooled; the store keeps {KEPT}: 1 to {KEPT}")
+        if self.features == "first" and (not self.waits or self.pool != "versions"):
+            raise ValueError(
+                f"mode {self.name} serves the features of the day's first request; it must wait for its inference and "
+                "pool versions, or fresher computations are served with it"
+            )
 
 
 LIVE = Serving().pool

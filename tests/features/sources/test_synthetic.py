@@ -15,11 +15,17 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from features.arrow import examples_schema, user_features_schema
+from features.fingerprint import fingerprint
+from features.sources.draws import normal
 from features.sources.synthetic import SyntheticWorld
+from features.sources.synthetic_draws import LATENT, Draw
+from features.sources.synthetic_lists import watches
 from features.sources.synthetic_world import World
 from tests.features.worlds import TINY
 
 DAY = date(2026, 1, 1)
+FINGERPRINT = "590aa3009923d94bf15ac20507556b1d6e22eed79fef8b62e8a5979f8b8d53f5"
+"""Of the demo's size, as it was before there was an intent."""
 SMALL = replace(TINY, num_users=800, events_per_day=12_000, num_sparse=2)
 
 
@@ -68,6 +74,98 @@ def test_labels_are_rare_enough_and_conversions_follow_clicks() -> None:
     assert 0.10 < click.mean() < 0.25
     assert 0.01 < conversion.mean() < 0.5 * click.mean()
     assert not (conversion > click).any()
+
+
+def _features(log: pa.Table) -> pa.Table:
+    return log.drop_columns(["click", "conversion"])
+
+
+@pytest.mark.parametrize("intent", [0.0, 0.4])
+def test_no_label_reaches_a_feature(intent: float) -> None:
+    """Other labels, the same features to the bit: that of a shuffled day, and that of another truth."""
+    config = replace(TINY, intent=intent)
+    log = World(config).log(DAY)
+    shuffled = World(replace(config, permuted_labels=True)).log(DAY)
+    assert not shuffled["click"].equals(log["click"])
+    assert sorted(shuffled["click"].to_pylist()) == sorted(log["click"].to_pylist())
+    assert _features(shuffled).equals(_features(log))
+    assert _features(EveryoneClicks(config).log(DAY)).equals(_features(log))
+
+
+class EveryoneClicks(World):
+    """A world of another truth."""
+
+    def probabilities(
+        self, users: npt.NDArray[np.int64], items: npt.NDArray[np.int64], day: int, fraction: npt.NDArray[np.float64]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        return np.ones(len(users)), np.ones(len(users))
+
+
+@pytest.mark.parametrize("intent", [0.0, 0.4])
+def test_beyond_the_truth_no_feature_says_anything(intent: float) -> None:
+    """Given the true probability, clicks are coin flips: what is left correlates with no value and no id list."""
+    config = replace(SMALL, num_sparse=4, num_dense=6, events_per_day=30_000, intent=intent)
+    log = World(config).log(DAY)
+    p, _ = true_probabilities(config, log)
+    left, scale = log["click"].to_numpy() - p, np.sqrt((p * (1 - p)).sum())
+    assert abs(left.sum()) < 4 * scale, "calibrated"
+    values = [log[name].to_numpy() for name in log.column_names if "dense" in name]
+    values += [log[name].combine_chunks().flatten().to_numpy() for name in ("user", "device", "hour", "item_category")]
+    lists = [name for name in log.column_names if name.startswith(("ids_", "recent_"))]
+    values += [_sums(log[name], np.sin) for name in lists] + [_sums(log[name], np.cos) for name in lists]
+    assert len(values) == 6 + 3 + 4 + 2 * (4 + (2 if intent else 0))
+    for value in values:
+        standard = (value - value.mean()) / value.std()
+        assert abs((left * standard).sum()) < 4.5 * scale
+    assert abs((left * (p - p.mean()) / p.std()).sum()) < 4 * scale
+
+
+def true_probabilities(config: SyntheticWorld, log: pa.Table) -> tuple[npt.NDArray[np.float64], ...]:
+    midnight = (DAY - date(1970, 1, 1)).days * 86_400_000_000
+    fraction = (log["event_time"].cast(pa.int64()).to_numpy() - midnight) / 86_400_000_000
+    items = log["item"].combine_chunks().flatten().to_numpy()
+    return World(config).probabilities(log["user_id"].to_numpy(), items, DAY.toordinal(), fraction)
+
+
+def _sums(ids: pa.ChunkedArray, wave: np.ufunc) -> npt.NDArray[np.float64]:
+    """Of each list, of the angles for which its ids stand."""
+    flat = ids.combine_chunks()
+    angles = wave(flat.flatten().to_numpy() % SMALL.vocabulary * (2 * np.pi / SMALL.vocabulary))
+    ends = np.concatenate([[0.0], np.cumsum(angles)])[flat.offsets.to_numpy()]
+    return np.diff(ends)
+
+
+def test_a_world_without_intent_is_what_it_was() -> None:
+    """With one, only labels differ, and lists are added; without, the config's fingerprint is that of before."""
+    log, other = World(TINY).log(DAY), World(replace(TINY, intent=0.4)).log(DAY)
+    added = [name for name in other.column_names if name not in log.column_names]
+    assert added == ["recent_000", "recent_001"]
+    assert _features(other.drop_columns(added)).equals(_features(log))
+    assert not other["click"].equals(log["click"])
+    assert fingerprint(SyntheticWorld()) == FINGERPRINT
+    assert fingerprint(replace(SyntheticWorld(), intent=0.4)) != FINGERPRINT
+
+
+def test_the_intent_turns_within_a_day_and_its_lists_follow() -> None:
+    world, day = World(replace(SMALL, intent=0.999)), DAY.toordinal()
+    users = world.users(day)
+    now = world.with_intent(world.tastes(users, day), users, np.full(len(users), day + 0.5))
+    assert now.var() == pytest.approx(1.0, abs=0.1)
+    hours = [
+        _cosine(now, world.with_intent(world.tastes(users, day), users, np.full(len(users), day + 0.5 + hour / 24)))
+        for hour in (1, 4, 12)
+    ]
+    assert hours[0] > 0.95
+    assert hours[0] > hours[1] > hours[2] < 0.3
+    (watch,) = (one for one in watches(world.config).values() if one.sees_intent)
+    log = world.log(DAY).slice(SMALL.events_per_day // 2, 2_000)  # about noon
+    newest = np.array([ids[-1] if ids else -1 for ids in log["recent_000"].to_pylist()])
+    who = log["user_id"].to_numpy()
+    plane = normal(world.config.seed, Draw.PLANE, 0, watch.pair, np.arange(2 * LATENT)).reshape(2, LATENT)
+    seen = world.with_intent(world.tastes(who, day), who, np.full(len(who), day + 0.5)) @ plane.T
+    angle = np.arctan2(seen[:, 1], seen[:, 0])
+    off = angle - newest % SMALL.vocabulary * (2 * np.pi / SMALL.vocabulary)
+    assert np.cos(off[newest >= 0]).mean() > 0.5
 
 
 def _ids(log: pa.Table, name: str) -> set[int]:
@@ -139,8 +237,9 @@ def test_id_lists_observe_the_taste() -> None:
         ({"num_users": 0}, "num_users is 0"),
         ({"seed": -1}, "seed is -1"),
         ({"num_sparse": 0}, "num_sparse is 0"),
+        ({"intent": 1.0}, "intent is 1.0"),
     ],
-    ids=["users", "seed", "sparse"],
+    ids=["users", "seed", "sparse", "intent"],
 )
 def test_a_config_that_cannot_be_is_refused(change: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):

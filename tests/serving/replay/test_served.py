@@ -76,12 +76,27 @@ def test_a_request_sees_its_own_features_in_real_time_only(trained: Settings, ch
             for key, a, b in zip(before.keys, before.vectors[mode.name], after.vectors[mode.name], strict=True)
             if a.tobytes() != b.tobytes()
         ]
-        if mode.waits:
+        own = mode.features == "request"
+        if mode.waits and own:
             assert (one.user, at) in differs
         else:
             assert (one.user, at) not in differs
         assert all(user == one.user and time >= at for user, time in differs)
-        assert bool(differs) == (mode.feed in REQUESTED)
+        assert bool(differs) == (mode.feed in REQUESTED and own), "the first request of its user's day was another"
+
+
+def test_what_changes_within_a_day_can_be_held_back(trained: Settings) -> None:
+    """`realtime-first`: all day long a user is served what the first request computed; that one as in real time."""
+    modes = modes_named(["realtime-first", "realtime-versions"])
+    (*_, day) = walk(trained, REPLAYED, config=ReplayConfig(modes=modes, serving=Serving(window_ms=1e9)))
+    first: dict[int, int] = {}
+    for place, (user, _) in enumerate(day.keys):
+        first.setdefault(user, place)
+    held, fresh = (day.vectors[mode.name] for mode in modes)
+    of_first = [first[user] for user, _ in day.keys]
+    assert held.tobytes() == held[of_first].tobytes()
+    assert held[of_first].tobytes() == fresh[of_first].tobytes()
+    assert held.tobytes() != fresh.tobytes()
 
 
 @pytest.mark.parametrize(
