@@ -34,18 +34,22 @@ def replay(
     config: ReplayConfig,
     frozen: date | None = None,
     promoted: PromotedDays | None = None,
+    unscored: int = 1,
     say: Say = log.info,
 ) -> Replayed:
     """Serve and score the examples of `days`, in order; nothing in the lake or the registry changes.
 
     On each day the arms are first scored as they stand, then they learn the day in event time, every batch scored
-    before it is learnt (the first day is learnt only). Memory
+    before it is learnt (the first `unscored` days are learnt only). Memory
     holds one day's requests, and what the stores carry. frozen: the day of the frozen snapshot, None for the oldest
-    promoted one. promoted: None for what the registry says. ValueError: fewer than two days, or no promoted day before
-    the first.
+    promoted one. promoted: None for what the registry says. ValueError: no day is left to be scored, or none was
+    promoted before the first.
     """
-    if len(days) < 2:
-        raise ValueError(f"{len(days)} days: the first is learnt from and never scored; replay at least two")
+    if len(days) <= unscored or unscored < 1:
+        raise ValueError(
+            f"{len(days)} days, of which {unscored} are learnt from and never scored; the first never is: replay at "
+            "least two"
+        )
     if downstream.upstreams != (recipe.name,):
         raise ValueError(
             f"downstream model {downstream.name} consumes {downstream.upstreams}; name one that consumes {recipe.name} "
@@ -64,7 +68,8 @@ def replay(
     found: list[ScoredDay] = []
     for ds in days:
         started = time.monotonic()
-        found.append(_day(ds, stores, arms, lake=lake, table=f"examples/{source.name}", scored=ds != days[0]))
+        scored = len(found) >= unscored
+        found.append(_day(ds, stores, arms, lake=lake, table=f"examples/{source.name}", scored=scored))
         left = (len(days) - len(found)) * (time.monotonic() - started)
         say(f"{ds}: {time.monotonic() - started:.1f} s; {len(found)} of {len(days)} days, about {left:.0f} s to go")
     modes = summarise(found, config=config, seed=downstream.seed)
@@ -76,8 +81,8 @@ def replay(
         frozen_ds=frozen_ds,
         config=config,
         baseline_ne=ne_of(next_day, 0),
-        baseline_online_ne=ne_of(total([day.training for day in found[1:]]), 0),
-        num_requests=sum(day.tallies[modes[0].mode.name].requests for day in found[1:]),
+        baseline_online_ne=ne_of(total([day.training for day in found[unscored:]]), 0),
+        num_requests=sum(day.tallies[modes[0].mode.name].requests for day in found[unscored:]),
         num_examples=next_day.num_examples,
         num_users=len(next_day.user_ids),
         modes=modes,

@@ -75,7 +75,7 @@ class Replayed:
     model: str
     downstream: str
     days: tuple[date, ...]
-    """The first is learnt from and not scored."""
+    """The first, or the first few, are learnt from and not scored."""
     frozen_ds: date
     """The day of the frozen snapshot."""
     config: ReplayConfig
@@ -92,7 +92,7 @@ class Replayed:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredDay:
-    """One day; `evaluation` is None on the first."""
+    """One day; `evaluation` is None on those that are not scored."""
 
     ds: date
     evaluation: Losses | None
