@@ -1,0 +1,1 @@
+"""SOLARIS: a foundation model's representations of (user, item) pairs, computed before they are asked for."""
