@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from serving.record import FORMATS
 
-_NOW = """
+NOW = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
 _MERGE = (
-    _NOW
+    NOW
     + f"local BY_VERSION = {FORMATS['versions']}"
     + """
 local function newer(a, b)
@@ -221,7 +221,7 @@ end
 """
 
 SEED_FEATURES = (
-    _NOW
+    NOW
     + _FEATURES
     + """
 -- KEYS: features of many users. ARGV: allowance, ttl in ms, then for each key its value
@@ -240,7 +240,7 @@ return written
 """How many were newer than what was known."""
 
 ENQUEUE = (
-    _NOW
+    NOW
     + _FEATURES
     + """
 -- KEYS: features, marker, stream, rate; a real-time request's reply

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 Labels = tuple[tuple[str, str], ...]
@@ -38,33 +39,56 @@ GAUGES = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """What somebody counts: counters and gauges with their meanings, and one histogram."""
+
+    prefix: str
+    counters: Mapping[str, str]
+    gauges: Mapping[str, str]
+    histogram: str
+    histogram_meaning: str
+    bounds: Sequence[float]
+
+
+COMPUTE = Counted(
+    prefix=PREFIX,
+    counters=COUNTERS,
+    gauges=GAUGES,
+    histogram="latency_seconds",
+    histogram_meaning="From a request's arrival to the store",
+    bounds=LATENCY_SECONDS,
+)
+
+
 class Statistics:
     """Safe among threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, counted: Counted = COMPUTE) -> None:
         self._lock = threading.Lock()
+        self._counted = counted
         self._counts: Counter[tuple[str, Labels]] = Counter()
         self._gauges: dict[tuple[str, Labels], float] = {}
-        self._latency = [0] * (len(LATENCY_SECONDS) + 1)
+        self._latency = [0] * (len(counted.bounds) + 1)
         self._latency_sum = 0.0
 
     def count(self, name: str, number: float = 1, **labels: str) -> None:
-        """Add to a counter of COUNTERS."""
-        assert name in COUNTERS, name
+        """Add to a counter."""
+        assert name in self._counted.counters, name
         with self._lock:
             self._counts[name, tuple(sorted(labels.items()))] += number  # type: ignore[assignment]
 
     def set(self, name: str, value: float, **labels: str) -> None:
-        """Set a gauge of GAUGES."""
-        assert name in GAUGES, name
+        """Set a gauge."""
+        assert name in self._counted.gauges, name
         with self._lock:
             self._gauges[name, tuple(sorted(labels.items()))] = value
 
     def took(self, seconds: Sequence[float]) -> None:
-        """From the arrival of requests to their vectors in the store."""
+        """Into the histogram: from the arrival of requests to their vectors in the store."""
         import numpy as np
 
-        places = np.searchsorted(LATENCY_SECONDS, seconds)
+        places = np.searchsorted(self._counted.bounds, seconds)
         with self._lock:
             for place, number in zip(*np.unique(places, return_counts=True), strict=True):
                 self._latency[place] += int(number)
@@ -88,20 +112,21 @@ class Statistics:
         """As `prometheus_client` collects them."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
+        counted = self._counted
         with self._lock:
             counts, gauges = dict(self._counts), dict(self._gauges)
             latency, total = list(self._latency), self._latency_sum
         for names, family, values in (
-            (COUNTERS, CounterMetricFamily, counts),
-            (GAUGES, GaugeMetricFamily, gauges),
+            (counted.counters, CounterMetricFamily, counts),
+            (counted.gauges, GaugeMetricFamily, gauges),
         ):
             for name, help_text in names.items():
-                yield _family(family, name, help_text, values)
+                yield _family(family, f"{counted.prefix}_{name}", help_text, _named(name, values))
         buckets, seen = [], 0
-        for bound, number in zip([*map(str, LATENCY_SECONDS), "+Inf"], latency, strict=True):
+        for bound, number in zip([*map(str, counted.bounds), "+Inf"], latency, strict=True):
             seen += number
             buckets.append((bound, seen))
-        histogram = HistogramMetricFamily(f"{PREFIX}_latency_seconds", "From a request's arrival to the store")
+        histogram = HistogramMetricFamily(f"{counted.prefix}_{counted.histogram}", counted.histogram_meaning)
         histogram.add_metric([], buckets, sum_value=total)
         yield histogram
 
@@ -117,10 +142,13 @@ class Exposed:
         return self._statistics.families()
 
 
-def _family(family: Any, name: str, help_text: str, values: Mapping[tuple[str, Labels], float]) -> Any:
-    mine = {labels: value for (one, labels), value in values.items() if one == name}
-    names = sorted({key for labels in mine for key, _ in labels})
-    made = family(f"{PREFIX}_{name}", help_text, labels=names)
-    for labels, value in mine.items():
+def _named(name: str, values: Mapping[tuple[str, Labels], float]) -> dict[Labels, float]:
+    return {labels: value for (one, labels), value in values.items() if one == name}
+
+
+def _family(family: Any, name: str, help_text: str, values: Mapping[Labels, float]) -> Any:
+    names = sorted({key for labels in values for key, _ in labels})
+    made = family(name, help_text, labels=names)
+    for labels, value in values.items():
         made.add_metric([dict(labels).get(key, "") for key in names], value)
     return made

@@ -11,10 +11,10 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from features.ahead import ahead
 from serving.calls import Call, Script
@@ -24,12 +24,12 @@ from serving.compute.queue import Key, Queued, Requests, store_ms
 from serving.compute.statistics import Statistics
 from serving.connection import UNAVAILABLE
 from serving.features import FeatureCodec
+from serving.patience import Patience
 from serving.scripts import MERGE_MANY
 from snapshots.embedder import USERS_PER_FORWARD, one_thread
 
 log = logging.getLogger(__name__)
 _MERGE = Script(MERGE_MANY)
-T = TypeVar("T")
 
 READ_MS = 200
 """How long a read waits for a first request: then it is seen whether the worker should end."""
@@ -40,7 +40,6 @@ FEWEST_USERS = 64
 ALONE_FROM = 3
 """Deliveries: what others failed at twice is computed in a batch of its own."""
 WATCH_SECONDS = 2.0
-_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.05, 1.0
 _WAITING = 1
 """Batches between two threads."""
 
@@ -82,7 +81,8 @@ class Worker:
     ) -> None:
         self.statistics, self._options = statistics, options
         self._requests, self._champions, self._codecs = requests, champions, codecs
-        self._stopping, self._give_up = threading.Event(), float("inf")
+        self._patience = Patience(statistics, drain_seconds=options.drain_seconds)
+        self._stopping = self._patience.stopping
         self._mine: set[Key] = set()
         self._user_seconds: dict[str, float] = {}
         """By source: what computing one took lately."""
@@ -92,8 +92,7 @@ class Worker:
 
     def stop(self) -> None:
         """Take nothing more. Safe in a signal handler."""
-        self._give_up = time.monotonic() + self._options.drain_seconds
-        self._stopping.set()
+        self._patience.stop()
 
     def run(self) -> None:
         """Work. Errors of the store are waited out; when stopping, for `drain_seconds`, and then raised."""
@@ -132,7 +131,7 @@ class Worker:
                 self._stopping.wait(GATHER_SHARE * self._options.latency_ms / 1000)
                 found += self._new(sources, most - len(found), block_ms=None)
         except UNAVAILABLE as error:
-            self._trouble(error, _LONGEST_WAIT_SECONDS)
+            self._patience.trouble(error)
         return found
 
     def _most(self, sources: frozenset[str]) -> int:
@@ -184,14 +183,14 @@ class Worker:
             most = self._most(frozenset({group[0].stream.source}))
             for begin in range(0, len(group), most):
                 part = group[begin : begin + most]
-                features = self._patiently(lambda part=part: self._requests.take(part))  # type: ignore[misc]
+                features = self._patience.until_done(lambda part=part: self._requests.take(part))  # type: ignore[misc]
                 yield Batch(source=part[0].stream.source, entries=part, features=features)
 
     def _computed(self, batches: Generator[Batch]) -> Iterator[Computed]:
         with closing(batches):
             for batch in batches:
                 began, worked = time.perf_counter(), time.thread_time()
-                made = self._patiently(lambda batch=batch: self._compute(batch), OSError)  # type: ignore[misc]
+                made = self._patience.until_done(lambda batch=batch: self._compute(batch), OSError)  # type: ignore[misc]
                 self.statistics.count("busy_seconds", time.perf_counter() - began)
                 if made.users:  # by CPU time: a core that others use should not make batches small, which cost more
                     per_user = (time.thread_time() - worked) / len(made.users)
@@ -213,7 +212,7 @@ class Worker:
 
     def _write(self, computed: Computed) -> None:
         batch, merges = computed.batch, merges_of(computed, self._requests.keys)
-        found = self._patiently(lambda: self._merged([one.call for one in merges]))
+        found = self._patience.until_done(lambda: self._merged([one.call for one in merges]))
         written: Counter[int] = Counter()
         failed: set[int] = set()
         for one, places in zip(merges, found, strict=True):
@@ -226,7 +225,7 @@ class Worker:
         if entries:
             models = len(computed.vectors) + len(computed.missing)
             without = {one.user for one in entries if written[one.user] < models or not models}
-            self._patiently(lambda: self._requests.done(entries, without=without))
+            self._patience.until_done(lambda: self._requests.done(entries, without=without))
             self.statistics.count("done", len(entries))
             now_ms = 1000 * time.time() + self._ahead_ms
             self.statistics.took([max(now_ms - one.arrived_ms, 0) / 1000 for one in entries])
@@ -255,25 +254,6 @@ class Worker:
         if min(places) >= 0:
             return merges.users
         return [user for user, place in zip(merges.users, places, strict=True) if place >= 0]
-
-    def _patiently(
-        self, work: Callable[[], T], unavailable: type[Exception] | tuple[type[Exception], ...] = UNAVAILABLE
-    ) -> T:
-        """What `work` gives, tried until it does: until then nothing more is taken."""
-        wait = _FIRST_WAIT_SECONDS
-        while True:
-            try:
-                return work()
-            except unavailable as error:
-                if time.monotonic() > self._give_up:
-                    raise
-                self._trouble(error, wait)
-                wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
-
-    def _trouble(self, error: Exception, wait_seconds: float) -> None:
-        self.statistics.count("store_errors")
-        log.warning("no answer (%s); tried again in %.2f s", error, wait_seconds)
-        time.sleep(wait_seconds)
 
     def _watch(self) -> None:
         """How much waits, and what time it is there."""

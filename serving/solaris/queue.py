@@ -1,0 +1,139 @@
+"""The queue of pairs, as workers see it: each pair is given to one of them, the highest priority first.
+
+A pair that is given out is leased: whoever does not get it done in time loses it to the next who asks. What was given
+out too often is set aside. The budget is kept where all workers meet, in the store.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import redis
+
+from serving.calls import Call, Script
+from serving.keys import Keys
+from serving.solaris.interfaces import Likely
+from serving.solaris.keys import PairKeys, packed, unpacked
+from serving.solaris.model import PairModel
+from serving.solaris.scripts import DONE_PAIRS, TAKE_PAIRS
+from serving.store import milliseconds
+
+log = logging.getLogger(__name__)
+
+_TAKE, _DONE = Script(TAKE_PAIRS), Script(DONE_PAIRS)
+BURST_SECONDS = 1.0
+"""After a pause, so many seconds' worth of the budget may be taken at once."""
+SET_ASIDE_KEPT = 1_000
+"""Pairs per partition."""
+_MEMBERS_PER_CALL = 1_000
+
+
+class Leased(NamedTuple):
+    """A pair that this worker is to compute."""
+
+    user: int
+    item: int
+    priority: float
+    partition: int
+    deliveries: int
+
+    @property
+    def pair(self) -> Likely:
+        """As it was asked for."""
+        return Likely(self.user, self.item, self.priority)
+
+
+class Taken(NamedTuple):
+    """What a worker got. again: pairs that came back from workers that did not get them done; aside: that were set
+    aside."""
+
+    pairs: list[Leased]
+    again: int
+    aside: int
+
+
+class PairQueue:
+    """Of one model, in these partitions."""
+
+    def __init__(self, client: redis.Redis, model: PairModel, keys: Keys, partitions: Iterable[int]) -> None:
+        self.redis, self.model, self.keys = client, model, PairKeys(model=model.name, keys=keys)
+        self.partitions = sorted(set(partitions))
+        if not self.partitions or not 0 <= self.partitions[0] <= self.partitions[-1] < keys.partitions:
+            raise ValueError(f"partitions {self.partitions[:5]}; the store has {keys.partitions}, from 0 on")
+
+    def take(self, *, most: int, lease_seconds: float, most_deliveries: int) -> Taken:
+        """`most` pairs or fewer, as the budget allows: of each partition the highest priorities. One round trip."""
+        each = -(-most // len(self.partitions))
+        interval = 1e6 * self.keys.keys.partitions / self.model.pairs_per_second
+        arguments = [
+            each, milliseconds(lease_seconds), most_deliveries, interval, max(1e6 * BURST_SECONDS, interval),
+            SET_ASIDE_KEPT,
+        ]  # fmt: skip
+        calls: list[Call] = [(self._names(partition), arguments) for partition in self.partitions]
+        found, again, aside = list[Leased](), 0, 0
+        for partition, answer in zip(self.partitions, _TAKE.run(self.redis, calls), strict=True):
+            again, aside = again + answer[0], aside + answer[1]
+            found += self._leased(partition, answer[2:])
+        if aside:
+            log.error("set aside model=%s pairs=%d: they were given out %d times", self.model.name, aside,
+                      most_deliveries)  # fmt: skip
+        return Taken(sorted(found, key=lambda one: -one.priority), again, aside)
+
+    def _names(self, partition: int) -> list[str]:
+        keys = self.keys
+        return [keys.queue(partition), keys.leases(partition), keys.held(partition), keys.rate(partition),
+                keys.aside(partition)]  # fmt: skip
+
+    def _leased(self, partition: int, told: Sequence[Any]) -> list[Leased]:
+        found, damaged = [], []
+        for member, priority, deliveries in zip(told[::3], told[1::3], told[2::3], strict=True):
+            try:
+                user, item = unpacked(member)
+            except ValueError as error:
+                log.error("dropped: %s", error)
+                damaged.append(member)
+            else:
+                found.append(Leased(user, item, float(priority), partition, deliveries))
+        if damaged:
+            self._done(partition, damaged)
+        return found
+
+    def done(self, pairs: Sequence[Leased]) -> int:
+        """Their leases go; how many were still leased."""
+        found = 0
+        for partition in {one.partition for one in pairs}:
+            members = [packed(one.user, one.item) for one in pairs if one.partition == partition]
+            found += self._done(partition, members)
+        return found
+
+    def _done(self, partition: int, members: Sequence[bytes]) -> int:
+        names = [self.keys.leases(partition), self.keys.held(partition)]
+        starts = range(0, len(members), _MEMBERS_PER_CALL)
+        return sum(_DONE.run(self.redis, [(names, members[at : at + _MEMBERS_PER_CALL]) for at in starts]))
+
+    def features(self, users: Sequence[int]) -> dict[int, tuple[int, bytes]]:
+        """The newest features that the store knows: (feature time in ms, `serving.features`' payload) by user."""
+        keys = self.keys.keys
+        pipeline: Any
+        with self.redis.pipeline(transaction=False) as pipeline:
+            for user in users:
+                pipeline.get(keys.features(self.model.source, user))
+            values = pipeline.execute()
+        return {
+            user: (int.from_bytes(value[:8], "little", signed=True), value[8:])
+            for user, value in zip(users, values, strict=True)
+            if value is not None and len(value) >= 8
+        }
+
+    def length(self) -> tuple[int, int, int]:
+        """Pairs that wait, that are worked on, that are set aside."""
+        pipeline: Any
+        with self.redis.pipeline(transaction=False) as pipeline:
+            for partition in self.partitions:
+                pipeline.zcard(self.keys.queue(partition))
+                pipeline.zcard(self.keys.leases(partition))
+                pipeline.llen(self.keys.aside(partition))
+            found = pipeline.execute()
+        return sum(found[::3]), sum(found[1::3]), sum(found[2::3])

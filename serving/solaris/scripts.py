@@ -1,0 +1,207 @@
+"""What happens to pairs atomically, in the store itself, by its own clock."""
+
+from __future__ import annotations
+
+from serving.scripts import NOW
+from serving.solaris.record import FORMAT, HEAD_BYTES
+
+MERGE_PAIRS = (
+    NOW
+    + f"local FORMAT, HEAD = {FORMAT}, {HEAD_BYTES}"
+    + """
+-- KEYS: records of one partition. ARGV: allowance, ttl (ms), head, then for each record: most entries, new ones
+local allowance, ttl, head = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
+local size = HEAD + 2 * struct.unpack('<I2', head, 5)
+local stamp = struct.pack('<i8', now)
+
+-- The order of a record, and who goes first when it is full. An entry is exchanged only for one that stands higher, so
+-- what is kept does not depend on the order of arrival.
+local function higher(a, b)
+  if a.feature ~= b.feature then return a.feature > b.feature end
+  if a.version ~= b.version then return a.version > b.version end
+  if a.priority ~= b.priority then return a.priority > b.priority end
+  if a.high ~= b.high then return a.high < b.high end
+  return a.low < b.low
+end
+
+local function entry_at(value, begin)
+  local low, high, version, feature, write, priority = struct.unpack('<I4i4I4i8i8f', value, begin)
+  return {
+    member = string.sub(value, begin, begin + 7), low = low, high = high, version = version, feature = feature,
+    write = write, priority = priority, bytes = string.sub(value, begin, begin + size - 1)
+  }
+end
+
+-- Those that have not outlived their time; and whether the record is of another width and newer than `than`.
+local function entries_of(value, than)
+  if type(value) ~= 'string' or #value < 6 or string.byte(value) ~= FORMAT then return {}, false end
+  local count, width = struct.unpack('<I2I2', value, 3)
+  if count == 0 or #value ~= 6 + count * (HEAD + 2 * width) then return {}, false end
+  local version, feature, write = struct.unpack('<I4i8i8', value, 15)
+  if string.sub(value, 5, 6) ~= string.sub(head, 5, 6) then
+    local newer = feature > than.feature or (feature == than.feature and version > than.version)
+    return {}, newer and write > now - ttl
+  end
+  local entries = {}
+  for begin = 7, #value, size do
+    local one = entry_at(value, begin)
+    if one.write > now - ttl then entries[#entries + 1] = one end
+  end
+  return entries, false
+end
+
+-- An entry as it came, written now. The same computation again is dated anew, with the higher priority.
+local function stamped(one, priority)
+  one.priority = math.max(one.priority, priority)
+  one.bytes = string.sub(one.bytes, 1, 20) .. stamp .. struct.pack('<f', one.priority) .. string.sub(one.bytes, 33)
+  return one
+end
+
+local function merged(key, most, given)
+  local entries, new, first, late = {}, {}, nil, 0
+  for begin = 1, #given, size do
+    local one = entry_at(given, begin)
+    if one.feature <= now + allowance then
+      new[#new + 1] = one
+      if not first or higher(one, first) then first = one end
+    else
+      late = late + 1
+    end
+  end
+  if not first then return 0, late end
+  local old, is_newer = entries_of(redis.pcall('GET', key), first)
+  if is_newer then return 0, late end
+  local place = {}
+  for _, one in ipairs(old) do
+    entries[#entries + 1] = one
+    place[one.member] = #entries
+  end
+  for _, one in ipairs(new) do
+    local at = place[one.member]
+    local known = at and entries[at]
+    if not known then
+      entries[#entries + 1] = stamped(one, one.priority)
+      place[one.member] = #entries
+    elseif one.feature == known.feature and one.version == known.version then
+      entries[at] = stamped(one, known.priority)
+    elseif higher(one, known) then
+      entries[at] = stamped(one, one.priority)
+    end
+  end
+  table.sort(entries, higher)
+  local parts, kept = {}, 0
+  for i = 1, math.min(#entries, most) do
+    parts[i] = entries[i].bytes
+    place[entries[i].member] = 0
+  end
+  for _, one in ipairs(new) do
+    if place[one.member] == 0 then
+      kept, place[one.member] = kept + 1, nil
+    end
+  end
+  local record = string.sub(head, 1, 2) .. struct.pack('<I2', #parts) .. string.sub(head, 5, 6) .. table.concat(parts)
+  redis.call('SET', key, record, 'PX', ttl)
+  return kept, late
+end
+
+local found = {}
+for k = 1, #KEYS do
+  found[2 * k - 1], found[2 * k] = merged(KEYS[k], tonumber(ARGV[2 + 2 * k]), ARGV[3 + 2 * k])
+end
+return found
+"""
+)
+"""Of each record: how many of the new members are in it now, and how many entries were from the future.
+
+The newest features come first, of the same features the newest version, of the same version the highest priority; with
+more than `most` entries the last ones go. The same computation again (member, features, version) changes its write
+time alone.
+"""
+
+ENQUEUE_PAIRS = """
+-- KEYS: queue, leases, held. ARGV: longest, then member, priority of each pair
+local found = {}
+local function outcome(member, priority)
+  if redis.call('ZSCORE', KEYS[2], member) then return 0 end
+  local known = redis.call('ZSCORE', KEYS[1], member)
+  if known then
+    if tonumber(known) < tonumber(priority) then redis.call('ZADD', KEYS[1], priority, member) end
+    return 0
+  end
+  if redis.call('ZCARD', KEYS[1]) < tonumber(ARGV[1]) then
+    redis.call('ZADD', KEYS[1], priority, member)
+    return 1
+  end
+  local lowest = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+  if tonumber(lowest[2]) >= tonumber(priority) then return -1 end
+  redis.call('ZREM', KEYS[1], lowest[1])
+  redis.call('HDEL', KEYS[3], lowest[1])
+  redis.call('ZADD', KEYS[1], priority, member)
+  return 2
+end
+for k = 2, #ARGV, 2 do found[#found + 1] = outcome(ARGV[k], ARGV[k + 1]) end
+return found
+"""
+"""Of each: 1: queued; 0: waits already, with the higher priority of the two, or is worked on; -1: shed; 2: queued, and
+one of a lower priority was shed for it."""
+
+TAKE_PAIRS = (
+    NOW
+    + """
+-- KEYS: queue, leases, held, rate, aside
+-- ARGV: most to take, lease in ms, most deliveries, microseconds between two pairs (0: no limit), burst in
+--       microseconds, most that is kept aside
+local HELD = '<I4d'
+local most = tonumber(ARGV[1])
+
+local overdue, again, aside = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, most), 0, 0
+for _, member in ipairs(overdue) do
+  local deliveries, priority = struct.unpack(HELD, redis.call('HGET', KEYS[3], member) or struct.pack(HELD, 0, 0))
+  redis.call('ZREM', KEYS[2], member)
+  if deliveries >= tonumber(ARGV[3]) then
+    redis.call('HDEL', KEYS[3], member)
+    redis.call('LPUSH', KEYS[5], struct.pack('<i8I4', now, deliveries) .. member)
+    redis.call('LTRIM', KEYS[5], 0, ARGV[6] - 1)
+    aside = aside + 1
+  else
+    redis.call('ZADD', KEYS[1], 'GT', string.format('%.17g', priority), member)
+    again = again + 1
+  end
+end
+
+local found, interval = {again, aside}, tonumber(ARGV[4])
+local number = math.min(most, redis.call('ZCARD', KEYS[1]))
+if interval > 0 and number > 0 then
+  local micros = time[1] * 1000000 + time[2]
+  local free = math.max(tonumber(redis.call('GET', KEYS[4]) or '0'), micros - ARGV[5])
+  number = math.min(number, math.max(math.floor((micros - free) / interval) + 1, 0))
+  if number > 0 then
+    free = free + number * interval
+    redis.call('SET', KEYS[4], string.format('%.0f', free), 'PX', math.ceil((free - micros + ARGV[5]) / 1000) + 1)
+  end
+end
+if number == 0 then return found end
+local taken = redis.call('ZPOPMAX', KEYS[1], number)
+for i = 1, #taken, 2 do
+  local member = taken[i]
+  local held = redis.call('HGET', KEYS[3], member)
+  local deliveries = held and struct.unpack(HELD, held) or 0
+  redis.call('HSET', KEYS[3], member, struct.pack(HELD, deliveries + 1, tonumber(taken[i + 1])))
+  redis.call('ZADD', KEYS[2], now + ARGV[2], member)
+  found[#found + 1] = member
+  found[#found + 1] = taken[i + 1]
+  found[#found + 1] = deliveries + 1
+end
+return found
+"""
+)
+"""How many were taken over from workers that did not get them done, how many were set aside; then of each pair taken,
+the highest priority first: member, priority, deliveries."""
+
+DONE_PAIRS = """
+-- KEYS: leases, held. ARGV: members
+local found = redis.call('ZREM', KEYS[1], unpack(ARGV))
+redis.call('HDEL', KEYS[2], unpack(ARGV))
+return found
+"""
+"""How many nobody else had done."""

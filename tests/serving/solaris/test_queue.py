@@ -1,0 +1,125 @@
+"""The queue of pairs: highest priority first, coalesced, bounded, leased, within the budget."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from serving.solaris.interfaces import Likely
+from serving.solaris.queue import Leased, PairQueue
+from serving.solaris.store import PairStore
+from tests.serving.servers import Server
+from tests.serving.solaris.world import MODEL, queue_of, with_model
+
+
+def take(queue: PairQueue, most: int = 10, *, lease_seconds: float = 60.0, most_deliveries: int = 2) -> list[Leased]:
+    return queue.take(most=most, lease_seconds=lease_seconds, most_deliveries=most_deliveries).pairs
+
+
+def pairs_of(taken: list[Leased]) -> list[tuple[int, int]]:
+    return [(one.user, one.item) for one in taken]
+
+
+def test_the_highest_priority_comes_first_and_a_pair_waits_once(store: PairStore) -> None:
+    asked = [Likely(1, 10, 0.1), Likely(2, 20, 0.9), Likely(3, -30, 0.5), Likely(1, 10, 0.7), Likely(2, 20, 0.2)]
+    assert store.enqueue(asked) == Counter(queued=3, coalesced=2)
+    queue = queue_of(store)
+    assert [(one.user, one.item, one.priority) for one in take(queue, 2)] == [(2, 20, 0.9), (1, 10, 0.7)]
+    assert pairs_of(take(queue)) == [(3, -30)]
+    assert take(queue) == []
+
+
+def test_what_is_worked_on_is_not_queued_until_it_is_done(store: PairStore) -> None:
+    queue = queue_of(store)
+    store.enqueue([Likely(1, 1, 1.0)])
+    taken = take(queue)
+    assert store.enqueue([Likely(1, 1, 1.0)]) == Counter(coalesced=1)
+    assert (queue.done(taken), queue.done(taken)) == (1, 0)
+    assert store.enqueue([Likely(1, 1, 1.0)]) == Counter(queued=1)
+
+
+def test_a_full_queue_sheds_the_lowest_priority(store: PairStore) -> None:
+    small = with_model(store, longest_queue=3)
+    assert small.enqueue(Likely(1, item, item / 10) for item in (1, 2, 3)) == Counter(queued=3)
+    assert small.enqueue([Likely(1, 4, 0.05)]) == Counter(shed=1)
+    assert small.enqueue([Likely(1, 5, 0.5)]) == Counter(queued=1, shed=1)
+    assert small.enqueue([Likely(1, 2, 0.6)]) == Counter(coalesced=1)
+    assert pairs_of(take(queue_of(small))) == [(1, 2), (1, 5), (1, 3)]
+
+
+@pytest.mark.parametrize("priority", [float("nan"), float("inf")], ids=["nan", "inf"])
+def test_a_priority_is_finite(store: PairStore, priority: float) -> None:
+    with pytest.raises(ValueError, match="user 1 and item 2 has the priority"):
+        store.enqueue([Likely(1, 2, priority)])
+
+
+def test_a_lease_that_ends_gives_the_pair_to_the_next_and_then_sets_it_aside(store: PairStore) -> None:
+    queue = queue_of(store)
+    store.enqueue([Likely(1, 1, 0.5), Likely(2, 2, 0.4)])
+    assert [one.deliveries for one in take(queue, lease_seconds=0.02)] == [1, 1]
+    assert take(queue) == []
+    time.sleep(0.03)
+    store.enqueue([Likely(3, 3, 0.45)])
+    again = queue.take(most=10, lease_seconds=0.02, most_deliveries=2)
+    assert pairs_of(again.pairs) == [(1, 1), (3, 3), (2, 2)], "by priority, with what came meanwhile"
+    assert ([one.deliveries for one in again.pairs], again.again, again.aside) == ([2, 1, 2], 2, 0)
+    queue.done([one for one in again.pairs if one.user == 2])
+    time.sleep(0.03)
+    last = queue.take(most=10, lease_seconds=60, most_deliveries=2)
+    assert (pairs_of(last.pairs), last.aside) == ([(3, 3)], 1)
+    assert queue.length() == (0, 1, 1)
+    assert store.enqueue([Likely(1, 1, 0.5)]) == Counter(queued=1), "who asks again, tries again"
+    assert [one.deliveries for one in take(queue)] == [1]
+
+
+def test_the_budget_is_of_all_workers(server: Server, store: PairStore) -> None:
+    limited = with_model(store, pairs_per_second=200.0)
+    limited.enqueue(Likely(1, item, 1.0) for item in range(2_000))
+
+    def worker(_: int) -> int:
+        with server.client() as client:
+            queue, taken = queue_of(PairStore(client, limited.model)), 0
+            while time.monotonic() < end:
+                taken += len(take(queue, 7))
+                time.sleep(0.001)
+        return taken
+
+    began = time.monotonic()
+    end = began + 0.6
+    with ThreadPoolExecutor(3) as pool:
+        taken = sum(pool.map(worker, range(3)))
+    longest = time.monotonic() - began
+    assert 200 < taken <= 200 + 200 * longest + 2, "a second's worth at once, then what the budget gives"
+
+
+def test_workers_share_the_queue_without_overlap(server: Server, store: PairStore) -> None:
+    store.enqueue(Likely(user, item, user + item) for user in range(20) for item in range(25))
+
+    def worker(_: int) -> list[tuple[int, int]]:
+        found = []
+        with server.client() as client:
+            queue = queue_of(PairStore(client, MODEL))
+            while taken := take(queue, 13):
+                found += pairs_of(taken)
+                queue.done(taken)
+        return found
+
+    with ThreadPoolExecutor(4) as pool:
+        found = [pair for of_worker in pool.map(worker, range(4)) for pair in of_worker]
+    assert sorted(found) == [(user, item) for user in range(20) for item in range(25)]
+    assert queue_of(store).length() == (0, 0, 0)
+
+
+def test_what_is_no_pair_is_dropped(store: PairStore) -> None:
+    store.redis.zadd(store.keys.queue(0), {b"noise": 1.0})
+    store.enqueue([Likely(1, 1, 0.5)])
+    assert pairs_of(take(queue_of(store))) == [(1, 1)]
+    assert queue_of(store).length() == (0, 1, 0)
+
+
+def test_partitions_are_the_stores(store: PairStore) -> None:
+    with pytest.raises(ValueError, match="partitions"):
+        PairQueue(store.redis, MODEL, store.keys.keys, [1])

@@ -1,0 +1,180 @@
+"""The worker: everything queued is represented once, refused with a reason, or set aside, whoever dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+
+import numpy as np
+import pytest
+
+from infra.settings import REPOSITORY, child_environment
+from serving.solaris.interfaces import Likely
+from serving.solaris.store import PairStore
+from serving.solaris.worker import Options
+from tests.serving.servers import Server, until
+from tests.serving.solaris.world import (
+    MODEL, NOW_MS, QUICK, Formula, give_features, kept, queue_of, vector, with_model, worker_of, working,
+)  # fmt: skip
+
+SECONDS = 20.0
+
+
+def drained(store: PairStore) -> bool:
+    return queue_of(store).length()[:2] == (0, 0)
+
+
+def test_what_was_queued_is_in_the_store_with_the_features_time(store: PairStore) -> None:
+    give_features(store, range(5), feature_ms=NOW_MS - 7)
+    asked = [Likely(user, item, 1.0 + item) for user in range(5) for item in (3, 1, 2)]
+    store.enqueue(asked)
+    formula = Formula(version=9)
+    with working(worker_of(store, formula)) as worker:
+        until(lambda: drained(store), seconds=SECONDS)
+    for user in range(5):
+        assert kept(store, user) == [(item, NOW_MS - 7, 9, 1.0 + item, float(user)) for item in (3, 2, 1)]
+        found = store.read(user)
+        assert found is not None
+        assert found.entries["vector"].tolist() == [vector(user, item) for item in (3, 2, 1)]
+    assert sorted(pair for batch in formula.batches for pair in batch) == sorted(one[:2] for one in asked), "once each"
+    assert (worker.statistics.total("written"), worker.statistics.total("done")) == (15, 15)
+
+
+def test_the_likeliest_are_computed_first(store: PairStore) -> None:
+    give_features(store, range(40))
+    store.enqueue(Likely(user, 1, float(user)) for user in range(40))
+    formula = Formula()
+    with working(worker_of(store, formula)):
+        until(lambda: drained(store), seconds=SECONDS)
+    assert [sorted(user for user, _ in batch) for batch in formula.batches] == [
+        list(range(24, 40)), list(range(8, 24)), list(range(8)),
+    ]  # fmt: skip
+
+
+def test_why_a_pair_cannot_be_computed(store: PairStore) -> None:
+    def spoilt(pairs: list[tuple[int, int]]) -> None:
+        assert (5, 5) not in pairs, "never given out"
+
+    give_features(store, [1, 2, 4])
+    give_features(store, [6], feature_ms=NOW_MS + 10**8)
+    store.redis.set(store.keys.keys.features("s", 3), NOW_MS.to_bytes(8, "little") + b"noise")
+    store.enqueue([Likely(1, 5_000, 1.0), Likely(2, 1, 1.0), Likely(3, 1, 1.0), Likely(5, 5, 1.0), Likely(6, 1, 1.0)])
+    with working(worker_of(store, Formula(before=spoilt))) as worker:
+        until(lambda: drained(store), seconds=SECONDS)
+    for reason in ("no_item", "unreadable", "no_features", "future"):
+        assert worker.statistics.total("refused", reason=reason) == 1, reason
+    assert (worker.statistics.total("done"), worker.statistics.total("written")) == (5, 1)
+
+
+def test_a_representation_that_float16_cannot_hold_is_refused(store: PairStore) -> None:
+    class Large(Formula):
+        def represent(self, user_rows: object, item_rows: object) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+            found = super().represent(user_rows, item_rows)
+            found[found[:, 0] == 2] = 1e6
+            return found
+
+    give_features(store, [1, 2])
+    store.enqueue([Likely(1, 1, 1.0), Likely(2, 1, 1.0)])
+    with working(worker_of(store, Large())) as worker:
+        until(lambda: drained(store), seconds=SECONDS)
+    assert (len(kept(store, 1)), len(kept(store, 2))) == (1, 0)
+    assert worker.statistics.total("refused", reason="not_finite") == 1
+
+
+def test_a_poisonous_pair_is_set_aside_and_its_batch_is_not(store: PairStore) -> None:
+    def fails(pairs: list[tuple[int, int]]) -> None:
+        if (3, 1) in pairs:
+            raise RuntimeError("poison")
+
+    give_features(store, range(8))
+    store.enqueue(Likely(user, 1, 1.0) for user in range(8))
+    with working(worker_of(store, Formula(before=fails))) as worker:
+        until(lambda: queue_of(store).length() == (0, 0, 1), seconds=SECONDS)
+    assert [len(kept(store, user)) for user in range(8)] == [1, 1, 1, 0, 1, 1, 1, 1]
+    assert (worker.statistics.total("set_aside"), worker.statistics.total("failed")) == (1, QUICK.most_deliveries)
+
+
+def test_several_workers_compute_each_pair_once(server: Server, store: PairStore) -> None:
+    give_features(store, range(30))
+    formulas = [Formula(before=lambda _: time.sleep(0.002)) for _ in range(3)]
+    with ExitStack() as stack:
+        for formula in formulas:
+            client = stack.enter_context(server.client())
+            stack.enter_context(working(worker_of(PairStore(client, MODEL), formula, Options(most_pairs=8))))
+        store.enqueue(Likely(user, item, 1.0) for user in range(30) for item in range(20))
+        until(lambda: drained(store), seconds=SECONDS)
+    pairs = [pair for formula in formulas for batch in formula.batches for pair in batch]
+    assert sorted(pairs) == [(user, item) for user in range(30) for item in range(20)]
+    assert all(formula.batches for formula in formulas)
+    assert all(len(kept(store, user)) == 20 for user in range(30))
+
+
+def test_a_worker_that_is_told_to_end_finishes_what_it_took(store: PairStore) -> None:
+    give_features(store, range(64))
+    store.enqueue(Likely(user, 1, 1.0) for user in range(64))
+    formula = Formula(before=lambda _: time.sleep(0.05))
+    with working(worker_of(store, formula)) as worker:
+        until(lambda: formula.batches, seconds=SECONDS)
+    waiting, leased, _ = queue_of(store).length()
+    assert leased == 0
+    assert waiting + worker.statistics.total("done") == 64
+    assert waiting > 0, "it took no more than what lay between its threads"
+    assert sum(len(kept(store, user)) for user in range(64)) == worker.statistics.total("done")
+
+
+def test_the_budget_holds_for_workers(store: PairStore) -> None:
+    limited = with_model(store, pairs_per_second=20.0)
+    give_features(store, [1])
+    store.enqueue(Likely(1, item, 1.0) for item in range(60))
+    began = time.monotonic()
+    with working(worker_of(limited, Formula())) as worker:
+        time.sleep(0.5)
+    assert 20 <= worker.statistics.total("done") <= 22 + 20 * (time.monotonic() - began)
+
+
+def test_a_worker_that_is_killed_loses_nothing(server: Server, store: PairStore) -> None:
+    """SIGKILL while it computes: its pairs are taken over when their lease ends, and are computed once more."""
+    give_features(store, range(12))
+    store.enqueue(Likely(user, 1, 1.0) for user in range(12))
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.serving.solaris.stuck", server.url], cwd=REPOSITORY, env=child_environment(),
+        stdout=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        computing = json.loads(process.stdout.readline())
+        assert len(computing) == 4
+        waiting, leased, _ = queue_of(store).length()
+        assert leased >= 4
+        assert waiting + leased == 12
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    formula = Formula()
+    with working(worker_of(store, formula)) as worker:
+        until(lambda: drained(store), seconds=SECONDS)
+    assert all(len(kept(store, user)) == 1 for user in range(12))
+    assert worker.statistics.total("taken_over") == leased
+
+
+def test_a_store_that_pauses_is_waited_for(server: Server, store: PairStore) -> None:
+    with server.client() as client:
+        client.connection_pool.connection_kwargs["socket_timeout"] = 0.2
+        give_features(store, range(4))
+        formula = Formula(before=lambda _: os.kill(server.process.pid, signal.SIGSTOP))
+        store.enqueue(Likely(user, 1, 1.0) for user in range(4))
+        with working(worker_of(PairStore(client, MODEL), formula)) as worker:
+            until(lambda: worker.statistics.total("store_errors"), seconds=SECONDS)
+            os.kill(server.process.pid, signal.SIGCONT)
+            formula.before = lambda _: None
+            until(lambda: drained(store), seconds=SECONDS)
+    assert all(len(kept(store, user)) == 1 for user in range(4))
+
+
+@pytest.mark.parametrize("name", ["most_pairs", "lease_seconds", "poll_seconds"])
+def test_options_say_what_is_wrong_with_them(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} is 0"):
+        Options(**{name: 0})  # type: ignore[arg-type]
