@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -65,7 +65,7 @@ def serve(
     worker = Worker(requests, champions, codecs, options=options, statistics=statistics)
     end_on_signals(worker)
     if metrics_port:
-        _expose(statistics, metrics_port)
+        expose(statistics, metrics_port)
     champions.start(every_seconds=poll_seconds)
     log.info("computing models=%s streams=%d consumer=%s", [one.name for one in recipes], len(streams), consumer)
     try:
@@ -86,7 +86,15 @@ def _open(store: Store, requests: Requests) -> None:
             time.sleep(RETRY_SECONDS)
 
 
-def end_on_signals(worker: Worker) -> None:
+class Stoppable(Protocol):
+    """A worker."""
+
+    def stop(self) -> None:
+        """Take nothing more, and end."""
+        ...
+
+
+def end_on_signals(worker: Stoppable) -> None:
     """The first SIGTERM or SIGINT drains it, the next ends the process."""
 
     def end(number: int, _frame: object) -> None:
@@ -98,7 +106,8 @@ def end_on_signals(worker: Worker) -> None:
         signal.signal(one, end)
 
 
-def _expose(statistics: Statistics, port: int) -> None:
+def expose(statistics: Statistics, port: int) -> None:
+    """Prometheus' page, on loopback."""
     from prometheus_client import CollectorRegistry, start_http_server
 
     registry = CollectorRegistry()

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from serving.keys import ONE_SERVER, PREFIX, Keys
 
+ANNOUNCED = f"{PREFIX}:pairs"
+"""Hash: model -> its `serving.solaris.model.PairModel`, as JSON."""
 _PAIR = struct.Struct("<qq")
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from serving.calls import Call, Script
 from serving.keys import ONE_SERVER, Keys
 from serving.solaris.interfaces import Likely
-from serving.solaris.keys import PairKeys, packed
+from serving.solaris.keys import ANNOUNCED, PairKeys, packed
 from serving.solaris.model import PairModel
 from serving.solaris.record import PairRecord, entry_type, header
 from serving.solaris.scripts import ENQUEUE_PAIRS, MERGE_PAIRS
@@ -56,6 +57,15 @@ class Written:
     future: int
 
 
+def announced(client: redis.Redis) -> dict[str, PairModel]:
+    """What workers told, by name. ValueError for what no release of them tells."""
+    told: Any = client.hgetall(ANNOUNCED)
+    try:
+        return {name.decode(): PairModel(**json.loads(text)) for name, text in told.items()}
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{ANNOUNCED} says of the pairs' models: {error}; start their workers again") from error
+
+
 class PairStore:
     """Of one foundation model. client: of redis-py, one server or a cluster, which hands out bytes."""
 
@@ -66,6 +76,10 @@ class PairStore:
         """The user's pairs. RecordError for a value that is no record."""
         value: Any = self.redis.get(self.keys.user(user))
         return None if value is None else PairRecord.parse(value)
+
+    def announce(self) -> None:
+        """Tell everybody how the pairs of this model are kept."""
+        self.redis.hset(ANNOUNCED, self.model.name, json.dumps(asdict(self.model)))
 
     def values_of(self, names: Sequence[str]) -> list[bytes | None]:
         """Of records of any slot: one round trip for all."""

@@ -18,15 +18,25 @@ import pytest
 from features.lake import Lake
 from serving.solaris.interfaces import Likely
 from serving.solaris.levels import Level
-from serving.solaris.log import mirror
+from serving.solaris.mirror import mirror
 from serving.solaris.model import PairModel
 from serving.solaris.reader import Options, PairReader
 from serving.solaris.refresh import enqueue_likely
 from serving.solaris.store import PairStore
 from tests.serving.servers import Server, free_port, until
 from tests.serving.solaris.world import (
-    MODEL, NOW_MS, Formula, give_features, kept, queue_of, vector, with_model, worker_of, working, write,
-)  # fmt: skip
+    MODEL,
+    NOW_MS,
+    Formula,
+    give_features,
+    kept,
+    queue_of,
+    vector,
+    with_model,
+    worker_of,
+    working,
+    write,
+)
 
 QUICK = Options(send_seconds=0.001, refresh_seconds=0.02, pause_seconds=0.02, neighbours_seconds=0.01)
 SECONDS = 20.0

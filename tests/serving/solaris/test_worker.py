@@ -19,8 +19,18 @@ from serving.solaris.store import PairStore
 from serving.solaris.worker import Options
 from tests.serving.servers import Server, until
 from tests.serving.solaris.world import (
-    MODEL, NOW_MS, QUICK, Formula, give_features, kept, queue_of, vector, with_model, worker_of, working,
-)  # fmt: skip
+    MODEL,
+    NOW_MS,
+    QUICK,
+    Formula,
+    give_features,
+    kept,
+    queue_of,
+    vector,
+    with_model,
+    worker_of,
+    working,
+)
 
 SECONDS = 20.0
 
