@@ -1,9 +1,9 @@
-"""`downstream_<name>`: one DAG per consumer, one run per day that every user model it reads has promoted."""
+"""`downstream_<name>`: one DAG per consumer, trained on every day that all its user models have promoted."""
 
 from __future__ import annotations
 
 from functools import reduce
-from operator import and_
+from operator import or_
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import DAG, PartitionedAssetTimetable, task
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 DOC = """
 Scores the downstream model, with and without the user embeddings, on the promoted day; then trains both one
-day further. The embeddings are joined as of the day before. One run per partition of the asset, also on
-retry and backfill. By hand: `usermodel trainer downstream --name N --ds D`.
+day further. The embeddings are joined as of the day before. Each promotion of one of its user models starts a run of
+the day, also on retry, backfill and rollback; a day that another one has not promoted yet is skipped, and waits for
+that promotion. By hand: `usermodel trainer downstream --name N --ds D`.
 """
 
 
@@ -30,14 +31,17 @@ def downstream_model(downstream: DownstreamRecipe) -> DAG:
 
     @task
     def retrain(downstream: str, *, dag_run: Any = None) -> Any:
+        day = dag_run.partition_key
+        if waits := steps.waits_for(downstream, day):
+            raise AirflowSkipException(f"{day} waits for the promotion by {', '.join(waits)}")
         try:
-            return steps.retrain_downstream(downstream, dag_run.partition_key)
+            return steps.retrain_downstream(downstream, day)
         except steps.NothingToJoinError as nothing:
             raise AirflowSkipException(str(nothing)) from nothing
 
     with DAG(
         dag_id=f"downstream_{downstream.name}",
-        schedule=PartitionedAssetTimetable(assets=reduce(and_, embeddings)),
+        schedule=PartitionedAssetTimetable(assets=reduce(or_, embeddings)),
         start_date=midnight(schedule.start, schedule.timezone),
         max_active_runs=1,
         default_args=TASK_DEFAULTS,

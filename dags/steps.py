@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from infra.settings import Settings
     from serving.replay.result import Replayed
+    from snapshots.consumer_lineage import ConsumerLineage
     from snapshots.lineage import Lineage
     from trainer.recipe import Recipe
 
@@ -85,6 +86,15 @@ def lineage(recipe: str) -> Lineage:
 
     config = get_recipe(recipe)
     return lineage(config.name, f"examples/{config.source.name}", settings=get_settings())
+
+
+def consumer_lineage(downstream: str) -> ConsumerLineage:
+    """The chain of a downstream model's days: what each learnt from, and the user models' versions that it joined."""
+    from infra.settings import get_settings
+    from snapshots.consumer_lineage import consumer_lineage
+    from trainer.recipes import get_downstream
+
+    return consumer_lineage(get_downstream(downstream), settings=get_settings())
 
 
 def publish(recipe: str, ds: str) -> Any:
@@ -190,26 +200,31 @@ def compare(recipe: str, a: str, b: str, *, rows: int, seed: int = 0) -> Any:
     return plain(compare(get_recipe(recipe), a, b, settings=get_settings(), rows=rows, seed=seed))
 
 
+def waits_for(downstream: str, ds: str) -> tuple[str, ...]:
+    """The user models whose promotion of the day a downstream model still waits for."""
+    from features.days import parse_day
+    from infra.settings import get_settings
+    from snapshots.consumers import waits_for
+    from trainer.recipes import get_downstream
+
+    return waits_for(get_downstream(downstream), parse_day(ds), settings=get_settings())
+
+
 def retrain_downstream(downstream: str, ds: str) -> Any:
     """One downstream model scored on the day, then trained with it, with and without the embeddings."""
     from features.days import parse_day
     from infra.settings import get_settings
-    from trainer.recipes import get_downstream
+    from trainer.recipes import get_downstream, get_recipe
 
     settings, day, config = get_settings(), parse_day(ds), get_downstream(downstream)
-    from snapshots.registry import Registry
+    from snapshots.consumers import retrain_consumer
     from trainer.downstream.joined import NoEmbeddingsError
-    from trainer.downstream.retrain import retrain
-    from trainer.downstream.tracking import log_day
 
-    registry = Registry(settings)
-    promoted = {name: registry.promoted_embeddings(name, before=day) for name in config.upstreams}
+    upstreams = tuple(get_recipe(name) for name in config.upstreams)
     try:
-        trained = retrain(config, day, settings=settings, promoted=promoted)
+        return plain(retrain_consumer(config, upstreams, day, settings=settings))
     except NoEmbeddingsError as nothing:
         raise NothingToJoinError(str(nothing)) from nothing
-    log_day(trained, settings=settings)
-    return plain(trained)
 
 
 def explain(recipe: str, ds: str, *, rows: int, repeats: int, seed: int = 0) -> Any:

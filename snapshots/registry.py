@@ -265,18 +265,8 @@ class Registry:
         return self.tag(version, {**decided, "decision": decision})
 
     def _search(self, model: str, tags: Mapping[str, str]) -> list[Version]:
-        where = [
-            f"name = '{model}'",
-            *(f"tags.`{name}` = '{value}'" for name, value in tags.items()),
-        ]
-        found: list[Version] = []
-        token: str | None = None
-        while True:
-            page = self.client.search_model_versions(" and ".join(where), max_results=1_000, page_token=token)
-            found += [_version(version) for version in page]
-            token = page.token
-            if not token:
-                return found
+        where = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+        return [_version(version) for version in tracking.find_versions(self.client, model, where)]
 
 
 def _version(found: ModelVersion) -> Version:

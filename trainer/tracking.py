@@ -27,6 +27,7 @@ TREND = "trend"
 """The value of KIND on an experiment's one long-lived run, whose steps are days."""
 _PROBE_SECONDS = 5.0
 _METRICS_PER_CALL = 1000  # the server's own limit for log_batch
+_VERSIONS_PER_CALL = 1000
 
 
 class TrackingUnavailableError(ConnectionError):
@@ -115,8 +116,21 @@ def log_metrics(client: MlflowClient, run_id: str, values: Mapping[str, float], 
 
 def find_version(client: MlflowClient, model: str, tags: Mapping[str, str]) -> ModelVersion | None:
     """The oldest version of the registered model that carries all of `tags`, or None."""
-    found = client.search_model_versions(f"name = {_quoted(model)} and {_where(tags)}")
+    found = find_versions(client, model, _where(tags))
     return min(found, key=lambda version: int(version.version), default=None)
+
+
+def find_versions(client: MlflowClient, model: str, where: str = "") -> list[ModelVersion]:
+    """Every version of the registered model, of which `where` (MLflow's filter language) holds; in no order."""
+    conditions = " and ".join(condition for condition in (f"name = {_quoted(model)}", where) if condition)
+    found: list[ModelVersion] = []
+    token: str | None = None
+    while True:
+        page = client.search_model_versions(conditions, max_results=_VERSIONS_PER_CALL, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
 
 
 def register(

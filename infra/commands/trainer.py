@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dags import steps
+from infra.commands.consumer_lineage import print_consumer_lineage
 from infra.commands.explain import print_explanation
 from infra.commands.lineage import print_lineage
 from infra.commands.options import Day, RecipeName, show
@@ -15,6 +16,7 @@ from infra.commands.plan import Output, cluster_of, how_many_tables, make_plan
 from infra.commands.profile import print_profile
 
 group = typer.Typer(help="Training of user models and of what consumes them.", no_args_is_help=True)
+_ONE_MODEL = "name one model: --recipe R or --downstream NAME"
 
 
 @group.command()
@@ -38,15 +40,19 @@ def train(
 
 @group.command()
 def lineage(
-    recipe: RecipeName,
+    recipe: Annotated[str | None, typer.Option("--recipe", help="The user model's recipe.")] = None,
+    downstream: Annotated[str | None, typer.Option("--downstream", help="Or a downstream model.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Show the chain of trained days: parents, revisions, gaps, versions, and what is stale, late or missing."""
-    found = steps.lineage(recipe)
-    if as_json:
-        show(found.summary())
-    else:
-        print_lineage(found)
+    """Show the chain of trained days: parents, revisions, versions, what was joined, what is stale, late or missing."""
+    if (recipe is None) == (downstream is None):
+        raise ValueError(_ONE_MODEL)
+    if recipe is not None:
+        found = steps.lineage(recipe)
+        show(found.summary()) if as_json else print_lineage(found)
+    if downstream is not None:
+        of_consumer = steps.consumer_lineage(downstream)
+        show(of_consumer.summary()) if as_json else print_consumer_lineage(of_consumer)
 
 
 @group.command()
@@ -85,7 +91,7 @@ def explain(
     elif downstream is not None and recipe is None:
         found = steps.explain_downstream(downstream, ds, rows=rows, repeats=repeats, seed=seed)
     else:
-        raise ValueError("name one model: --recipe R or --downstream NAME")
+        raise ValueError(_ONE_MODEL)
     if as_json:
         show(found)
     else:

@@ -1,7 +1,7 @@
 """`usermodel trainer explain --downstream`: where the user embeddings rank among a consumer's features.
 
 Section 6.1.2 and the column FI of Table 1: each of the K user embeddings is ranked among the model's own
-features, and all of them together in place of the single ones.
+features, and all of them together in place of the single ones; of several user models, also those of each.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import cast
 
@@ -31,7 +31,7 @@ from trainer.sample import chunks_of, permute_dense, permute_sparse, sample_rows
 log = logging.getLogger(__name__)
 
 TOGETHER = "user_embeddings"
-"""All K at once, with the flag that says whether a user has any."""
+"""All at once, with the flags that say whether a user has any; after a user model's name and a dot, all of that one."""
 
 
 def explain_downstream(
@@ -79,7 +79,8 @@ def explain_downstream(
     encoder = JoiningEncoder(schema, task=downstream.task, features=own, embeddings={SUM: SideBySide(parts=joined)})
     log.info("explaining model=%s of ds=%s on ds=%s examples=%d", parent.model, parent.ds, ds, sample.num_rows)
     batches = [cast(JoinedBatch, encoder.encode(chunk)) for chunk in chunks_of(sample)]
-    subject = Consumer(arms, _own(schema, own), task=downstream.task, batches=batches)
+    sizes = {upstream.name: upstream.user_tower.num_embeddings for upstream in upstreams}
+    subject = Consumer(arms, _own(schema, own), task=downstream.task, batches=batches, num_embeddings=sizes)
     rankings = measure(subject, repeats=repeats, seed=seed)
     return Explanation(
         model=downstream.name,
@@ -111,7 +112,16 @@ def _own(schema: Schema, names: frozenset[str]) -> list[Feature]:
 class Consumer:
     """A `Subject`: the arm with embeddings, and its sample."""
 
-    def __init__(self, arms: Arms, own: Sequence[Feature], *, task: str, batches: Sequence[JoinedBatch]) -> None:
+    def __init__(
+        self,
+        arms: Arms,
+        own: Sequence[Feature],
+        *,
+        task: str,
+        batches: Sequence[JoinedBatch],
+        num_embeddings: Mapping[str, int],
+    ) -> None:
+        """num_embeddings: K of each user model, in the order in which they are joined."""
         self.tasks = (task,)
         self.labels = torch.cat([batch.labels for batch in batches])
         self._arm = arms.arms[SUM]
@@ -121,13 +131,8 @@ class Consumer:
         ]  # user side first, as `inputs` has it
         self._users = torch.cat([inputs.users for inputs in self._inputs])  # [N, K, D]
         self._has_embedding = torch.cat([inputs.has_embedding for inputs in self._inputs])  # [N, U]
-        single = [
-            Feature(name=f"user_embedding_{k}", side="user", kind="embedding") for k in range(self._users.shape[1])
-        ]
-        together = Feature(
-            name=TOGETHER, side="user", kind="embedding", members=tuple(feature.name for feature in single)
-        )
-        self.features = [*own, *single, together]
+        joined, self._places = _embeddings(num_embeddings)
+        self.features = [*own, *joined]
 
     @torch.no_grad()  # not inference_mode: the lookup kernel is registered for autograd alone
     def logits(self, feature: Feature | None, order: torch.Tensor) -> torch.Tensor:
@@ -145,16 +150,48 @@ class Consumer:
         return [replace(inputs, dense=of) for inputs, of in zip(self._inputs, dense, strict=True)]
 
     def _permuted_embeddings(self, feature: Feature, order: torch.Tensor) -> list[Inputs]:
-        """One embedding goes round among the examples that have one, so that the flag stays true; all of them
-        together, with the flag, among all examples."""
-        users, has_embedding = self._users, self._has_embedding
+        """One embedding goes round among the examples that have one, so that the flag stays true; all of them (of a
+        user model, or of all) together, with the flag, among all examples."""
+        users, has_embedding = self._users.clone(), self._has_embedding.clone()
+        place = self._places[feature.name]
         if feature.members:
-            users, has_embedding = users[order], has_embedding[order]
+            users[:, place.vectors] = users[order][:, place.vectors]
+            has_embedding[:, place.flags] = has_embedding[order][:, place.flags]
         else:
-            k = int(feature.name.rpartition("_")[2])
-            known = users[:, k].any(dim=1)
-            users = users.clone()
-            users[known, k] = self._users[order[known[order]], k]
+            known = users[:, place.vectors].flatten(1).any(dim=1)
+            users[known, place.vectors] = self._users[order[known[order]], place.vectors]
         sizes = [len(inputs.users) for inputs in self._inputs]
         parts = zip(self._inputs, torch.split(users, sizes), torch.split(has_embedding, sizes), strict=True)
         return [replace(inputs, users=of, has_embedding=flag) for inputs, of, flag in parts]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """Where an embedding, or several, stand among the joined ones: along K, and along U."""
+
+    vectors: slice
+    flags: slice
+
+
+def _embeddings(num_embeddings: Mapping[str, int]) -> tuple[list[Feature], dict[str, _Place]]:
+    """Every embedding, those of each user model where there are several, and all; and where each stands."""
+    features: list[Feature] = []
+    places: dict[str, _Place] = {}
+    several, first = len(num_embeddings) > 1, 0
+    everything: list[str] = []
+
+    def add(name: str, vectors: slice, flags: slice, members: Sequence[str] = ()) -> None:
+        features.append(Feature(name=name, side="user", kind="embedding", members=tuple(members)))
+        places[name] = _Place(vectors=vectors, flags=flags)
+
+    for index, (model, num) in enumerate(num_embeddings.items()):
+        prefix, flag = f"{model}." if several else "", slice(index, index + 1)
+        single = [f"{prefix}user_embedding_{k}" for k in range(num)]
+        for k, name in enumerate(single):
+            add(name, slice(first + k, first + k + 1), flag)
+        if several:
+            add(f"{prefix}{TOGETHER}", slice(first, first + num), flag, single)
+        everything += single
+        first += num
+    add(TOGETHER, slice(0, first), slice(0, len(num_embeddings)), everything)
+    return features, places

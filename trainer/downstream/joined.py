@@ -17,9 +17,10 @@ import torch
 from torch import nn
 
 from features.batches import Batch, Encoder
-from features.columns import Ids
+from features.columns import Ids, column_of
 from features.lake import Lake, Partition
 from features.schema import USER_ID, Schema
+from features.windows import pieces_of
 from trainer.recipe import DownstreamRecipe
 
 log = logging.getLogger(__name__)
@@ -103,23 +104,30 @@ def newest_embeddings(
     """For each of `users`, the pooled embeddings of the newest of `partitions` (newest first; there may be none) that
     has them.
 
-    Reads ids first and vectors batch by batch, so memory is one fp16 matrix of the joined users.
+    Reads ids first, then the vectors of the row groups that have a wanted user: time is linear in the partitions,
+    memory is one fp16 matrix of the joined users and one row group.
     ValueError for a table without K pooled columns of D, or one that holds features of the day itself.
     """
     assert all(partition.ds < ds for partition in partitions), f"an embedding of {ds} or later would leak"
     start = datetime.combine(ds, datetime.min.time()) + day_starts_at
     columns = [f"pooled_{k}" for k in range(num_embeddings)]
-    listed = [_wanted_ids(lake, partition, np.unique(users), columns, start) for partition in partitions]
+    wanted = np.unique(users)
+    listed = [_wanted_ids(lake, partition, wanted, columns, start) for partition in partitions]
     ids, first = np.unique(np.concatenate([*listed, np.empty(0, dtype=np.int64)]), return_index=True)
     bounds = np.cumsum([0, *(part.size for part in listed)])
     owner = np.searchsorted(bounds, first, side="right") - 1  # [U]: which partition has the newest vectors
     vectors = np.zeros((ids.size, num_embeddings, dim), dtype=np.float16)
     for index, partition in enumerate(partitions):
-        for batch in lake.dataset(partition).to_batches(columns=[USER_ID, *columns], use_threads=False):
-            position, found = _find(ids, batch.column(USER_ID).to_numpy())
-            keep = np.flatnonzero(found & (owner[position] == index)) if ids.size else position[:0]
+        if not (owner == index).any():
+            continue
+        for piece in pieces_of(lake.dataset(partition)):
+            position, found = _find(ids, _ids_of(piece.read([USER_ID])))
+            keep = np.flatnonzero(found & (owner[position] == index))
+            if not keep.size:
+                continue
+            rows = piece.read(columns).take(pa.array(keep))
             for k, name in enumerate(columns):
-                vectors[position[keep], k] = _matrix(batch.column(name), dim, partition, name)[keep]
+                vectors[position[keep], k] = _matrix(column_of(rows, name), dim, partition, name)
     ages = np.array([(ds - partition.ds).days for partition in partitions], dtype=np.int64)
     return NewestEmbeddings(user_ids=ids, vectors=vectors, age_days=ages[owner] if partitions else ids)
 
@@ -127,22 +135,29 @@ def newest_embeddings(
 def _wanted_ids(
     lake: Lake, partition: Partition, users: npt.NDArray[np.int64], columns: list[str], start: datetime
 ) -> npt.NDArray[np.int64]:
-    """The partition's user ids that are in `users`, after a look at its columns and times."""
+    """The partition's user ids that are in `users` (ascending), after a look at its columns and times."""
     dataset = lake.dataset(partition)
     missing = [name for name in (USER_ID, *columns) if name not in dataset.schema.names]
     if missing:
         raise ValueError(f"{partition.table} ds={partition.ds} lacks {missing}; the upstream recipe promises them")
     timed = [FEATURE_TIME] if FEATURE_TIME in dataset.schema.names else []
-    table = dataset.to_table(columns=[USER_ID, *timed], use_threads=False)
-    if timed and table.num_rows:
-        latest = pc.max(table.column(FEATURE_TIME)).as_py()
+    kept = [np.empty(0, dtype=np.int64)]
+    for piece in pieces_of(dataset):
+        rows = piece.read([USER_ID, *timed])
+        latest = pc.max(rows.column(FEATURE_TIME)).as_py() if timed else None
         if latest is not None and latest.replace(tzinfo=None) > start:
             raise ValueError(
                 f"{partition.table} ds={partition.ds} holds features of {latest}, but the examples' "
                 f"day begins at {start}: training on them would leak"
             )
-    ids: npt.NDArray[np.int64] = table.column(USER_ID).to_numpy()
-    return ids[_find(users, ids)[1]]
+        ids = _ids_of(rows)
+        kept.append(ids[_find(users, ids)[1]])
+    return np.concatenate(kept)
+
+
+def _ids_of(rows: pa.Table) -> Ids:
+    ids: Ids = rows.column(USER_ID).to_numpy()
+    return ids
 
 
 def _find(

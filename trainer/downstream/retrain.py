@@ -184,10 +184,11 @@ def _retrain(work: _Work, checkpoints: Checkpoints) -> DownstreamDay:
 
 def _users(work: _Work) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """The users of the day's examples, ascending, and the number of examples of each."""
-    where = work.downstream.examples
-    pieces = pieces_of(work.lake.dataset(work.examples), where)
-    ids = np.concatenate([piece.read([USER_ID]).column(USER_ID).to_numpy() for piece in pieces])
-    return np.unique(ids, return_counts=True)
+    pieces = pieces_of(work.lake.dataset(work.examples), work.downstream.examples)
+    found = [np.unique(piece.read([USER_ID]).column(USER_ID).to_numpy(), return_counts=True) for piece in pieces]
+    users, owner = np.unique(np.concatenate([ids for ids, _ in found]), return_inverse=True)
+    counts = np.bincount(owner, weights=np.concatenate([of for _, of in found]), minlength=users.size)
+    return users, counts.astype(np.int64)
 
 
 def _join(work: _Work, users: npt.NDArray[np.int64]) -> tuple[NewestEmbeddings, ...]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
+from features.lake import Partition
 from infra.settings import Settings
 from trainer import tracking
 from trainer.downstream.day import DownstreamDay, to_json
@@ -14,8 +16,25 @@ DS = "ds"
 FINGERPRINT = "fingerprint"
 
 
-def log_day(day: DownstreamDay, *, settings: Settings) -> int:
+def registered_name(model: str) -> str:
+    """A downstream model's name in the registry."""
+    return f"downstream.{model}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joined:
+    """A registered version of a user model, by its number and its run, whose embeddings a day could join."""
+
+    model: str
+    version: int
+    run_id: str
+    partition: Partition
+
+
+def log_day(day: DownstreamDay, *, settings: Settings, joined: Sequence[Joined] = ()) -> int:
     """Log `day` under the experiment `downstream/<model>`, register it, and return the version's number.
+
+    joined: the versions behind `day.embeddings`, which the tags `user_model.<name>.…` name.
 
     One run per (ds, fingerprint), one point per day in the trend run; found again by their tags, so that a
     repetition changes nothing. TrackingUnavailableError where MLflow does not answer.
@@ -23,12 +42,12 @@ def log_day(day: DownstreamDay, *, settings: Settings) -> int:
     client = tracking.connect(settings)
     experiment = tracking.experiment(client, f"downstream/{day.model}")
     key = {FINGERPRINT: day.fingerprint}
-    tags = _tags(day)
+    tags = _tags(day) | lineage_tags(day, joined)
     run = tracking.open_run(client, experiment, name=f"{day.model} {day.ds}", key=key, tags=tags)
     values = _values(day)
     tracking.log_metrics(client, run, values, ds=day.ds, step=day.day_index)
     version = tracking.register(
-        client, f"downstream.{day.model}", run_id=run, reference=_reference(day), key=key, tags=tags
+        client, registered_name(day.model), run_id=run, reference=_reference(day), key=key, tags=tags
     )
     if client.get_run(run).info.status != "FINISHED":
         client.set_terminated(run)
@@ -38,15 +57,33 @@ def log_day(day: DownstreamDay, *, settings: Settings) -> int:
 
 
 def _tags(day: DownstreamDay) -> dict[str, str]:
-    newest = day.embeddings[0]
     return {
         DS: day.ds.isoformat(),
         "parent_ds": day.parent_ds.isoformat() if day.parent_ds else "none",
         "parent_fingerprint": day.parent_fingerprint or "none",
         "examples": f"{day.examples.table}@{day.examples.version}",
-        "embeddings.table": newest.table,
-        "embeddings": " ".join(f"{p.ds}@{p.version}" for p in day.embeddings),
+        "user_models": " ".join(day.upstreams),
     }
+
+
+def lineage_tags(day: DownstreamDay, joined: Sequence[Joined]) -> dict[str, str]:
+    """Of each user model, what the day could join, newest first: `.embeddings`, days and table versions; `.versions`,
+    the numbers in the registry, with a space on either side of each, so that one is found by `LIKE '% 5 %'`; and of the
+    newest `.version`, `.ds` and `.run_id`. `none` where there was nothing."""
+    tags: dict[str, str] = {}
+    for model in day.upstreams:
+        prefix, table = f"user_model.{model}", f"user_embeddings/{model}"
+        partitions = [partition for partition in day.embeddings if partition.table == table]
+        known = [one for one in joined if one.model == model]
+        tags |= {
+            f"{prefix}.table": table,
+            f"{prefix}.embeddings": " ".join(f"{p.ds}@{p.version}" for p in partitions) or "none",
+            f"{prefix}.ds": str(partitions[0].ds) if partitions else "none",
+            f"{prefix}.version": str(known[0].version) if known else "none",
+            f"{prefix}.versions": f" {' '.join(str(one.version) for one in known)} " if known else "none",
+            f"{prefix}.run_id": known[0].run_id if known else "none",
+        }
+    return tags
 
 
 def _reference(day: DownstreamDay) -> dict[str, object]:

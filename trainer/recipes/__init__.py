@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+
 from trainer.recipe import DownstreamRecipe, Recipe
+from trainer.recipes.consumers import CONSUMERS
 from trainer.recipes.demo import demo, demo_a, demo_b, demo_ctr
 from trainer.recipes.fb_ctr import fb_ctr, fb_ctr_mini
 from trainer.recipes.globo import globo, globo_click, globo_ctr, globo_engaged
@@ -19,7 +22,11 @@ USER_MODELS = {
 them."""
 UNSCHEDULED = {"fb_ctr": fb_ctr, "fb_ctr_mini": fb_ctr_mini}
 """Planned, or run by hand: a laptop's Airflow should not try 160 GB."""
-DOWNSTREAM_MODELS = {"demo_ctr": demo_ctr, "globo_ctr": globo_ctr}
+DOWNSTREAM_MODELS: dict[str, Callable[[], DownstreamRecipe]] = {
+    "demo_ctr": demo_ctr,
+    "globo_ctr": globo_ctr,
+    **CONSUMERS,
+}
 
 
 def get_recipe(name: str) -> Recipe:
@@ -52,12 +59,18 @@ def consumers_of(upstream: str) -> list[str]:
     return [name for name, make in DOWNSTREAM_MODELS.items() if upstream in make().upstreams]
 
 
+def fed_by(upstreams: Collection[str]) -> list[str]:
+    """The downstream models that these user models feed alone: whose every user model is one of them."""
+    return [name for name, make in DOWNSTREAM_MODELS.items() if set(make().upstreams) <= set(upstreams)]
+
+
 def the_consumer(upstream: str) -> DownstreamRecipe:
     """The downstream model of the user model alone; ValueError unless there is exactly one."""
     found = [recipe for recipe in (make() for make in DOWNSTREAM_MODELS.values()) if recipe.upstreams == (upstream,)]
     if len(found) != 1:
         names = [recipe.name for recipe in found]
         raise ValueError(
-            f"{upstream} has {len(found)} downstream models {names}; name one of {sorted(DOWNSTREAM_MODELS)}"
+            f"{upstream} has {len(found)} downstream models {names} of its own; name one of "
+            f"{names or sorted(DOWNSTREAM_MODELS)}"
         )
     return found[0]
