@@ -6,10 +6,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
+from features.columns import Ids
 from infra.experiments.lab import EVALUATION_BATCH, Lab
 from trainer.downstream.arms import BASELINE, Arms, Shape, small_tables
 from trainer.downstream.joined import Lookup
-from trainer.downstream.scores import Predictions
+from trainer.downstream.scores import Predictions, bootstrap_interval
 from trainer.recipe import DownstreamRecipe
 
 OfDay = Callable[[int], Lookup]
@@ -35,6 +39,8 @@ class Losses:
     num_positives: list[int] = field(default_factory=list)
     train: dict[str, list[float]] = field(default_factory=dict)
     eval: dict[str, list[float]] = field(default_factory=dict)
+    _by_user: list[tuple[Ids, dict[str, NDArray[np.float64]]]] = field(default_factory=list)
+    """Of each day's evaluation: users, and by arm the sum of each one's losses."""
 
     def diff_percent(self, arm: str, *, kind: str, first: int, reference: str = BASELINE) -> float:
         """100 (NE / NE of the reference - 1) over the examples of the days from `first` on, counted from 0: the
@@ -49,6 +55,14 @@ class Losses:
         p = positives / examples
         return sum(losses[arm][first:]) / -(examples * (p * math.log(p) + (1 - p) * math.log1p(-p)))
 
+    def interval(self, arm: str, *, first: int, seed: int = 0) -> tuple[float, float]:
+        """The 95 % interval of the eval difference in percent by bootstrap over the users of one seed: of what it
+        would have been for others like them, with the same models."""
+        users, owner = np.unique(np.concatenate([ids for ids, _ in self._by_user[first:]]), return_inverse=True)
+        columns = (np.concatenate([of[name] for _, of in self._by_user[first:]]) for name in (BASELINE, arm))
+        per_user = np.stack([_sums(owner, of, num=len(users)) for of in columns], axis=1)
+        return bootstrap_interval(per_user, seed=seed)
+
     def add(self, training: Predictions, evaluation: Predictions) -> None:
         """A day."""
         self.num_examples.append(len(training.user_ids))
@@ -56,6 +70,10 @@ class Losses:
         for arm in training.logits:
             self.train.setdefault(arm, []).append(float(training.losses(arm).sum()))
             self.eval.setdefault(arm, []).append(float(evaluation.losses(arm).sum()))
+        users, owner = np.unique(evaluation.user_ids, return_inverse=True)
+        self._by_user.append(
+            (users, {arm: _sums(owner, evaluation.losses(arm), num=len(users)) for arm in evaluation.logits})
+        )
 
 
 def follow(
@@ -84,3 +102,8 @@ def follow(
         found.add(model.train(lab.batches(consumer, day, in_training)), evaluation)
         progress(f"{consumer.name} {lab.days[day]}", number / len(days))
     return found
+
+
+def _sums(owner: NDArray[np.intp], losses: NDArray[np.float64], *, num: int) -> NDArray[np.float64]:
+    """[num], of the losses of each owner."""
+    return np.bincount(owner, weights=losses, minlength=num).astype(np.float64)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 STUDIES: dict[str, str] = {
     "table3": "how far embeddings move from day to day, by number of pooled versions",
+    "table4": "what pooling is worth to a consumer in training and on the next day, and what moves cost it",
 }
 """What each is about, by name: its module in this package has it as `STUDY`."""
 

@@ -1,0 +1,296 @@
+"""Table 4: what pooling is worth to a consumer, in training and on the next day, which a new version has embedded.
+
+A consumer learns from the examples of day d with the embeddings of day d - 1 (version d - 1). It is scored on day
+d + 1 with those of day d, and no version but d - 1 and earlier has it seen. Option 1 of section 5.2 serves on day d
+what version d - 1 makes of the features of day d, while version d is learnt from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from infra.experiments.finding import Column, Finding, Row, Table, Verdict
+from infra.experiments.following import Joined, Losses, follow
+from infra.experiments.lab import Computed, Lab
+from infra.experiments.setting import Setting
+from infra.experiments.statistics import Estimate, difference, estimate
+from infra.experiments.study import Results, Study, Trial, Values, by_seed
+from infra.experiments.towers import DailyTowers
+from infra.experiments.turning import Turning, blur
+from snapshots.movement import movement
+from snapshots.pooling import LOOKBACK_DAYS
+from trainer.downstream.arms import BASELINE, Shape, shape_of
+from trainer.downstream.joined import NewestEmbeddings
+
+POOLED = (2, 3, 4, 5)
+NONE, OPTION_1 = "no pooling", "option 1"
+TURNED = (0.97, 0.87, 0.7)
+PAPER = {NONE: (-0.081, -0.014), "pooling 3": (-0.109, -0.127)}
+"""Train and eval NE difference in percent."""
+PAPERS_TURN = 0.87
+"""Table 3's less stable embedding."""
+
+OfDay = Callable[[int], Computed]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """What of each day is joined on later days: in training, and when scored."""
+
+    trained: OfDay
+    evaluated: OfDay | None = None
+    only: int | None = None
+    """One of the embeddings, None: all of them."""
+
+
+@dataclass(kw_only=True)
+class _Days:
+    """A variant's embeddings of every day, each made once."""
+
+    lab: Lab
+    of_day: OfDay
+    only: int | None
+    _made: dict[int, Computed] = field(default_factory=dict)
+
+    def of(self, day: int) -> Computed:
+        """What the day's snapshot gave."""
+        if day not in self._made:
+            made = self.of_day(day)
+            if self.only is not None:
+                made = replace(made, vectors=made.vectors[:, self.only : self.only + 1])
+            self._made[day] = made
+        return self._made[day]
+
+    def newest(self, day: int) -> NewestEmbeddings:
+        """For the examples of `day`."""
+        return self.lab.newest({of: self.of(of) for of in range(max(day - LOOKBACK_DAYS, 0), day)}, day)
+
+
+def variants(lab: Lab, towers: DailyTowers, *, seed: int) -> dict[str, Variant]:
+    """By arm."""
+    found = {NONE: Variant(trained=lambda day: lab.computed(towers, day))}
+    for versions in POOLED:
+        found[f"pooling {versions}"] = Variant(trained=_served(lab, towers, versions))
+    found[OPTION_1] = Variant(
+        trained=lambda day: lab.computed(towers, day),
+        evaluated=lambda day: lab.computed(towers, day, version=max(day - 1, 0)),
+    )
+    for k in range(shape_of(towers.recipe.user_tower)[0]):
+        found[f"Embedding{k} alone"] = Variant(trained=lambda day: lab.computed(towers, day), only=k)
+    for cosine in TURNED:
+        turning = Turning(cosine=cosine, seed=seed)
+        found[f"turned to {cosine}"] = Variant(trained=_turned(lab, towers, turning))
+    turning = Turning(cosine=PAPERS_TURN, seed=seed)
+    found[f"turned to {PAPERS_TURN}, pooling 3"] = Variant(trained=_turned_and_pooled(lab, towers, turning))
+    found[f"turned to {PAPERS_TURN}, option 1"] = Variant(
+        trained=_turned(lab, towers, turning), evaluated=_turned(lab, towers, turning, behind=1)
+    )
+    found[f"blurred to {PAPERS_TURN}"] = Variant(
+        trained=lambda day: blur(lab.computed(towers, day), day, cosine=PAPERS_TURN, seed=seed)
+    )
+    return found
+
+
+def _served(lab: Lab, towers: DailyTowers, versions: int) -> OfDay:
+    return lambda day: lab.served(towers, day, versions=versions)
+
+
+def _turned(lab: Lab, towers: DailyTowers, turning: Turning, *, behind: int = 0) -> OfDay:
+    def of_day(day: int) -> Computed:
+        version = max(day - behind, 0)
+        return turning.apply(lab.computed(towers, day, version=version), version)
+
+    return of_day
+
+
+def _turned_and_pooled(lab: Lab, towers: DailyTowers, turning: Turning) -> OfDay:
+    turned = _turned(lab, towers, turning)
+    return lambda day: lab.pooled([turned(of) for of in range(max(day - LOOKBACK_DAYS, 0), day + 1)], versions=3)
+
+
+def measure(trial: Trial) -> Values:
+    """By arm: NE differences in percent in training and evaluation, the 95 % interval over users of the latter, and
+    the mean cosine of the same users on consecutive days."""
+    consumer = trial.setting.consumers[trial.unit.part]
+    (role,) = consumer.upstreams
+    towers, lab, first = trial.towers(trial.setting.user_models[role]), trial.lab, trial.setting.num_settling
+    num, dim = shape_of(towers.recipe.user_tower)
+    arms, cosines = {}, {}
+    for name, variant in variants(lab, towers, seed=trial.seed).items():
+        shape: Shape = (num if variant.only is None else 1, dim)
+        trained = _Days(lab=lab, of_day=variant.trained, only=variant.only)
+        evaluated = variant.evaluated and _Days(lab=lab, of_day=variant.evaluated, only=variant.only)
+        cosines[name] = _cosine([(trained.of(day - 1), trained.of(day)) for day in _pairs(trial.setting)])
+        arms[name] = Joined(
+            shapes=(shape,), trained=trained.newest, evaluated=None if evaluated is None else evaluated.newest
+        )
+    losses = follow(lab, consumer, trial.setting.followed, arms, progress=trial.progress)
+    alone = [(lab.computed(towers, day, version=day - 1), lab.computed(towers, day)) for day in _pairs(trial.setting)]
+    return {
+        "arms": {name: {**_scores(losses, name, first), "cosine": cosines[name]} for name in arms},
+        "model_alone": _cosine(alone),
+        "baseline": {kind: losses.ne(BASELINE, kind=kind, first=first) for kind in ("train", "eval")},
+    }
+
+
+def _pairs(setting: Setting) -> range:
+    """The later days of the pairs of consecutive days that consumers are scored between."""
+    return range(setting.followed[0] + setting.num_settling, setting.num_days - 1)
+
+
+def _cosine(pairs: Sequence[tuple[Computed, Computed]]) -> float:
+    """Mean over embeddings, users of both days, and pairs of days."""
+    found = []
+    for before, after in pairs:
+        _, a, b = np.intersect1d(before.user_ids, after.user_ids, assume_unique=True, return_indices=True)
+        moved = [movement(before.vectors[a, k], after.vectors[b, k]) for k in range(after.vectors.shape[1])]
+        found.append(np.mean([of.cosine for of in moved]))
+    return float(np.mean(found))
+
+
+def _scores(losses: Losses, arm: str, first: int) -> Values:
+    found: dict[str, object] = {kind: losses.diff_percent(arm, kind=kind, first=first) for kind in ("train", "eval")}
+    return {**found, "interval": losses.interval(arm, first=first)}
+
+
+def conclude(setting: Setting, results: Results) -> Finding:
+    """Beside the paper's numbers."""
+    parts = sorted({part for of_seed in results.values() for part in of_seed})
+    seeds = tuple(sorted(results))
+    scored = setting.num_followed - setting.num_settling
+    return Finding(
+        name="table4",
+        title="Table 4: a consumer with and without average pooling",
+        setting=setting.name,
+        seeds=seeds,
+        tables=tuple(_table(results, part) for part in parts),
+        verdicts=tuple(verdict for part in parts for verdict in _verdicts(_Numbers(results=results, part=part))),
+        notes=(
+            f"NE against the same consumer without embeddings, in percent, over the last {scored} of "
+            f"{setting.num_followed} days followed. Train: progressive. Eval: the day after, before it is learnt from. Lost: "
+            "the share of the gain in training that is missing on the day after.",
+            "`option 1`: evaluated with what the newest version that the consumer has trained on makes of the newest "
+            "features. `turned to c`: the embedding space turns every day so that each vector has cosine c with itself "
+            "of the day before, beyond the model's own movement; it holds the same as before. `blurred to c`: noise of "
+            "each user's own, with that cosine between days.",
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Numbers:
+    """A consumer's, over the seeds."""
+
+    results: Results
+    part: str
+
+    @property
+    def arms(self) -> list[str]:
+        arms: Mapping[str, Values] = next(iter(self.results.values()))[self.part]["arms"]
+        return list(arms)
+
+    def of(self, arm: str, kind: str) -> Estimate:
+        return estimate(by_seed(self.results, lambda parts: parts[self.part]["arms"][arm][kind]))
+
+    def lost(self, arm: str) -> Estimate:
+        """Percent of the gain in training."""
+        train, evaluation = self.of(arm, "train").values, self.of(arm, "eval").values
+        return estimate([100 * (1 - b / a) for a, b in zip(train, evaluation, strict=True)])
+
+    def beyond(self, arm: str, other: str, kind: str) -> Estimate:
+        """`arm` less `other`, paired."""
+        return difference(self.of(arm, kind).values, self.of(other, kind).values)
+
+
+def _table(results: Results, part: str) -> Table:
+    numbers = _Numbers(results=results, part=part)
+    columns = (
+        Column(title="cosine", digits=2),
+        Column(title="train NE %, paper", signed=True),
+        Column(title="train NE %", signed=True, digits=2, drawn=True),
+        Column(title="eval NE %, paper", signed=True),
+        Column(title="eval NE %", signed=True, digits=2, drawn=True),
+        Column(title="eval against no pooling", signed=True, digits=2),
+        Column(title="lost %, paper", digits=0),
+        Column(title="lost %", digits=1, drawn=True),
+    )
+    rows = []
+    for arm in numbers.arms:
+        paper = PAPER.get(arm)
+        cells = (
+            numbers.of(arm, "cosine"),
+            paper and paper[0], numbers.of(arm, "train"), paper and paper[1], numbers.of(arm, "eval"),
+            None if arm == NONE else numbers.beyond(arm, NONE, "eval"),
+            paper and 100 * (1 - paper[1] / paper[0]), numbers.lost(arm),
+        )  # fmt: skip
+        rows.append(Row(name=arm, cells=cells))
+    return Table(title=f"Consumer {part}", rows_are="embeddings", columns=columns, rows=tuple(rows))
+
+
+def _verdicts(numbers: _Numbers) -> Iterator[Verdict]:
+    of = f"{numbers.part}: "
+    gap = difference(numbers.of(NONE, "eval").values, numbers.of(NONE, "train").values)
+    turned = ", ".join(f"{numbers.lost(f'turned to {c}').mean:.1f} % at {c}" for c in TURNED)
+    alone = estimate(by_seed(numbers.results, lambda parts: parts[numbers.part]["model_alone"]))
+    yield Verdict(
+        claim=of + "without pooling, a consumer gains less on the next day than in training (the paper: 83 % is lost).",
+        agrees=_says(gap, +1),
+        why=f"{numbers.lost(NONE).mean:.1f} % of the gain is lost. Turned further every day, the space would lose "
+        f"{turned}. Of the shift (cosine {numbers.of(NONE, 'cosine').mean:.2f}) the model alone makes "
+        f"{alone.mean:.3f}; the rest is the users' features, which a new version does not make strange.",
+    )
+    for kind in ("train", "eval"):
+        better = numbers.beyond("pooling 3", NONE, kind)
+        yield Verdict(
+            claim=of + f"pooling three versions gains more, {kind} NE.",
+            agrees=_says(better, -1),
+            why=f"{_text(better)} % against no pooling.",
+        )
+    rescued = numbers.beyond(f"turned to {PAPERS_TURN}, pooling 3", f"turned to {PAPERS_TURN}", "eval")
+    yield Verdict(
+        claim=of + f"pooling three versions mends what a space that turns to {PAPERS_TURN} a day breaks.",
+        agrees=_says(rescued, -1),
+        why=f"{_text(rescued)} % eval NE.",
+    )
+    option = numbers.beyond(OPTION_1, "pooling 3", "eval")
+    yield Verdict(
+        claim=of + "option 1 of section 5.2 (not measured in the paper) is worth less than pooling three versions.",
+        agrees=_says(option, +1),
+        why=f"{_text(option)} % eval NE against pooling; {_text(numbers.beyond(OPTION_1, NONE, 'eval'))} % against "
+        f"neither; where the space turns to {PAPERS_TURN}, "
+        f"{_text(numbers.beyond(f'turned to {PAPERS_TURN}, option 1', f'turned to {PAPERS_TURN}', 'eval'))} %.",
+    )
+    if "Embedding1 alone" in numbers.arms:
+        yield from _alone(numbers, of)
+
+
+def _alone(numbers: _Numbers, of: str) -> Iterator[Verdict]:
+    better = numbers.beyond("Embedding1 alone", "Embedding0 alone", "train")
+    wins = sum(value < 0 for value in better.values)
+    yield Verdict(
+        claim=of + "Embedding1 alone gains more in training than Embedding0 alone.",
+        agrees=_says(better, -1),
+        why=f"{_text(better)} % train NE, the better one on {wins} of {len(better.values)} seeds; nothing but the "
+        "initial weights tells the two apart.",
+    )
+    on_top = numbers.beyond(NONE, "Embedding1 alone", "train")
+    yield Verdict(
+        claim=of + "Embedding0 gains on top of Embedding1.",
+        agrees=_says(on_top, -1),
+        why=f"{_text(on_top)} % train NE.",
+    )
+
+
+def _says(found: Estimate, sign: int) -> bool | None:
+    """Whether it has that sign; None where its interval holds zero."""
+    return None if found.sign == 0 else found.sign == sign
+
+
+def _text(found: Estimate) -> str:
+    return Column(title="", digits=2, signed=True).text(found)
+
+
+STUDY = Study(name="table4", measure=measure, conclude=conclude, parts=("ctr_a",))
