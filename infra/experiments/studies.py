@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from infra.experiments.study import Study
 
 STUDIES: dict[str, str] = {
+    "table2": "what each serving mode keeps of a user model's gain, replayed in event time",
     "table3": "how far embeddings move from day to day, by number of pooled versions",
     "table4": "what pooling is worth to a consumer in training and on the next day, and what moves cost it",
 }
