@@ -123,22 +123,43 @@ class World:
 
     def probabilities(self, users: Ints, items: Ints, day: int, fraction: Floats) -> tuple[Floats, Floats]:
         """P(click) and P(conversion | click) of each pair at that fraction of the day, [E] each: the truth."""
-        tastes, vectors = self.tastes(users, day), self.item_vectors(items)
+        tastes = self.tastes(users, day)
         if self.config.intent:
             tastes = self.with_intent(tastes, users, day + fraction)
-        domain = items % 2
+        return self._labelled(tastes, self.item_vectors(items), items % 2)
+
+    def of_everybody(self, items: Ints, day: int) -> tuple[Floats, Floats]:
+        """P(click) and P(conversion | click) of each item among all the day's users, as often as they come, [I] each:
+        the best prediction of who knows the world, but not the user."""
+        users, noon = self.users(day), 0.5
+        weights, vectors = self.activity(users), self.item_vectors(items)
+        tastes = self.tastes(users, day)
+        if self.config.intent:
+            tastes = self.with_intent(tastes, users, np.full(len(users), day + noon))
+        clicks, conversions = np.zeros(len(items)), np.zeros(len(items))
+        for taste, weight in zip(tastes, weights / weights.sum(), strict=True):
+            click, conversion = self._labelled(taste, vectors, items % 2)
+            clicks, conversions = clicks + weight * click, conversions + weight * click * conversion
+        return clicks, conversions / clicks
+
+    def _labelled(self, tastes: Floats, vectors: Floats, domain: Ints) -> tuple[Floats, Floats]:
+        """tastes: [E, Z], or [Z] of one user."""
         in_domain = np.where(domain[:, None] == 0, tastes @ self.maps[0].T, tastes @ self.maps[1].T)
         match = (in_domain * vectors).sum(1) / np.sqrt(LATENT)
         value = (tastes @ self.maps[2].T * vectors).sum(1) / np.sqrt(LATENT)
         return _sigmoid(CLICK[0] + CLICK[1] * match), _sigmoid(CONVERSION[0] + CONVERSION[1] * value)
+
+    def activity(self, users: Ints) -> Floats:
+        """How often each of them comes, relative to each other, [U]."""
+        rates: Floats = np.exp(ACTIVITY_SIGMA * normal(self.config.seed, Draw.ACTIVITY, users))
+        return rates
 
     def log(self, ds: date) -> pa.Table:
         """The day's request log: `event_id` and the layout of `features.arrow.examples_schema`."""
         c, day = self.config, ds.toordinal()
         rng = np.random.default_rng(np.random.SeedSequence([c.seed, day]))
         alive = self.users(day)
-        activity = np.exp(ACTIVITY_SIGMA * normal(c.seed, Draw.ACTIVITY, alive))
-        drawn = _weighted(rng, activity, c.events_per_day)
+        drawn = _weighted(rng, self.activity(alive), c.events_per_day)
         slots = (c.num_items * rng.random(c.events_per_day) ** SKEW).astype(np.int64)
         popular = np.argsort(mix(c.seed, Draw.STAGGER, 2, np.arange(c.num_items)), kind="stable")
         items = self.items(day)[popular[slots]]
