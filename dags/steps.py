@@ -335,6 +335,45 @@ def view_user(user: int, *, recipe: str | None = None) -> Any:
     )
 
 
+def enqueue_pairs(recipe: str, ds: str, *, budget: int, item: str | None = None) -> Any:
+    """The pairs that are likeliest on the day after `ds` onto the queue of precomputation; what became of them."""
+    config, day, settings = _resolve(recipe, ds)
+    from serving.solaris.day import item_of, likely_after
+    from serving.solaris.refresh import enqueue_likely
+
+    store, named = _pairs_of(settings, config.name), item_of(config.schema, item)
+    return dict(enqueue_likely(store, likely_after(config, day, settings=settings, item=named, budget=budget)))
+
+
+def mirror_pairs(recipe: str, ds: str) -> Any:
+    """What readers were served on the day as a partition of `served_pairs/<recipe>`; None: nothing was logged."""
+    config, day, settings = _resolve(recipe, ds)
+    from features.lake import Lake
+    from serving.solaris.mirror import mirror
+
+    return plain(mirror(_pairs_of(settings, config.name), Lake(settings.lake), day))
+
+
+def view_pairs(recipe: str, user: int) -> Any:
+    """What the feature store holds of the user's pairs, and how long the queue is."""
+    from infra.settings import get_settings
+    from serving.solaris.view import view_pairs
+    from trainer.recipes import get_recipe
+
+    return plain(view_pairs(_pairs_of(get_settings(), get_recipe(recipe).name), user))
+
+
+def _pairs_of(settings: Settings, model: str) -> Any:
+    """The store of the model's pairs, as its workers announced it."""
+    from serving.solaris.store import PairStore, announced
+    from serving.store import store_of
+
+    store = store_of(settings)
+    if (found := announced(store.redis).get(model)) is None:
+        raise ValueError(f"no worker has served pairs of {model} yet; start `usermodel serving solaris work`")
+    return PairStore(store.redis, found, store.keys)
+
+
 def check_freshness(recipe: str, *, now: str) -> Any:
     """An alarm for the day that is due and not promoted; `now`: ISO 8601, with its time zone."""
     from datetime import datetime

@@ -20,3 +20,14 @@ def show(outcome: dict[str, Any]) -> None:
 def console(*, width: int, highlight: bool = True) -> Console:
     """The terminal's own width, or `width` where the output is no terminal."""
     return Console(width=None if Console().is_terminal else width, highlight=highlight)
+
+
+def numbers(text: str) -> list[int]:
+    """`0-3,6` as numbers. ValueError for anything else."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise ValueError(f"partitions {text!r}; give numbers and ranges, for example 0-3,6")
+        found += range(int(first), int(last or first) + 1)
+    return found

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from dags import steps
+from infra.commands import solaris
 from infra.commands.ercache import measure, simulate
-from infra.commands.options import RecipeName, show
+from infra.commands.options import RecipeName, numbers, show
 from infra.commands.replay import replay
 from infra.settings import LOOPBACK, Settings, get_settings
 from trainer.recipes import get_recipe
@@ -18,6 +19,7 @@ group = typer.Typer(help="Serving: embeddings, fresh on every request.", no_args
 group.command()(simulate)
 group.command()(measure)
 group.command()(replay)
+group.add_typer(solaris.group, name="solaris")
 
 Models = Annotated[
     list[str] | None,
@@ -91,7 +93,7 @@ def compute(
         settings=settings,
         url=settings.feature_store(),
         keys=Keys(settings.redis_partitions),
-        partitions=None if partitions is None else _numbers(partitions),
+        partitions=None if partitions is None else numbers(partitions),
         options=Options(latency_ms=latency_ms),
         metrics_port=settings.serving_compute_port if metrics_port is None else metrics_port,
     )
@@ -132,14 +134,3 @@ def _named(models: Sequence[str] | None, settings: Settings) -> tuple[str, ...]:
     if not named:
         raise ValueError("no user model is served; name one with --model, or set USERMODEL_SERVING_MODELS")
     return tuple(dict.fromkeys(named))
-
-
-def _numbers(text: str) -> list[int]:
-    """`0-3,6` as numbers."""
-    found: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
-            raise ValueError(f"partitions {text!r}; give numbers and ranges, for example 0-3,6")
-        found += range(int(first), int(last or first) + 1)
-    return found

@@ -44,6 +44,7 @@ ARGUMENTS = {
     "compute": ["--quick"],
     "soap_read": ["--quick"],
     "soap_load": ["--quick"],
+    "solaris": ["--quick"],
     "gpu": ["--quick", "--steps", "10", "--batch-size", "256", "--models", "demo"],
 }
 """The quick forms. `reader` has none: it starts no ranks."""
