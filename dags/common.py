@@ -44,6 +44,11 @@ def embeddings_asset(model: str) -> Asset:
     return Asset(name=f"user_embeddings/{model}", group="user_embeddings")
 
 
+def released_asset(model: str) -> Asset:
+    """The asset whose partition `ds` says: every consumer has learnt the embeddings of `ds`, which serve now."""
+    return Asset(name=f"released_embeddings/{model}", group="user_embeddings")
+
+
 def announce(outlet_events: Any, embeddings: Asset, promotion: dict[str, Any]) -> None:
     """Emit the event that consumers wait for: the embeddings of these days may be read."""
     outlet_events[embeddings].add_partitions(promotion["partitions"])

@@ -10,7 +10,7 @@ from airflow.sdk import DAG, PartitionedAssetTimetable, task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from dags import steps
-from dags.common import TASK_DEFAULTS, embeddings_asset, midnight
+from dags.common import TASK_DEFAULTS, announce, embeddings_asset, midnight, released_asset
 from trainer.recipes import DOWNSTREAM_MODELS, get_recipe
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ DOC = """
 Scores the downstream model, with and without the user embeddings, on the promoted day; then trains both one
 day further. The embeddings are joined as of the day before. Each promotion of one of its user models starts a run of
 the day, also on retry, backfill and rollback; a day that another one has not promoted yet is skipped, and waits for
-that promotion. By hand: `usermodel trainer downstream --name N --ds D`.
+that promotion. By hand: `usermodel trainer downstream --name N --ds D`. Where a user model serves only what its
+consumers have learnt (`Serving.after`), the last of them moves its champion: `usermodel snapshots release --recipe R`.
 """
 
 
@@ -48,8 +49,26 @@ def downstream_model(downstream: DownstreamRecipe) -> DAG:
         doc_md=DOC,
         tags=["downstream", *downstream.upstreams],
     ) as dag:
-        retrain(downstream.name)
+        trained = retrain(downstream.name)
+        for upstream in downstream.upstreams:
+            if get_recipe(upstream).serving.after == "learning":
+                trained >> _release(upstream)
     return dag
+
+
+def _release(upstream: str) -> Any:
+    """The task that lets what every consumer of the user model has learnt serve; skipped while there is nothing new."""
+    released = released_asset(upstream)
+
+    @task(task_id=f"release_{upstream}", outlets=[released])
+    def release(recipe: str, *, outlet_events: Any = None) -> Any:
+        found = steps.release(recipe)
+        if not found["partitions"]:
+            raise AirflowSkipException(found["sentence"])
+        announce(outlet_events, released, found)
+        return found
+
+    return release(upstream)
 
 
 for name, downstream_function in DOWNSTREAM_MODELS.items():

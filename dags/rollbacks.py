@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 DOC = """
 Trigger it: the champion before becomes the champion again, the version that was is rejected, its embeddings vanish
 from consumers, who are told. One step back per run. Who and why are kept with the version and in `alerts/R`.
+With a day: that promoted day, which does not serve, is rejected, and the champion stays.
 By hand: `usermodel snapshots rollback --recipe R --note why`; to undo: `usermodel snapshots promote --recipe R --ds D`.
 """
 
@@ -27,7 +28,9 @@ def rollback_dag(recipe: Recipe) -> DAG:
     @task(outlets=[embeddings], retries=0)  # a second attempt would be a second step back
     def rollback(recipe: str, *, dag_run: Any = None, params: Any = None, outlet_events: Any = None) -> Any:
         by = dag_run.triggering_user_name or "Airflow"
-        promotion = steps.rollback(recipe, by=by, note=params["note"] or "")
+        how: dict[str, Any] = {"by": by, "note": params["note"] or ""}
+        day = params["ds"]
+        promotion = steps.take_back(recipe, day, **how) if day else steps.rollback(recipe, **how)
         announce(outlet_events, embeddings, promotion)
         return promotion
 
@@ -35,7 +38,12 @@ def rollback_dag(recipe: Recipe) -> DAG:
         dag_id=f"rollback_{recipe.name}",
         schedule=None,
         start_date=midnight(recipe.schedule.start, recipe.schedule.timezone),
-        params={"note": Param(None, type=["null", "string"], title="Note", description="Why; kept for ever.")},
+        params={
+            "note": Param(None, type=["null", "string"], title="Note", description="Why; kept for ever."),
+            "ds": Param(
+                None, type=["null", "string"], format="date", title="Day", description="Empty: the champion's."
+            ),
+        },
         max_active_runs=1,
         default_args=TASK_DEFAULTS,
         doc_md=DOC,

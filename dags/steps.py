@@ -24,6 +24,10 @@ class NothingToJoinError(ValueError):
     """No promoted embedding is older than the day: a consumer begins with the second promoted day."""
 
 
+class NothingToLoadError(ValueError):
+    """What is promoted waits to be learnt before it serves."""
+
+
 def _resolve(recipe: str, ds: str) -> tuple[Recipe, date, Settings]:
     from features.days import parse_day
     from infra.settings import get_settings
@@ -304,16 +308,38 @@ def rollback(recipe: str, *, by: str, note: str = "") -> Any:
     return plain(rollback(get_recipe(recipe), settings=get_settings(), by=by, note=note))
 
 
+def take_back(recipe: str, ds: str, *, by: str, note: str = "") -> Any:
+    """A promoted day that does not serve is rejected and vanishes; the champion stays."""
+    config, day, settings = _resolve(recipe, ds)
+    from snapshots.promotion import take_back
+
+    return plain(take_back(config, day, settings=settings, by=by, note=note))
+
+
+def release(recipe: str) -> Any:
+    """What every consumer has learnt serves from now on, where the recipe wants that first."""
+    from infra.settings import get_settings
+    from snapshots.release import release
+    from trainer.recipes import get_recipe
+
+    found = release(get_recipe(recipe), settings=get_settings())
+    return plain(found) | {"sentence": found.sentence}
+
+
 def load_embeddings(recipe: str, ds: str | None, *, again: bool = False) -> Any:
-    """The promoted days up to `ds` (None: all) into the feature store. again: also what was loaded before."""
+    """The promoted days up to `ds` (None: all) that may serve into the feature store. again: also what was loaded
+    before."""
     from features.days import parse_day
     from infra.settings import get_settings
-    from serving.load import load
+    from serving.load import NothingLearntError, load
     from serving.store import store_of
     from trainer.recipes import get_recipe
 
     config, day, settings = get_recipe(recipe), None if ds is None else parse_day(ds), get_settings()
-    return plain(load(config, day, store=store_of(settings), settings=settings, again=again))
+    try:
+        return plain(load(config, day, store=store_of(settings), settings=settings, again=again))
+    except NothingLearntError as nothing:
+        raise NothingToLoadError(str(nothing)) from nothing
 
 
 def view_user(user: int, *, recipe: str | None = None) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,10 @@ ROWS_AT_A_TIME = 8_192
 _SECONDS_PER_LOG_LINE = 10.0
 
 
+class NothingLearntError(ValueError):
+    """Days are promoted, and none of them was learnt by the consumers that learn it first."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoadedDay:
     """One promoted day. seeded: what became of its users' entries; zeros for one that was loaded before."""
@@ -69,12 +73,12 @@ def load(recipe: Recipe, ds: date | None, *, store: Store, settings: Settings, a
     """Bring the store to the promoted days up to `ds` (None: all), and tell clients what serves.
 
     A `frozen` model has one day, for ever: `Serving.frozen_day`. again: also load what was loaded before.
-    ValueError: no such day is promoted, or the recipe pools more vectors than a record keeps.
+    ValueError: no such day is promoted, or the recipe pools more vectors than a record keeps. NothingLearntError.
     """
     if recipe.pooling_versions > KEPT:
         raise ValueError(f"{recipe.name} pools {recipe.pooling_versions} versions; a record keeps {KEPT}")
     versions = Registry(settings).versions(recipe.name)
-    wanted = _wanted(recipe, _promoted(versions), ds)
+    wanted = _wanted(recipe, versions, ds)
     gone = _gone(versions)
     lake, dropped = Lake(settings.lake), tuple(version.number for version in gone)
     days = tuple(_load_day(recipe, one, store=store, lake=lake, dropped=dropped, again=again) for one in wanted)
@@ -84,18 +88,24 @@ def load(recipe: Recipe, ds: date | None, *, store: Store, settings: Settings, a
 
 
 def _gone(versions: Sequence[Version]) -> list[Version]:
-    """What was visible once and is no more: rolled back, or another version of its day is promoted."""
-    visible = {version.number for version in _promoted(versions).values()}
+    """What was visible once and is no more: rolled back, or another version of its day serves."""
+    visible = {version.number for version in _promoted(versions).values()} | {v.number for v in _waiting(versions)}
     return [version for version in versions if version.visible is not None and version.number not in visible]
 
 
 def _promoted(versions: Sequence[Version]) -> dict[date, Version]:
-    """The promoted version of each day. versions: oldest first."""
-    return {v.ds: v for v in versions if v.decision == "promoted" and v.visible is not None}
+    """The promoted version of each day that may serve. versions: oldest first."""
+    return {v.ds: v for v in versions if v.may_serve and v.visible is not None}
 
 
-def _wanted(recipe: Recipe, promoted: Mapping[date, Version], ds: date | None) -> list[Version]:
+def _waiting(versions: Sequence[Version]) -> list[Version]:
+    """Promoted, and not learnt yet."""
+    return [version for version in versions if version.decision == "promoted" and version.waits_for]
+
+
+def _wanted(recipe: Recipe, versions: Sequence[Version], ds: date | None) -> list[Version]:
     """The days to load, newest first."""
+    promoted = _promoted(versions)
     days = sorted(promoted, reverse=True)
     if recipe.serving.mode == "frozen":
         left = [day for day in days if "pruned" not in promoted[day].tags]  # as `Registry.frozen`
@@ -105,8 +115,15 @@ def _wanted(recipe: Recipe, promoted: Mapping[date, Version], ds: date | None) -
         days = [day for day in days if day <= ds]
     if not days:
         day = recipe.serving.frozen_day if recipe.serving.mode == "frozen" else ds
+        up_to = f" up to {day}" if day else ""
+        if waiting := _waiting(versions):
+            first = waiting[0]
+            raise NothingLearntError(
+                f"{recipe.name} has no day{up_to} that serves yet: {first.described()} waits for "
+                f"{', '.join(first.waits_for)} to learn it"
+            )
         raise ValueError(
-            f"{recipe.name} has no promoted day{f' up to {day}' if day else ''}; promote one first: "
+            f"{recipe.name} has no promoted day{up_to}; promote one first: "
             f"`usermodel snapshots promote --recipe {recipe.name} --ds D`"
         )
     return [promoted[day] for day in days if (days[0] - day).days <= LOOKBACK_DAYS]

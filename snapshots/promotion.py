@@ -1,8 +1,9 @@
 """What becomes of a judged version: promote, hold, reject, roll back; each can be repeated.
 
 A day's embeddings are visible to pooling and consumers exactly while its version's decision is `promoted`
-(`snapshots.visibility`). The decision is recorded last on the way up and first on the way down, so a promotion or a
-rollback that was killed is finished by running it again.
+(`snapshots.visibility`). The champion is what serves: the promoted version, or, where consumers learn it first
+(`Serving.after`), what `snapshots.release` makes the champion when they have. The decision is recorded last on the way
+up and first on the way down, so a promotion or a rollback that was killed is finished by running it again.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from features.lake import Lake, Partition
 from infra.settings import Settings
 from snapshots.alerts.held import tell_damaged, tell_promoted, tell_rolled_back, tell_withheld
 from snapshots.gate import BY_GATE, gate
+from snapshots.learning import learning, order, taught, waiting
 from snapshots.lock import model_lock
 from snapshots.registry import Registry, Version, partition_tags
 from snapshots.report import write_report
@@ -45,6 +47,18 @@ class Promotion(Summarised):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TakenBack(Summarised):
+    """A promoted day that is so no more, while the champion stays."""
+
+    model: str
+    ds: date
+    version: int
+    by: str
+    partitions: tuple[date, ...]
+    """The days whose consumers are told, as a promotion's."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Withheld(Summarised):
     """A version that consumers do not see, and why."""
 
@@ -61,6 +75,7 @@ def promote(
 ) -> Promotion:
     """Make the day's version the champion and its embeddings visible.
 
+    Where consumers learn a version before it serves, the champion stays until then (`snapshots.release`).
     allow_older: make a day older than the champion's visible; the champion stays.
     ValueError: a sealed file is damaged, the embeddings are missing, the champion is of a later day, or the
     gate would overturn a person's decision.
@@ -73,7 +88,7 @@ def promote(
             tell_promoted(version, settings=settings)
             return _promotion(version)
         _require_promotable(version, lake, by=by)
-        _require_whole(version, settings)
+        require_whole(version, settings)
         champion = registry.alias(recipe.name, "champion")
         if champion is not None and champion.ds > ds and not allow_older:
             raise ValueError(
@@ -81,7 +96,11 @@ def promote(
                 "--allow-older makes its embeddings visible while the champion stays; or roll back first"
             )
         version = registry.tag(version, partition_tags("visible", show(version, lake)))
-        if champion is None:
+        if recipe.serving.after == "learning" or version.waits_for:
+            version = registry.tag(version, learning(version, taught(recipe, registry)).tags)
+        if version.waits_for:
+            log.info("promoted, and serves later model=%s waits_for=%s", recipe.name, " ".join(version.waits_for))
+        elif champion is None:
             registry.set_alias(recipe.name, "champion", version.number)
         elif champion.ds <= ds and champion.number != version.number:
             registry.set_alias(recipe.name, "previous", champion.number)
@@ -104,7 +123,8 @@ def reject(recipe: Recipe, ds: date, *, settings: Settings, by: str = BY_GATE, n
 def rollback(recipe: Recipe, *, settings: Settings, by: str, note: str = "") -> Promotion:
     """Make the champion before the champion again; the one that was is rejected, its embeddings invisible.
 
-    One step back each time. ValueError when there is nothing to go back to.
+    So is what waits to be learnt behind it: it would serve tomorrow, and was trained from what is rejected. One step
+    back each time. ValueError when there is nothing to go back to.
     """
     registry, lake = Registry(settings), Lake(settings.lake)
     with model_lock(settings, recipe.name):
@@ -115,19 +135,63 @@ def rollback(recipe: Recipe, *, settings: Settings, by: str, note: str = "") -> 
                 f"{recipe.name} has no previous champion to roll back to "
                 f"(champion: {champion.described() if champion else 'none'})"
             )
-        _require_whole(previous, settings)
+        require_whole(previous, settings)
+        text = f"rolled back to version {previous.number}" + (f": {note}" if note else "")
+        behind = [one for one in waiting(registry.versions(recipe.name)) if order(one) > order(champion)]
+        left = [_take_down(one, lake, registry, by=by, note=text) for one in behind]
         if champion.number != previous.number:
-            text = f"rolled back to version {previous.number}" + (f": {note}" if note else "")
-            left = registry.decide(champion, "rejected", by=by, note=text)
-            withdraw(champion, registry, lake)
+            left.append(_take_down(champion, lake, registry, by=by, note=text))
             registry.set_alias(recipe.name, "champion", previous.number)
-            tell_rolled_back(left, settings=settings)
-        earlier = registry.promoted(recipe.name, before=previous.ds)
-        if earlier:
-            registry.set_alias(recipe.name, "previous", earlier[0].number)
-        else:
-            registry.drop_alias(recipe.name, "previous")
+        for version in left:
+            tell_rolled_back(version, settings=settings)
+        _point_at_previous(registry, previous)
         return _promotion(previous, learnt=_learnt_from_withdrawn(registry, recipe.name))
+
+
+def take_back(recipe: Recipe, ds: date, *, settings: Settings, by: str, note: str = "") -> TakenBack:
+    """Reject the promoted version of a day while the champion stays: one that waits to be learnt, or an older one.
+
+    ValueError: it is the champion, or was never promoted.
+    """
+    registry, lake = Registry(settings), Lake(settings.lake)
+    with model_lock(settings, recipe.name):
+        version, champion = registry.get(recipe.name, ds), registry.alias(recipe.name, "champion")
+        if champion is not None and champion.number == version.number:
+            raise ValueError(
+                f"{version.described()} is the champion; `usermodel snapshots rollback --recipe {recipe.name}`, "
+                "without a day, goes back to the one before"
+            )
+        if version.visible is None or version.decision not in ("promoted", "rejected"):
+            raise ValueError(
+                f"{version.described()} is {version.decision}; only a promoted day is taken back; "
+                f"`usermodel snapshots reject --recipe {recipe.name} --ds {ds}` refuses this one"
+            )
+        left = _take_down(version, lake, registry, by=by, note="taken back" + (f": {note}" if note else ""))
+        tell_rolled_back(left, settings=settings)
+        if champion is not None:
+            _point_at_previous(registry, champion)
+        first = ds if champion is None else champion.ds
+        learnt = _learnt_from_withdrawn(registry, recipe.name)
+        return TakenBack(
+            model=recipe.name, ds=ds, version=left.number, by=by,
+            partitions=(first, *(day for day in learnt if day != first)),
+        )  # fmt: skip
+
+
+def _take_down(version: Version, lake: Lake, registry: Registry, *, by: str, note: str) -> Version:
+    """Rejected and invisible. It waits until that is done, so that what was killed in between is found again."""
+    left = registry.decide(version, "rejected", by=by, note=note)
+    withdraw(version, registry, lake)
+    return registry.tag(left, {"waits_for": ""}) if left.waits_for else left
+
+
+def _point_at_previous(registry: Registry, champion: Version) -> None:
+    """`previous`: what a rollback from `champion` goes back to, if there is anything."""
+    earlier = next((one for one in registry.promoted(champion.model, before=champion.ds) if one.may_serve), None)
+    if earlier is None:
+        registry.drop_alias(champion.model, "previous")
+    else:
+        registry.set_alias(champion.model, "previous", earlier.number)
 
 
 def _learnt_from_withdrawn(registry: Registry, model: str) -> tuple[date, ...]:
@@ -165,7 +229,8 @@ def _require_promotable(version: Version, lake: Lake, *, by: str) -> None:
         )
 
 
-def _require_whole(version: Version, settings: Settings) -> None:
+def require_whole(version: Version, settings: Settings) -> None:
+    """DamagedError, of which the on-call is told: a sealed file of the version is not what was sealed."""
     try:
         verify(version.path, manifest_sha256=version.tags["manifest_sha256"])
     except DamagedError as error:
@@ -182,7 +247,7 @@ def _withhold(
         if version.decision == "promoted":
             raise ValueError(
                 f"{version.described()} is promoted; take it back with "
-                f"`usermodel snapshots rollback --recipe {recipe.name}`"
+                f"`usermodel snapshots rollback --recipe {recipe.name}`; with `--ds {ds}` if it does not serve"
             )
         judged = gate(recipe, ds, settings=settings)
         version = registry.decide(version, decision, by=by, note=note or "; ".join(judged.reasons))

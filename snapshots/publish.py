@@ -19,7 +19,8 @@ from snapshots.embeddings import table_of
 from snapshots.export import CONTRACT, export_day
 from snapshots.learnt import learnt_tags
 from snapshots.lock import model_lock
-from snapshots.registry import Registry, Version, metrics_tags, partition_tags
+from snapshots.metrics import metrics_tags
+from snapshots.registry import Registry, Version, partition_tags
 from snapshots.runs import links_of, log_metrics, log_params, log_text, open_version_run
 from trainer.identities import read_maps
 

@@ -6,7 +6,6 @@ weights lie in a sealed folder; MLflow holds the reference, the lineage, the met
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from features.lake import Partition
 from infra.settings import Settings
+from snapshots.metrics import metrics_from
 from snapshots.summary import Summarised
 from trainer import tracking
 
@@ -31,11 +31,14 @@ Alias = Literal["candidate", "champion", "previous"]
 
 BY_GATE = "gate"
 _NOTE_CHARACTERS = 4_000
-_METRICS = "metrics"
 
 
 class MissingVersionError(ValueError):
     """The day has no registered version."""
+
+
+class NotLearntError(ValueError):
+    """Consumers that the version waits for have not learnt it: it does not serve yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +59,7 @@ class Version(Summarised):
     @property
     def metrics(self) -> dict[str, dict[str, float | None]]:
         """Training metrics per task."""
-        if _METRICS in self.tags:  # one long tag, of a version registered before there was one per task
-            metrics: dict[str, dict[str, float | None]] = json.loads(self.tags[_METRICS])
-            return metrics
-        prefix = f"{_METRICS}."
-        of_tasks = {name.removeprefix(prefix): of for name, of in self.tags.items() if name.startswith(prefix)}
-        return {task: dict(_metric(pair) for pair in of.split()) for task, of in of_tasks.items()}
+        return metrics_from(self.tags)
 
     @property
     def training(self) -> str:
@@ -78,25 +76,19 @@ class Version(Summarised):
         """The same vectors in the consumers' table; None for a version that was never promoted."""
         return partition_from(self.tags, "visible", self.ds)
 
+    @property
+    def waits_for(self) -> tuple[str, ...]:
+        """The consumers that learn it before it serves, and have not; () where it need not wait."""
+        return tuple(self.tags.get("waits_for", "").split())
+
+    @property
+    def may_serve(self) -> bool:
+        """Promoted, and learnt by whoever learns it first."""
+        return self.decision == "promoted" and not self.waits_for
+
     def described(self) -> str:
         """For messages: which version of which day."""
         return f"{self.model} version {self.number} of {self.ds}"
-
-
-def metrics_tags(metrics: Mapping[str, Mapping[str, float | None]]) -> dict[str, str]:
-    """What `Version.metrics` reads: a tag per task, `metrics.click` = `ne=0.89 auc=0.7`, exact to the bit.
-
-    Tags come with the version, so that judging two weeks of versions asks MLflow once.
-    """
-    return {
-        f"{_METRICS}.{task}": " ".join(f"{name}={value}" for name, value in sorted(of.items()))
-        for task, of in metrics.items()
-    }
-
-
-def _metric(pair: str) -> tuple[str, float | None]:
-    name, _, value = pair.partition("=")
-    return name, None if value == "None" else float(value)
 
 
 def partition_tags(name: str, partition: Partition) -> dict[str, str]:
@@ -164,8 +156,10 @@ class Registry:
         return None if found is None else self.number(model, found)
 
     def set_alias(self, model: str, alias: Alias, number: int) -> None:
-        """Point the alias at the version."""
+        """Point the alias at the version. NotLearntError: `champion` serves, and the version may not yet."""
         if self.aliases(model).get(alias) != number:
+            if alias == "champion":
+                _require_learnt(self.number(model, number))
             self.client.set_registered_model_alias(model, alias, str(number))
             log.info("alias moved model=%s alias=%s version=%d", model, alias, number)
 
@@ -195,8 +189,9 @@ class Registry:
 
     def frozen(self, model: str, ds: date | None) -> Version | None:
         """The version that a model which is served frozen stays with: that of `ds`, or the first promoted one that
-        retention has left."""
-        oldest_first = [v for v in reversed(self.promoted(model, before=date.max)) if "pruned" not in v.tags]
+        retention has left; of those that may serve."""
+        promoted = reversed(self.promoted(model, before=date.max))
+        oldest_first = [version for version in promoted if "pruned" not in version.tags and version.may_serve]
         return next((version for version in oldest_first if ds in (None, version.ds)), None)
 
     def withdrawn(self, model: str) -> list[Version]:
@@ -254,19 +249,22 @@ class Registry:
             return version
         now = datetime.now(UTC).isoformat(timespec="seconds")  # a record for people; nothing is computed from it
         decided = {"decided_by": by, "decided_at": now, "note": note[:_NOTE_CHARACTERS]}
-        log.info(
-            "decided model=%s ds=%s version=%d %s by=%s",
-            version.model,
-            version.ds,
-            version.number,
-            decision,
-            by,
-        )
+        log.info("decided model=%s ds=%s version=%d %s by=%s", version.model, version.ds, version.number, decision, by)
         return self.tag(version, {**decided, "decision": decision})
 
     def _search(self, model: str, tags: Mapping[str, str]) -> list[Version]:
         where = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
         return [_version(version) for version in tracking.find_versions(self.client, model, where)]
+
+
+def _require_learnt(version: Version) -> None:
+    if version.waits_for:
+        names = ", ".join(version.waits_for)
+        raise NotLearntError(
+            f"{version.described()} serves when its consumers have learnt it, and {names} did not: for each, run "
+            f"`usermodel trainer downstream --name N --ds D` with a promoted day after {version.ds}; then "
+            f"`usermodel snapshots release --recipe {version.model}`"
+        )
 
 
 def _version(found: ModelVersion) -> Version:

@@ -53,7 +53,8 @@ class Pruned(Summarised):
 
 def pointers(versions: Sequence[Version], aliases: Mapping[str, int], *, keep_days: int) -> dict[int, tuple[str, ...]]:
     """By number, why each version that stays does: it is of one of the newest `keep_days` days of data, an alias names
-    it, nobody has decided it, or a version that stays was trained from it (its shift is measured against that one)."""
+    it, nobody has decided it, it waits to be learnt before it serves, or a version that stays was trained from it (its
+    shift is measured against that one)."""
     newest = max((version.ds for version in versions), default=date.min)
     why: dict[int, list[str]] = {}
     for version in versions:
@@ -62,6 +63,8 @@ def pointers(versions: Sequence[Version], aliases: Mapping[str, int], *, keep_da
             reasons.append(f"of the newest {keep_days} days")
         if version.decision in ("pending", "held"):
             reasons.append(f"{version.decision}: not decided")
+        if version.decision == "promoted" and version.waits_for:
+            reasons.append(f"promoted: waits for {', '.join(version.waits_for)} to learn it")
         if reasons:
             why[version.number] = reasons
     for version in [version for version in versions if version.number in why]:

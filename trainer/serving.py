@@ -15,12 +15,17 @@ Pool = Literal["computations", "versions"]
 """What a record's three entries are, whose mean is served. computations: the last three computed vectors (section 5.2).
 versions: the last computed vector of each of the last three versions, as batch inference pools."""
 
+After = Literal["promotion", "learning"]
+"""From when on a promoted version serves (section 5.2). promotion: at once; pooling, option 2, keeps consumers steady.
+learning, option 1: once every downstream model that consumes it has trained on it, which takes a day."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Serving:
     """The policy of one user model."""
 
     mode: Mode = "async"
+    after: After = "promotion"
     pool: Pool = "computations"
     frozen_day: date | None = None
     """frozen: the promoted day that serves, for ever. None: the first that was promoted."""
@@ -39,7 +44,7 @@ class Serving:
     """Features from further in the future, by the store's clock, are refused: they would be the newest for too long."""
 
     def __post_init__(self) -> None:
-        for name, known in (("mode", get_args(Mode)), ("pool", get_args(Pool))):
+        for name, known in (("mode", get_args(Mode)), ("after", get_args(After)), ("pool", get_args(Pool))):
             if getattr(self, name) not in known:
                 raise ValueError(f"serving: {name} is {getattr(self, name)!r}; it is one of {list(known)}")
         for name in ("window_ms", "deadline_ms", "failover_seconds", "max_inferences_per_second"):

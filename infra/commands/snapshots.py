@@ -104,11 +104,34 @@ def reject(recipe: RecipeName, ds: Day, by: By = ME, note: Note = "") -> None:
 
 
 @group.command()
-def rollback(recipe: RecipeName, by: By = ME, note: Note = "") -> None:
+def rollback(
+    recipe: RecipeName,
+    ds: Annotated[
+        str | None,
+        typer.Option(
+            "--ds", help="A promoted day that does not serve: reject it, keep the champion.", show_default="champion"
+        ),
+    ] = None,
+    by: By = ME,
+    note: Note = "",
+) -> None:
     """Make the previous champion the champion again."""
-    promotion = steps.rollback(recipe, by=by, note=note)
+    how = {"by": by, "note": note}
+    promotion = steps.rollback(recipe, **how) if ds is None else steps.take_back(recipe, ds, **how)
     show(promotion)
     _tell_consumers(recipe, promotion)
+
+
+@group.command()
+def release(recipe: RecipeName) -> None:
+    """Let the newest promoted version that every consumer has learnt serve."""
+    from trainer.recipes import get_recipe
+
+    found = steps.release(recipe)
+    show(found)
+    if found["partitions"]:
+        kind = "released" if get_recipe(recipe).serving.after == "learning" else "user"
+        _tell(f"{kind}_embeddings/{recipe}", found)
 
 
 @group.command()
@@ -151,6 +174,10 @@ def prune(
 
 def _tell_consumers(recipe: str, promotion: dict[str, Any]) -> None:
     """What the DAG's own task does: emit the partition events that the consumers' DAGs wait for."""
+    _tell(f"user_embeddings/{recipe}", promotion)
+
+
+def _tell(asset: str, news: dict[str, Any]) -> None:
     from infra.airflow import Airflow
     from infra.orchestrator import airflow_token
     from infra.settings import get_settings
@@ -165,6 +192,6 @@ def _tell_consumers(recipe: str, promotion: dict[str, Any]) -> None:
         )
         raise typer.Exit(1) from error
     with Airflow(settings, token=token) as airflow:
-        for ds in promotion["partitions"]:
-            airflow.announce(f"user_embeddings/{recipe}", ds, promotion)
-    typer.echo(f"consumers of {', '.join(promotion['partitions'])} are told", err=True)
+        for ds in news["partitions"]:
+            airflow.announce(asset, ds, news)
+    typer.echo(f"consumers of {', '.join(news['partitions'])} are told", err=True)

@@ -8,7 +8,8 @@ import pytest
 
 from snapshots.description import describe
 from snapshots.gate import Decision
-from snapshots.registry import Version, metrics_tags
+from snapshots.metrics import metrics_tags
+from snapshots.registry import Version
 from snapshots.runs import Links
 
 METRICS = {"click": {"ne": 0.1 + 0.2, "auc": None, "examples": 60_000.0}, "like": {"ne": 1e-17}}

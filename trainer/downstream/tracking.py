@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from features.lake import Partition
 from infra.settings import Settings
@@ -12,8 +13,12 @@ from trainer import tracking
 from trainer.downstream.day import DownstreamDay, to_json
 from trainer.downstream.scores import Breakdown, Comparison
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
 DS = "ds"
 FINGERPRINT = "fingerprint"
+_MOST_VERSIONS = 10_000
 
 
 def registered_name(model: str) -> str:
@@ -54,6 +59,12 @@ def log_day(day: DownstreamDay, *, settings: Settings, joined: Sequence[Joined] 
     trend = tracking.open_trend(client, experiment)
     tracking.log_metrics(client, trend, values, ds=day.ds, step=day.day_index)
     return int(version.version)
+
+
+def registered(client: MlflowClient, model: str) -> dict[str, int]:
+    """The number of each registered day's version, by the day's fingerprint."""
+    found = client.search_model_versions(f"name = '{registered_name(model)}'", max_results=_MOST_VERSIONS)
+    return {version.tags[FINGERPRINT]: int(version.version) for version in found}
 
 
 def _tags(day: DownstreamDay) -> dict[str, str]:

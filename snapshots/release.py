@@ -1,0 +1,115 @@
+"""The champion moves to what its consumers have learnt, where a recipe says `Serving(after="learning")`.
+
+A promotion makes a day visible, so that consumers train on it; a release makes it serve. It is called whenever a
+consumer has trained, changes nothing where nothing is new, and is finished by the next one when it was killed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING
+
+from infra.settings import Settings
+from snapshots.learning import Learning, learning, order, taught, waiting
+from snapshots.lock import model_lock
+from snapshots.promotion import require_whole
+from snapshots.registry import Registry, Version
+from snapshots.summary import Summarised
+
+if TYPE_CHECKING:
+    from trainer.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Released(Summarised):
+    """What serves now, and what still waits."""
+
+    model: str
+    champion: int | None
+    ds: date | None
+    """Of the champion."""
+    released: tuple[int, ...]
+    """Versions that every consumer has learnt since the last time."""
+    waiting: tuple[Learning, ...]
+    """Newest first."""
+    partitions: tuple[date, ...]
+    """The days that are told to what loads them."""
+
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        serves = "nothing serves yet" if self.champion is None else f"version {self.champion} of {self.ds} serves"
+        return "; ".join([f"{self.model}: {serves}", *(one.sentence for one in self.waiting)])
+
+
+def release(recipe: Recipe, *, settings: Settings) -> Released:
+    """Let what every consumer has learnt serve: the newest such version becomes the champion.
+
+    DamagedError: a sealed file of such a version is damaged; the champion stays, and the on-call is told. ValueError: a
+    rollback was cut short.
+    """
+    registry = Registry(settings)
+    with model_lock(settings, recipe.name):
+        champion = registry.alias(recipe.name, "champion")
+        if champion is not None and champion.decision == "rejected":
+            raise ValueError(
+                f"a rollback from {champion.described()} was cut short; nothing serves instead of it before "
+                f"`usermodel snapshots rollback --recipe {recipe.name}` has ended"
+            )
+        learnt, still = _learn(recipe, registry)
+        ready = [one for one in registry.versions(recipe.name) if one.may_serve and "waits_for" in one.tags]
+        newest = max(ready, key=order, default=None)
+        if newest is not None and (champion is None or order(champion) < order(newest)):
+            _crown(newest, registry)
+            champion = newest
+    released = Released(
+        model=recipe.name,
+        champion=None if champion is None else champion.number,
+        ds=None if champion is None else champion.ds,
+        released=tuple(version.number for version in learnt),
+        waiting=still,
+        partitions=_news(learnt, champion, still),
+    )
+    log.info("released %s", released.sentence)
+    return released
+
+
+def _learn(recipe: Recipe, registry: Registry) -> tuple[tuple[Version, ...], tuple[Learning, ...]]:
+    """What need not wait any more, and what still does, newest first; the registry has been told."""
+    lessons = taught(recipe, registry)
+    learnt: list[Version] = []
+    still: list[Learning] = []
+    for version in waiting(registry.versions(recipe.name)):
+        if version.decision != "promoted":
+            continue  # a rollback was cut short
+        found = learning(version, lessons)
+        if found.waits_for:
+            still.append(found)
+        else:
+            require_whole(version, registry.settings)
+            learnt.append(version)
+        registry.tag(version, found.tags)
+    return tuple(learnt), tuple(still)
+
+
+def _crown(version: Version, registry: Registry) -> None:
+    """The champion, and behind it what a rollback goes back to: the newest before it that may serve."""
+    older = [one for one in registry.versions(version.model) if one.may_serve and order(one) < order(version)]
+    if older:
+        registry.set_alias(version.model, "previous", max(older, key=order).number)
+    registry.set_alias(version.model, "champion", version.number)
+
+
+def _news(learnt: Sequence[Version], champion: Version | None, still: Sequence[Learning]) -> tuple[date, ...]:
+    """The days to be loaded. The champion's again while no version is learnt by some consumers only, which is so after
+    the last of a day: what was killed before it told is told by the next."""
+    if learnt:
+        return tuple(sorted({version.ds for version in learnt}, reverse=True))
+    if champion is None or "waits_for" not in champion.tags or any(one.learnt for one in still):
+        return ()
+    return (champion.ds,)
