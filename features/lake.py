@@ -42,6 +42,11 @@ class Partition:
     version: int
     fingerprint: str
 
+    @property
+    def content(self) -> tuple[str, date, str]:
+        """What is read, in whichever table version: a day that was taken away and put back is the same."""
+        return self.table, self.ds, self.fingerprint
+
 
 class MissingPartitionError(ValueError):
     """The day is not in the table."""

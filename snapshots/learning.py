@@ -104,5 +104,7 @@ def _days(consumer: str, registry: Registry) -> list[tuple[DownstreamDay, int]]:
 
 
 def _first_lesson(consumer: str, days: Sequence[tuple[DownstreamDay, int]], embeddings: Partition) -> Lesson | None:
-    joined = (Lesson(consumer=consumer, ds=day.ds, version=n) for day, n in days if embeddings in day.embeddings)
-    return next(joined, None)
+    for day, number in days:
+        if embeddings.content in [partition.content for partition in day.embeddings]:
+            return Lesson(consumer=consumer, ds=day.ds, version=number)
+    return None

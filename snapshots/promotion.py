@@ -144,7 +144,7 @@ def rollback(recipe: Recipe, *, settings: Settings, by: str, note: str = "") -> 
             registry.set_alias(recipe.name, "champion", previous.number)
         for version in left:
             tell_rolled_back(version, settings=settings)
-        _point_at_previous(registry, previous)
+        point_at_previous(registry, previous)
         return _promotion(previous, learnt=_learnt_from_withdrawn(registry, recipe.name))
 
 
@@ -169,7 +169,7 @@ def take_back(recipe: Recipe, ds: date, *, settings: Settings, by: str, note: st
         left = _take_down(version, lake, registry, by=by, note="taken back" + (f": {note}" if note else ""))
         tell_rolled_back(left, settings=settings)
         if champion is not None:
-            _point_at_previous(registry, champion)
+            point_at_previous(registry, champion)
         first = ds if champion is None else champion.ds
         learnt = _learnt_from_withdrawn(registry, recipe.name)
         return TakenBack(
@@ -185,9 +185,11 @@ def _take_down(version: Version, lake: Lake, registry: Registry, *, by: str, not
     return registry.tag(left, {"waits_for": ""}) if left.waits_for else left
 
 
-def _point_at_previous(registry: Registry, champion: Version) -> None:
-    """`previous`: what a rollback from `champion` goes back to, if there is anything."""
-    earlier = next((one for one in registry.promoted(champion.model, before=champion.ds) if one.may_serve), None)
+def point_at_previous(registry: Registry, champion: Version) -> None:
+    """`previous`: what a rollback from `champion` goes back to, the newest before it that may serve; or nothing."""
+    same_day = registry.promoted_on(champion.model, champion.ds, below=champion.number)
+    older = [*filter(None, [same_day]), *registry.promoted(champion.model, before=champion.ds)]
+    earlier = next((version for version in older if version.may_serve), None)
     if earlier is None:
         registry.drop_alias(champion.model, "previous")
     else:

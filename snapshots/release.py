@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from infra.settings import Settings
 from snapshots.learning import Learning, learning, order, taught, waiting
 from snapshots.lock import model_lock
-from snapshots.promotion import require_whole
+from snapshots.promotion import point_at_previous, require_whole
 from snapshots.registry import Registry, Version
 from snapshots.summary import Summarised
 
@@ -65,8 +65,11 @@ def release(recipe: Recipe, *, settings: Settings) -> Released:
         ready = [one for one in registry.versions(recipe.name) if one.may_serve and "waits_for" in one.tags]
         newest = max(ready, key=order, default=None)
         if newest is not None and (champion is None or order(champion) < order(newest)):
-            _crown(newest, registry)
+            point_at_previous(registry, newest)
+            registry.set_alias(recipe.name, "champion", newest.number)
             champion = newest
+        elif champion is not None and learnt:
+            point_at_previous(registry, champion)  # an older day may be what a rollback goes back to
     released = Released(
         model=recipe.name,
         champion=None if champion is None else champion.number,
@@ -95,14 +98,6 @@ def _learn(recipe: Recipe, registry: Registry) -> tuple[tuple[Version, ...], tup
             learnt.append(version)
         registry.tag(version, found.tags)
     return tuple(learnt), tuple(still)
-
-
-def _crown(version: Version, registry: Registry) -> None:
-    """The champion, and behind it what a rollback goes back to: the newest before it that may serve."""
-    older = [one for one in registry.versions(version.model) if one.may_serve and order(one) < order(version)]
-    if older:
-        registry.set_alias(version.model, "previous", max(older, key=order).number)
-    registry.set_alias(version.model, "champion", version.number)
 
 
 def _news(learnt: Sequence[Version], champion: Version | None, still: Sequence[Learning]) -> tuple[date, ...]:

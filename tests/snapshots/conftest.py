@@ -9,6 +9,7 @@ import torch
 from features.examples import build_examples
 from features.lake import Lake
 from infra.settings import Settings
+from tests.snapshots.learners import make_ready
 from tests.snapshots.trained import SMALL_DAYS, run_day, small_recipe
 from tests.snapshots.world import tiny_recipe
 from trainer.recipe import Recipe
@@ -49,3 +50,15 @@ def small_days(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> t
             run_day(recipe, ds, settings)
         build_examples(recipe.source, SMALL_DAYS[2], settings=settings, reject_max_share=recipe.reject_max_share)
     return recipe, settings
+
+
+@pytest.fixture(scope="session")
+def ready_days(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Settings:
+    """Four days of the tiny model, embedded and not decided, with examples to learn from. To be read only."""
+    folder = tmp_path_factory.mktemp("ready")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    made = Settings(home=folder / "home", mlflow_uri=f"sqlite:///{folder}/mlflow.db", _env_file=None)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(folder)
+        make_ready(made)
+    return made

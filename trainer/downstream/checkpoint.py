@@ -86,4 +86,6 @@ def _read(path: Path) -> DownstreamDay | None:
 def days_that_joined(settings: Settings, upstream: str, embeddings: Collection[Partition]) -> tuple[date, ...]:
     """The days, oldest first, on which a model that consumes `upstream` learnt from one of these partitions."""
     newest = {(day.model, day.ds): day for name in consumers_of(upstream) for day in Checkpoints(settings, name).days()}
-    return tuple(sorted({day.ds for day in newest.values() if not set(embeddings).isdisjoint(day.embeddings)}))
+    wanted = {partition.content for partition in embeddings}
+    joined = (day.ds for day in newest.values() if any(part.content in wanted for part in day.embeddings))
+    return tuple(sorted(set(joined)))
