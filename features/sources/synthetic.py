@@ -52,14 +52,18 @@ class SyntheticWorld:
     intent: float = field(default=0.0, metadata=ADDED_LATER)
     """Share of a taste's variance that is the intent of the moment: another one every few hours, seen by id lists of
     its own, `recent_…`, one per pair of id lists. 0: no intent and no such lists; all else is the same to the bit."""
+    repeated_share: float = field(default=0.0, metadata=ADDED_LATER)
+    """Share of the events that show one of the few items that are shown to the user again and again for some days."""
 
     def __post_init__(self) -> None:
-        free = ("name", "seed", "permuted_labels", "table_skew", "intent")
+        free = ("name", "seed", "permuted_labels", "table_skew", "intent", "repeated_share")
         for name in (size.name for size in fields(self) if size.name not in free):
             if getattr(self, name) < 1:
                 raise ValueError(f"source {self.name}: {name} is {getattr(self, name)}; it is at least 1")
         if self.seed < 0:
             raise ValueError(f"source {self.name}: seed is {self.seed}; seeds are not negative")
+        if not 0 <= self.repeated_share <= 1:
+            raise ValueError(f"source {self.name}: repeated_share is {self.repeated_share}; it is in [0, 1]")
         if self.table_skew < 0:
             raise ValueError(f"source {self.name}: table_skew is {self.table_skew}; it is not negative")
         if not 0 <= self.intent < 1:

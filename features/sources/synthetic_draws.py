@@ -28,3 +28,4 @@ class Draw(IntEnum):
     STAGGER = 9
     DEVICE = 10
     INTENT = 11
+    ROTATION = 12

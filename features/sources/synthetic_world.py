@@ -10,6 +10,10 @@ every day some are new, some are gone, and an id never comes back. Items have a 
 Events. A user's share of the day's events is log-normal; items are drawn by a skewed popularity that has
 nothing to do with taste. Half of the items belong to domain "a" (0), half to "b" (1).
 
+Repetition. Of a `repeated_share` of the events, none by default, the item is instead one of the ROTATION places that
+every user has, as ads are shown again: each place holds one item for ROTATION_DAYS, in turns, drawn by the
+same popularity and as blind to the user's taste and to what they clicked.
+
 Labels. P(click) = sigmoid(b + c <M_domain taste, item> / sqrt(Z)): M_a is the identity; M_b keeps half of the
 taste's dimensions and rotates the others. P(conversion | click) is the same with another map and other
 constants. Labels depend on taste, item and domain only; never on a feature.
@@ -53,6 +57,8 @@ ACTIVITY_SIGMA = 1.2
 INTENT_HOURS = 8.0
 DAY_US = 86_400_000_000
 CATEGORIES = 24
+ROTATION = 6
+ROTATION_DAYS = 5
 _HOURS_AT = 100  # context ids: devices below, hours from here on
 
 
@@ -161,10 +167,12 @@ class World:
         alive = self.users(day)
         drawn = _weighted(rng, self.activity(alive), c.events_per_day)
         slots = (c.num_items * rng.random(c.events_per_day) ** SKEW).astype(np.int64)
+        users = alive[drawn]
+        if c.repeated_share:
+            slots = self._repeated(users, slots, day)
         popular = np.argsort(mix(c.seed, Draw.STAGGER, 2, np.arange(c.num_items)), kind="stable")
         items = self.items(day)[popular[slots]]
         fraction = np.sort(rng.random(c.events_per_day))
-        users = alive[drawn]
         labels = self._labels(*self.probabilities(users, items, day, fraction), rng)
         active, who = np.unique(users, return_inverse=True)
         columns: dict[str, pa.Array] = {
@@ -177,6 +185,16 @@ class World:
         }
         layout = log_layout(c)
         return pa.table([columns[field.name] for field in layout], schema=layout)
+
+    def _repeated(self, users: Ints, slots: Ints, day: int) -> Ints:
+        """The events' items by popularity, some of them replaced by what their users are shown again and again."""
+        c = self.config
+        rng = np.random.default_rng(np.random.SeedSequence([c.seed, day, Draw.ROTATION]))
+        is_repeated = rng.random(len(users)) < c.repeated_share
+        place = rng.integers(ROTATION, size=len(users))
+        turn = (day + place * ROTATION_DAYS // ROTATION) // ROTATION_DAYS
+        held = (c.num_items * uniform(c.seed, Draw.ROTATION, users, place, turn) ** SKEW).astype(np.int64)
+        return np.where(is_repeated, held, slots)
 
     def _labels(
         self, p_click: Floats, p_conversion: Floats, rng: np.random.Generator

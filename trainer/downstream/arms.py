@@ -20,6 +20,8 @@ from trainer.towers import UserTower
 
 BASELINE = "baseline"
 SUM = "sum"
+TEACHER = "teacher"
+"""What distilled arms learn from: joined to batches under this name, as vectors [B, 1, 1] of logits."""
 Shape = tuple[int, int]
 """(K, D) of a user model's embeddings."""
 ROWS_MAX = 50_000
@@ -87,13 +89,17 @@ class Inputs:
     dense: torch.Tensor
     users: torch.Tensor
     has_embedding: torch.Tensor
+    taught: torch.Tensor | None = None
+    """[B]: a teacher's logits, for an arm that is distilled."""
 
 
 class Arm:
-    """A model, its optimizers, and their state as named tensors."""
+    """A model, its optimizers, and their state as named tensors. distillation: the weight of the cross entropy towards
+    what a teacher says, beside that towards the labels."""
 
-    def __init__(self, layout: Layout, downstream: DownstreamRecipe) -> None:
+    def __init__(self, layout: Layout, downstream: DownstreamRecipe, *, distillation: float = 0.0) -> None:
         optimizer = downstream.optimizer
+        self._distillation = distillation
         self.model = Dlrm(layout, optimizer=optimizer, seed=downstream.seed)
         self._dense = {n: p for n, p in self.model.named_parameters() if not n.startswith("tables.")}
         self._adam = torch.optim.Adam(self._dense.values(), lr=optimizer.dense_lr, eps=optimizer.epsilon, fused=True)
@@ -116,6 +122,9 @@ class Arm:
         """
         logits = self.predict(inputs)
         losses = nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+        if inputs.taught is not None:
+            soft = nn.functional.binary_cross_entropy_with_logits(logits, inputs.taught.sigmoid(), reduction="none")
+            losses = losses + self._distillation * soft
         loss = torch.dot(losses, weights) / weights.sum()
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()}")
@@ -159,12 +168,24 @@ class Arm:
 class Arms:
     """Arms by name, in step."""
 
-    def __init__(self, downstream: DownstreamRecipe, schema: Schema, shapes: Mapping[str, Sequence[Shape]]) -> None:
+    def __init__(
+        self,
+        downstream: DownstreamRecipe,
+        schema: Schema,
+        shapes: Mapping[str, Sequence[Shape]],
+        *,
+        distilled: Mapping[str, float] | None = None,
+    ) -> None:
         """shapes: by arm, of the user models whose embeddings it takes; none for the baseline. `schema` has the small
-        tables."""
+        tables. distilled: the weights of arms that learn from the TEACHER of every batch too; predictions need none.
+        """
+        self._distilled = dict(distilled or {})
         layouts = {name: layout_of(downstream, schema, of) for name, of in shapes.items()}
         self._order = [feature.name for feature in layout_of(downstream, schema).sparse]
-        self.arms = {name: Arm(layout, downstream) for name, layout in layouts.items()}
+        self.arms = {
+            name: Arm(layout, downstream, distillation=self._distilled.get(name, 0.0))
+            for name, layout in layouts.items()
+        }
 
     def state(self) -> dict[str, torch.Tensor]:
         """The state of all arms, names prefixed by the arm's."""
@@ -206,7 +227,8 @@ class Arms:
         nothing = torch.empty(len(dense), 0, 0), torch.empty(len(dense), 0)
         for name in self.arms:
             users, has_embedding = batch.joined.get(name, nothing)
-            yield name, Inputs(sparse=sparse, dense=dense, users=users, has_embedding=has_embedding)
+            taught = batch.joined[TEACHER][0].flatten() if name in self._distilled and TEACHER in batch.joined else None
+            yield name, Inputs(sparse=sparse, dense=dense, users=users, has_embedding=has_embedding, taught=taught)
 
 
 def with_and_without(downstream: DownstreamRecipe, schema: Schema, shapes: Sequence[Shape]) -> Arms:

@@ -46,12 +46,17 @@ class MixTower(nn.Module):
 
     def forward(self, users: torch.Tensor, item_sparse: KeyedJaggedTensor, item_dense: torch.Tensor) -> torch.Tensor:
         """users [B, K, D] -> logits [B, T]."""
+        logits: torch.Tensor = self.output(self.represent(users, item_sparse, item_dense))
+        return logits
+
+    def represent(self, users: torch.Tensor, item_sparse: KeyedJaggedTensor, item_dense: torch.Tensor) -> torch.Tensor:
+        """users [B, K, D] -> [B, E]: what all tasks are predicted from, the last hidden layer."""
         dense = self.dense(item_dense)
         x = torch.cat([users, self.sparse(item_sparse), dense], dim=1)  # [B, K + N, D]
         for layer in self.layers:
             x = layer(x, dense)
-        logits: torch.Tensor = self.output(self.hidden(x.flatten(1)))
-        return logits
+        hidden: torch.Tensor = self.hidden(x.flatten(1))
+        return hidden
 
 
 class _Layer(nn.Module):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 
 from trainer.recipe import DownstreamRecipe, Recipe
 from trainer.recipes.consumers import CONSUMERS
-from trainer.recipes.demo import demo, demo_a, demo_b, demo_ctr
+from trainer.recipes.demo import demo, demo_a, demo_b, demo_ctr, demo_foundation
 from trainer.recipes.fb_ctr import fb_ctr, fb_ctr_mini
 from trainer.recipes.globo import globo, globo_click, globo_ctr, globo_engaged
 
@@ -20,7 +20,7 @@ USER_MODELS = {
 }
 """Each has its DAGs. Those of one source share the examples and the user features in the lake, not what they learn from
 them."""
-UNSCHEDULED = {"fb_ctr": fb_ctr, "fb_ctr_mini": fb_ctr_mini}
+UNSCHEDULED = {"demo_foundation": demo_foundation, "fb_ctr": fb_ctr, "fb_ctr_mini": fb_ctr_mini}
 """Planned, or run by hand: a laptop's Airflow should not try 160 GB."""
 DOWNSTREAM_MODELS: dict[str, Callable[[], DownstreamRecipe]] = {
     "demo_ctr": demo_ctr,

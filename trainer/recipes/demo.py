@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 
 from features.selection import Selection
 from features.sources.synthetic import SyntheticWorld
 from trainer.gate import Gate
 from trainer.recipe import DownstreamRecipe, Recipe, Schedule, Task
-from trainer.recipes.towers import small_mix_tower, small_user_tower
+from trainer.recipes.towers import large_mix_tower, small_mix_tower, small_user_tower
 
 YOUNG = Gate(cosine_min=0.6, norm_change_max=0.6)
 """A model in its first days still moves a lot from day to day; tighten this as it matures."""
@@ -46,6 +47,11 @@ def demo_a() -> Recipe:
 def demo_b() -> Recipe:
     """Clicks and conversions of domain B: the other half."""
     return _user_model("demo_b", CLICK, CONVERSION, examples=(Selection(column="item_domain", values=(1,)),))
+
+
+def demo_foundation() -> Recipe:
+    """The user model with a mix tower too dear for a request: SOLARIS serves what it makes of pairs ahead of time."""
+    return replace(demo(), name="demo_foundation", mix_tower=large_mix_tower())
 
 
 def demo_ctr() -> DownstreamRecipe:

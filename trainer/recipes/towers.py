@@ -45,3 +45,22 @@ def small_user_tower() -> UserTower:
 def small_mix_tower() -> MixTower:
     """One layer of pairwise dot products beside an MLP."""
     return MixTower(layers=((PairwiseDots(num_outputs=8), Mlp(num_outputs=4, hidden=(256,))),))
+
+
+def large_mix_tower() -> MixTower:
+    """Two layers of three extractors each and a representation of 64 numbers: dear for a request, not for a batch."""
+    return MixTower(
+        layers=(
+            (
+                PairwiseDots(num_outputs=8),
+                Mlp(num_outputs=8, hidden=(512,)),
+                DeepCross(num_outputs=4, num_compressed=8, num_layers=2),
+            ),
+            (
+                PairwiseDots(num_outputs=8),
+                Mlp(num_outputs=4, hidden=(256,)),
+                DotCompression(num_outputs=4, num_compressed=8, hidden=(128,)),
+            ),
+        ),
+        hidden=(256, 64),
+    )
