@@ -97,9 +97,16 @@ class DailyTowers:
 
 
 def train_days(
-    recipe: Recipe, days: Sequence[date], *, lake: Lake, users: Sequence[DayOfUsers], say: Say = log.info
+    recipe: Recipe,
+    days: Sequence[date],
+    *,
+    lake: Lake,
+    users: Sequence[DayOfUsers],
+    say: Say = log.info,
+    keep: Callable[[sharding.ShardedModel], None] = lambda _: None,
 ) -> DailyTowers:
-    """Learn the days one after the other, with the recipe's regularizers; in a process group of one rank."""
+    """Learn the days one after the other, with the recipe's regularizers; in a process group of one rank. keep: given
+    the whole model after every day."""
     config = TrainingConfig.of(recipe)
     carried = compare(ModelDocument(config=config), ModelDocument(config=config))
     sharded = sharding.build(config, local_world_size=1)
@@ -119,6 +126,7 @@ def train_days(
         for task, of_task in values.items():
             found.ne.setdefault(task, []).append(of_task["ne"])
         found.towers.append(_tower(sharded, recipe))
+        keep(sharded)
         say(f"{recipe.name} {ds}: {', '.join(f'NE {task} {of[-1]:.4f}' for task, of in found.ne.items())}")
     return found
 

@@ -27,8 +27,6 @@ PAIRS_PER_FORWARD = 2_048
 USERS_PER_FORWARD = 512
 """What a layer makes of so many users still lies in the caches when the next one reads it."""
 
-Rows = pa.Table | pa.RecordBatch
-
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
@@ -80,7 +78,9 @@ class FoundationModel:
         """What it reads of the items."""
         return self._items.columns
 
-    def represent(self, user_rows: Rows, item_rows: Rows) -> NDArray[np.float32]:
+    def represent(
+        self, user_rows: pa.Table | pa.RecordBatch, item_rows: pa.Table | pa.RecordBatch
+    ) -> NDArray[np.float32]:
         """[P, E]: of row i of the users with row i of the items. The rows of one user are the same features: the first
         is computed, for all. ValueError for rows it cannot read."""
         users: Ids = user_rows.column(USER_ID).to_numpy()
@@ -88,7 +88,9 @@ class FoundationModel:
         distinct = user_rows.take(pa.array(first))
         return self.score(distinct, item_rows, of_user=of_user, of_item=np.arange(item_rows.num_rows)).vectors
 
-    def score(self, user_rows: Rows, item_rows: Rows, *, of_user: Ids, of_item: Ids) -> Scored:
+    def score(
+        self, user_rows: pa.Table | pa.RecordBatch, item_rows: pa.Table | pa.RecordBatch, *, of_user: Ids, of_item: Ids
+    ) -> Scored:
         """Of pair p: row of_user[p] of the users with row of_item[p] of the items, [P] each.
 
         ValueError for rows that cannot be read, and for pairs whose representation is not finite.
@@ -96,7 +98,7 @@ class FoundationModel:
         vectors = np.empty((len(of_user), self.width), np.float32)
         logits = np.empty((len(of_user), self._model.mix_tower.output.out_features), np.float32)
         with torch.no_grad():  # not inference_mode: the lookup kernel is registered for autograd alone
-            users = self._embedded(user_rows)
+            users = self._embedded(user_rows) if len(of_user) else torch.empty(0)
             for begin in range(0, len(of_user), PAIRS_PER_FORWARD):
                 part = slice(begin, begin + PAIRS_PER_FORWARD)
                 items = self._items.encode(item_rows.take(pa.array(of_item[part])))
@@ -112,8 +114,9 @@ class FoundationModel:
             )
         return Scored(vectors=vectors, logits=logits)
 
-    def _embedded(self, rows: Rows) -> torch.Tensor:
+    def _embedded(self, rows: pa.Table | pa.RecordBatch) -> torch.Tensor:
         """[U, K, D]."""
-        parts = self._users.batches(rows, order=np.arange(rows.num_rows), batch_size=USERS_PER_FORWARD)
-        found = [self._model.user_tower(batch.user_sparse, batch.user_dense) for batch in parts]
-        return torch.cat(found)[: rows.num_rows]
+        parts = (rows.slice(begin, USERS_PER_FORWARD) for begin in range(0, rows.num_rows, USERS_PER_FORWARD))
+        batches = (self._users.encode(part) for part in parts)
+        tower = self._model.user_tower
+        return torch.cat([tower(batch.user_sparse, batch.user_dense) for batch in batches])

@@ -5,8 +5,8 @@ The expected number of requests for user u and item i is
     mu(u, i) = lambda(u) ((1 - rho) p(i) + rho s(u, i)),
 
 lambda(u) the requests that the user is expected to make, p(i) the item's expected share of all requests and s(u, i) its
-share of the user's own. All three are counts of the days before in which a day weighs 2^(-1 / half-life) of the next; an
-item's count is multiplied by how requests for items of its age (days since it was first seen) grow or fade in a day.
+share of the user's own. All three are counts of the days before in which a day weighs 2^(-1 / half-life) of the next;
+an item's count is multiplied by how requests for items of its age (days since it was first seen) grow or fade in a day.
 rho, the share of requests that repeat the user's own items, and the half-life are those under which the newest day was
 most likely, given the days before it.
 """
@@ -77,7 +77,7 @@ class Counts:
     def of(cls, days: Sequence[Impressions], *, half_life: float, grows: Floats) -> Counts:
         """days: oldest first. grows: by age in days, what an item's requests are multiplied by in a day."""
         weight = 0.5 ** (np.arange(len(days))[::-1] / half_life)
-        users, user = np.unique(np.concatenate([day.user for day in days]), return_inverse=True)
+        _, user = np.unique(np.concatenate([day.user for day in days]), return_inverse=True)
         items, item = np.unique(np.concatenate([day.item for day in days]), return_inverse=True)
         weights = np.repeat(weight, [len(day) for day in days])
         by_user = np.bincount(user, weights)
@@ -262,7 +262,7 @@ class _Ranks:
 
 def recall(pairs: LikelyPairs, day: Impressions) -> float:
     """The share of the day's requests whose pair is among `pairs`."""
-    users, user = np.unique(np.concatenate([pairs.users, day.user]), return_inverse=True)
+    _, user = np.unique(np.concatenate([pairs.users, day.user]), return_inverse=True)
     items, item = np.unique(np.concatenate([pairs.items, day.item]), return_inverse=True)
     key = user * len(items) + item
     return float(np.isin(key[len(pairs) :], key[: len(pairs)]).mean())

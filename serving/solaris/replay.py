@@ -175,9 +175,8 @@ def _means(stored: Stored, owners: Ids, asking: Ids, times: Ids, *, most: int, m
     first = np.maximum(reach(times - _ttl_us(model)), last - most)
     found = np.flatnonzero((distinct[place] == asking) & (last > first))
     bounds = np.stack([first[found], last[found]], axis=1).ravel()
-    padded = np.concatenate(
-        [stored.vectors[order].astype(np.float32), np.zeros((1, stored.vectors.shape[1]), np.float32)]
-    )
+    nothing = np.zeros((1, stored.vectors.shape[1]), np.float32)  # where the last range ends
+    padded = np.concatenate([stored.vectors[order].astype(np.float32), nothing])
     sums = np.add.reduceat(padded, bounds, axis=0)[::2] if len(found) else padded[:0]
     return found, (sums / (last - first)[found, None]).astype(np.float16)
 

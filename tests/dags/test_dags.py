@@ -60,12 +60,12 @@ def test_review_holds_by_default(dagbag: Any, recipe: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(DOWNSTREAM_MODELS))
 def test_downstream_runs_per_promoted_partition(dagbag: Any, name: str) -> None:
-    from airflow.sdk import AssetAll, PartitionedAssetTimetable
+    from airflow.sdk import AssetAny, PartitionedAssetTimetable
 
     dag = dagbag.dags[f"downstream_{name}"]
     assert isinstance(dag.timetable, PartitionedAssetTimetable)
     condition = dag.timetable.asset_condition
-    waited_for = {asset.name for asset in (condition.objects if isinstance(condition, AssetAll) else [condition])}
+    waited_for = {asset.name for asset in (condition.objects if isinstance(condition, AssetAny) else [condition])}
     assert waited_for == {f"user_embeddings/{upstream}" for upstream in DOWNSTREAM_MODELS[name]().upstreams}
 
 
