@@ -38,6 +38,8 @@ from trainer.recipe import DownstreamRecipe, Recipe, Task
 from trainer.recipes.towers import large_mix_tower
 
 REPEATED_SHARE = 0.5
+MOST_FOLLOWED = 8
+"""Days that the consumers follow, the last ones; of fewer than twice as many days the second half."""
 
 
 def foundation_of(setting: Setting) -> Recipe:
@@ -68,11 +70,11 @@ def measure(trial: Trial) -> Values:
     replay = Replay(lab=lab, foundations=foundations(lab, recipe), item=item, seed=seed)
     consumer = replace(setting.consumers["ctr_a"], upstreams=(recipe.name,), task=recipe.tasks[0].name, examples=())
     following = Following(replay, consumer, user_shape=shape_of(recipe.user_tower))
-    days = setting.followed
+    days = range(max(setting.num_days // 2, setting.num_days - MOST_FOLLOWED), setting.num_days)
     for number, day in enumerate(days, start=1):
         following.day(day)
         trial.progress(f"{trial.unit.part} {lab.days[day]}", number / len(days))
-    return {**following.values(first=setting.num_settling), **replay.mflop()}
+    return {**following.values(first=min(setting.num_settling, len(days) - 1)), **replay.mflop()}
 
 
 class Following:

@@ -77,7 +77,7 @@ class Counts:
     def of(cls, days: Sequence[Impressions], *, half_life: float, grows: Floats) -> Counts:
         """days: oldest first. grows: by age in days, what an item's requests are multiplied by in a day."""
         weight = 0.5 ** (np.arange(len(days))[::-1] / half_life)
-        _, user = np.unique(np.concatenate([day.user for day in days]), return_inverse=True)
+        users, user = np.unique(np.concatenate([day.user for day in days]), return_inverse=True)
         items, item = np.unique(np.concatenate([day.item for day in days]), return_inverse=True)
         weights = np.repeat(weight, [len(day) for day in days])
         by_user = np.bincount(user, weights)
