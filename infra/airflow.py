@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +13,10 @@ import httpx
 
 from infra.settings import Settings
 
+log = logging.getLogger(__name__)
+
 TIMEOUT_SECONDS = 30.0
+READ_ATTEMPTS = 4
 PAGE = 100  # the server's own limit
 
 
@@ -59,6 +63,15 @@ class Airflow:
     def __exit__(self, *_: object) -> None:
         self._client.close()
 
+    def _read(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
+        """`_call` for what may be asked twice: a machine that trains several models lets its web server wait."""
+        for attempt in range(1, READ_ATTEMPTS):
+            try:
+                return self._call(method, path, **kwargs)
+            except httpx.TransportError as error:
+                log.warning("asking Airflow again attempt=%d path=%s: %r", attempt, path, error)
+        return self._call(method, path, **kwargs)
+
     def _call(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
         response = self._client.request(method, path, **kwargs)
         if response.is_error:
@@ -70,7 +83,7 @@ class Airflow:
         """Every entry of a collection, page by page."""
         offset = 0
         while True:
-            answer = self._call("GET", path, params={"limit": PAGE, "offset": offset})
+            answer = self._read("GET", path, params={"limit": PAGE, "offset": offset})
             yield from answer[key]
             offset += len(answer[key])
             if not answer[key] or offset >= answer["total_entries"]:
@@ -81,7 +94,7 @@ class Airflow:
         offset = 0
         while True:
             body = {"dag_ids": sorted(dag_ids), "page_limit": PAGE, "page_offset": offset}
-            answer = self._call("POST", f"{path}/list", json=body)
+            answer = self._read("POST", f"{path}/list", json=body)
             yield from answer[key]
             offset += len(answer[key])
             if not answer[key] or offset >= answer["total_entries"]:
@@ -150,7 +163,7 @@ class Airflow:
         """The error that ended a task, from its log."""
         path = f"/dags/{task.dag_id}/dagRuns/{task.run_id}/taskInstances/{task.task}/logs/{task.try_number}"
         wanted = {"full_content": True, "map_index": task.shard}
-        answer = self._call("GET", path, params=wanted, headers={"Accept": "application/json"})
+        answer = self._read("GET", path, params=wanted, headers={"Accept": "application/json"})
         events = [entry for entry in answer["content"] if isinstance(entry, dict)]
         for entry in reversed(events):
             for error in entry.get("error_detail") or []:

@@ -119,12 +119,18 @@ def down() -> None:
 
 @group.command()
 def status() -> None:
-    """What runs, where, and how healthy it is."""
+    """What runs, where, and how healthy it is; which user models there are, and which of their days is served."""
     from infra import services
+    from infra.commands.models import model_lines
 
-    for service in services.status(get_settings()):
+    settings = get_settings()
+    found = services.status(settings)
+    for service in found:
         typer.echo(service.line())
-    typer.echo(services.where_alerts_go(get_settings()))
+    typer.echo(services.where_alerts_go(settings))
+    if any((service.name, service.state) == ("mlflow", "healthy") for service in found):
+        for line in model_lines(settings):
+            typer.echo(line)
 
 
 @group.command()

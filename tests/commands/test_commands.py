@@ -60,6 +60,14 @@ def test_every_dag_is_documented(dag: str) -> None:
         pytest.param("serving load --recipe demo", ["redis_password", "USERMODEL_REDIS_URL"], id="no feature store"),
         pytest.param("infra up --days 2026-01-05..2026-01-01", ["2026-01-05..2026-01-01"], id="days backwards"),
         pytest.param("infra up --days 2025-12-31", ["2025-12-31", "2026-01-01"], id="outside the schedule"),
+        pytest.param("infra up --recipe demo_a --recipe nobody", ["'nobody'", "demo_b"], id="one of several unknown"),
+        pytest.param("infra up --recipe demo --recipe demo", ["demo is given twice"], id="a recipe twice"),
+        pytest.param("infra up --recipe fb_ctr", ["'fb_ctr' has no DAG", "demo_a"], id="a recipe without DAG"),
+        pytest.param(
+            "infra up --recipe demo --recipe globo --days 2026-01-01",
+            ["globo: 2026-01-01", "2017-10-12"],
+            id="outside one schedule",
+        ),
         pytest.param("infra up --data /no/such/folder", ["/no/such/folder"], id="no such folder"),
     ],
 )

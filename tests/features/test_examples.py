@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from datetime import date, timedelta
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from features.arrow import examples_schema, user_features_schema
 from features.examples import BuiltDay, build_examples, read_state
 from features.lake import Lake
 from features.source import Source
+from tests.features.test_lake import SPAWN
 from tests.features.worlds import GLOBO, GLOBO_DAY, TINY, Row, globo_folder, land, settings_in, visits
 
 DAY = date(2026, 1, 1)
@@ -44,6 +46,40 @@ def test_a_day_is_built_once(tmp_path: Path, source: Source, ds: date) -> None:
     assert not built.unchanged
     again = _build(tmp_path, source=source, ds=ds)
     assert again == replace(built, unchanged=True)
+
+
+def _build_days(home: Path, source: Source, days: list[date], barrier: Barrier) -> None:
+    for ds in days:
+        barrier.wait()
+        _build(home, source=source, ds=ds)
+
+
+@pytest.mark.parametrize(
+    ("source", "days"), [(TINY, [DAY, DAY + timedelta(1)]), (GLOBO, DAYS[:2])], ids=["synthetic", "globo"]
+)
+def test_two_that_build_the_same_days_at_once_leave_what_one_would(
+    tmp_path: Path, source: Source, days: list[date]
+) -> None:
+    """As two user models of one source do, whose DAGs begin with the same step."""
+    for home in ("alone", "together"):
+        globo_folder(tmp_path / home / "data", *DAYS)
+    barrier = SPAWN.Barrier(2)
+    builders = [
+        SPAWN.Process(target=_build_days, args=(tmp_path / "together", source, days, barrier)) for _ in range(2)
+    ]
+    for builder in builders:
+        builder.start()
+    alone = [_build(tmp_path / "alone", source=source, ds=ds) for ds in days]
+    for builder in builders:
+        builder.join(60)
+    assert [builder.exitcode for builder in builders] == [0, 0]
+    for expected in alone:
+        found = _build(tmp_path / "together", source=source, ds=expected.ds)
+        assert found.unchanged
+        for name in ("examples", "user_features", "rejected"):
+            left, right = getattr(found, name), getattr(expected, name)
+            assert left.fingerprint == right.fingerprint
+            assert _lake(tmp_path / "together").read(left).equals(_lake(tmp_path / "alone").read(right))
 
 
 def test_rejected_rows_are_kept_and_counted(tmp_path: Path) -> None:

@@ -17,16 +17,18 @@ import httpx
 import pytest
 import redis
 
+from features.lake import Lake
 from infra import online, services
 from infra.airflow import Airflow
 from infra.commands.champions import request_and_answer, serve_champions
-from infra.commands.loop import run_days
+from infra.commands.loop import Wanted, run_days
 from infra.credentials import ensure_credentials
 from infra.processes import is_alive, listening, port_is_free
 from infra.settings import LOOPBACK, Settings, child_environment, get_settings
 from infra.supervision import MARKER, Program, Supervisor, log_file, marked, runtime_folder
 from snapshots.registry import Registry
 from trainer.recipes import get_recipe
+from trainer.trained import find_trained
 
 PORTS = ("airflow_port", "mlflow_port", "redis_port")
 ONLINE_PORTS = ("serving_port", "serving_compute_port")
@@ -111,44 +113,57 @@ def test_airflows_own_command_line_works(running: Settings) -> None:
 
 
 @pytest.mark.slow
-def test_two_days_go_through_the_scheduler_and_reach_the_consumer(
+def test_days_of_two_models_go_through_the_scheduler_side_by_side_and_reach_the_consumer(
     running: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Both build the first day of their source at once; one of them goes on to a second."""
     monkeypatch.setattr("infra.airflow.PAGE", 4)  # the answers come in several pages
     running.remember()  # where tasks find the ports
-    recipe, days, lines = get_recipe("demo"), (date(2026, 1, 1), date(2026, 1, 2)), list[str]()
+    days, lines = (date(2026, 1, 1), date(2026, 1, 2)), list[str]()
+    both = {"demo": days, "demo_a": days[:1]}
+    asked = [Wanted(recipe=get_recipe(name), days=of) for name, of in both.items()]
     with Airflow(running, token=services.airflow_token(running)) as airflow:
-        run_days(airflow, recipe, days, say=lines.append)
-        steps = [line.split()[:2] for line in lines if line.startswith("2026")]
+        run_days(airflow, asked, say=lines.append)
+        steps = [line.split()[:3] for line in lines if line.startswith("2026")]
         embed = ["plan_inference", "infer_shard", "infer_shard", "commit_inference"]
         order = ["build_examples", "train", "publish", *embed, "check_shift", "gate", "promote"]
-        for ds in ("2026-01-01", "2026-01-02"):
-            assert [step for day, step in steps if day == ds and not step.startswith("downstream")] == order
-        assert ["2026-01-02", "downstream_demo_ctr"] in steps
-        run_days(airflow, recipe, days, say=lines.append)
+        for name, of in both.items():
+            assert [(day, step) for day, model, step in steps if model == name] == [
+                (str(ds), s) for ds in of for s in order
+            ]
+        assert ["2026-01-02", "downstream_demo_ctr"] in [step[:2] for step in steps]
+        run_days(airflow, asked, say=lines.append)
     assert "nothing to do" in lines[-1]
-    registry = Registry(running)
+    registry, lake = Registry(running), Lake(running.lake)
     assert {version.ds for version in registry.promoted("demo", before=date(2026, 1, 3))} == set(days)
-    assert registry.aliases("demo")["champion"] == 2
+    assert [registry.aliases(name)["champion"] for name in both] == [2, 1]
+    learnt = [find_trained(running, name, days[0]) for name in both]
+    assert [day is not None and day.num_examples for day in learnt] == [60_000, 29_888]
+    embedded = [lake.num_rows(lake.get(f"user_embeddings/{name}", days[0])) for name in both]
+    assert embedded == [lake.num_rows(lake.get("user_features/demo", days[0]))] * 2, (
+        "both embed every user of the source"
+    )
 
 
 @pytest.mark.slow
 def test_the_champion_is_served_beside_what_runs_until_it_is_not_wanted(
     running: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = Supervisor(running).processes()
-    serving, said = running.remember(served=["demo", "globo"]), list[str]()
+    before, served = Supervisor(running).processes(), ["demo", "demo_a"]
+    serving, said = running.remember(served=[*served, "globo"]), list[str]()
     monkeypatch.setenv("USERMODEL_HOME", str(running.home))
     get_settings.cache_clear()
     assert not services.start(serving, progress=print), "nothing else had to be started"
-    assert serve_champions(serving, say=said.append) == ("demo",)
+    assert serve_champions(serving, say=said.append) == ("demo", "demo_a")
     assert "globo: nothing to serve yet" in said[0]
     assert {name: state_of(serving)[name] for name in online.NAMES} == dict.fromkeys(online.NAMES, "healthy")
-    where, request, answer = request_and_answer(serving, ["demo"]).splitlines()
+    where, request, answer = request_and_answer(serving, served).splitlines()
     assert f"http://{LOOPBACK}:{serving.serving_port}" in where
     assert request.startswith("curl ")
-    served = json.loads(answer)["embeddings"]["demo"]
-    assert (served["origin"], served["default"], served["served_version"]) == ("store", False, 2)
+    found = {name: json.loads(answer)["embeddings"][name] for name in served}
+    told = {name: (of["origin"], of["default"], of["served_version"]) for name, of in found.items()}
+    assert told["demo"] == ("store", False, 2)
+    assert told["demo_a"][2] == 1
     listeners = {(address, port) for address, port, _ in listening(marked(serving))}
     assert listeners == {(LOOPBACK, getattr(serving, name)) for name in (*PORTS, *ONLINE_PORTS)}
 

@@ -15,7 +15,9 @@ from typer.testing import CliRunner
 from features.arrow import examples_schema
 from features.fingerprint import file_sha256, fingerprint
 from features.lake import Lake, Partition
+from features.selection import Selection
 from infra.commands import cli
+from infra.commands.lineage import print_lineage
 from infra.settings import Settings, get_settings
 from snapshots.lineage import Lineage, lineage
 from snapshots.publish import publish_tower
@@ -40,6 +42,7 @@ def train(
     parent: TrainedDay | None = None,
     carried: CarriedOver | None = None,
     model: str = "tiny",
+    where: tuple[Selection, ...] = (),
 ) -> TrainedDay:
     """Seal a checkpoint as training the day's examples of now from `parent` would, without the weights."""
     examples = Lake(settings.lake).get(f"examples/{model}", ds)
@@ -61,6 +64,7 @@ def train(
         path=path,
         gap_days=(ds - parent.ds).days - 1 if parent else 0,
         carried_over=carried,
+        where=where,
     )
     partial = partial_path(path, token="t")  # noqa: S106
     partial.mkdir(parents=True)
@@ -129,6 +133,20 @@ def test_late_data_is_shown_until_the_day_and_those_after_it_are_trained_again(s
     assert stale(of(settings)) == {}
     assert [day.revision for day in trained_days(settings, "tiny")] == [1, 1, 1]
     assert all(day.path.is_dir() for day in (first, second, third)), "what was sealed is kept"
+
+
+def test_it_says_what_was_learnt_and_when_that_changed(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    (first,) = chain(settings, DAYS[0])
+    commit(Lake(settings.lake), DAYS[1])
+    words, where = "learns from place in [0], its parent from all examples", (Selection(column="place", values=(0,)),)
+    carried = CarriedOver(num_carried=3, other_examples=words)
+    train(settings, DAYS[1], parent=first, carried=carried, where=where)
+    found = of(settings)
+    assert [(link.where, link.changes) for link in found.links] == [((), ()), (where, (words,))]
+    print_lineage(found)
+    printed = capsys.readouterr().out
+    assert "learnt from the examples where place in [0]" in printed
+    assert f"{DAYS[1]} r0 {words}" in printed
 
 
 def test_a_gap_is_explicit_and_a_backfilled_day_makes_the_next_stale(settings: Settings) -> None:
