@@ -60,7 +60,7 @@ def _lineage(version: Version) -> Iterator[str]:
         partition = partition_from(version.tags, name, version.ds)
         if partition is not None:
             where = where_learnt(version) if name == "examples" else ""
-            yield f"- {name}: `{partition.table}`, version {partition.version}{md_text(where)}"
+            yield f"- {name}: `{partition.table}`, version {partition.version}{where}"
     yield from (
         f"- {name}: {md_text(version.tags[name])}"
         for name in ("alignment", "checkpoint", "plan")

@@ -22,4 +22,5 @@ def model_lines(settings: Settings) -> Iterator[str]:
         held = [str(version.ds) for version in versions if version.decision == "held"]
         served = "served" if name in settings.served else ""
         told = (newest, f"{len(versions)} versions", f"held: {', '.join(held)}" if held else "", served)
-        yield f"user model {name:<16} {', '.join(filter(None, told))}; read by {' '.join(consumers_of(name)) or 'nobody'}"
+        readers = " ".join(consumers_of(name)) or "nobody"
+        yield f"user model {name:<16} {', '.join(filter(None, told))}; read by {readers}"

@@ -160,7 +160,7 @@ def _further(findings: Findings) -> Iterator[str]:
         compare = f"usermodel snapshots compare {findings.parent.number} {version.number} --recipe {version.model}"
         yield f"- against its parent, {findings.parent.described()}: `{compare}`"
     tables = {name: partition_from(version.tags, name, version.ds) for name in _MADE_FROM}
-    where = {"examples": md_text(where_learnt(version))}
+    where = {"examples": where_learnt(version)}
     read = ", ".join(
         f"`{of.table}` at version {of.version}{where.get(name, '')}" for name, of in tables.items() if of is not None
     )
