@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import date
 
 from rich.table import Table
@@ -18,19 +18,19 @@ from snapshots.shift.rows import ShiftRow, read_rows, table_of
 from trainer.downstream.checkpoint import Checkpoints
 from trainer.downstream.day import DownstreamDay
 from trainer.recipe import Recipe
+from trainer.recipes import get_downstream
 from trainer.trained import trained_days
 
 BLANK = "–"  # noqa: RUF001
 
 
 def print_summary(wanted: Sequence[Wanted], *, settings: Settings) -> None:
-    """Of each user model the table of its days, one row each; then one of each consumer."""
+    """Of each user model the table of its days, one row each; then one table of whoever reads them."""
     for one in wanted:
         _print_user_model(one.recipe, one.days, settings=settings)
     days = {day for one in wanted for day in one.days}
-    for name in consumers_of_all(wanted):
-        if (table := _downstream(name, sorted(days), settings=settings)).row_count:
-            console(width=150).print(table)
+    if (table := _downstream(consumers_of_all(wanted), days, settings=settings)).row_count:
+        console(width=150).print(table)
 
 
 def _print_user_model(recipe: Recipe, days: Sequence[date], *, settings: Settings) -> None:
@@ -99,16 +99,19 @@ def _moved(rows: Sequence[ShiftRow], metric: str, recipe: Recipe, form: str) -> 
     return "\n".join(cells) or BLANK
 
 
-def _downstream(name: str, days: Sequence[date], *, settings: Settings) -> Table:
-    table = Table(
-        title=f"downstream model {name}: next day's NE, without and with the embeddings", title_justify="left"
-    )
-    headings = ("day", "examples", "users with embedding", "NE without", "NE with", "difference", "95 % interval")
-    for heading in headings:
+def _downstream(names: Sequence[str], days: Collection[date], *, settings: Settings) -> Table:
+    table = Table(title="downstream models: next day's NE, without and with the embeddings", title_justify="left")
+    for heading in ("model", "reads"):
+        table.add_column(heading)
+    for heading in ("day", "examples", "users with embedding", "NE without", "NE with", "difference", "95 % interval"):
         table.add_column(heading, justify="right")
-    for day in Checkpoints(settings, name).days():
-        if day.ds in days:
-            table.add_row(*_downstream_row(day))
+    for name in names:
+        head = [name, " ".join(get_downstream(name).upstreams)]
+        for day in Checkpoints(settings, name).days():
+            if day.ds in days:
+                table.add_row(*head, *_downstream_row(day))
+                head = ["", ""]
+        table.add_section()
     return table
 
 

@@ -48,38 +48,35 @@ def test_a_day_is_built_once(tmp_path: Path, source: Source, ds: date) -> None:
     assert again == replace(built, unchanged=True)
 
 
-def _build_days(home: Path, source: Source, days: list[date], barrier: Barrier) -> None:
-    for ds in days:
+SHARED: list[tuple[Source, date]] = [(TINY, DAY), (TINY, DAY + timedelta(1)), (GLOBO, DAYS[0]), (GLOBO, DAYS[1])]
+
+
+def _build_shared(home: Path, barrier: Barrier) -> None:
+    for source, ds in SHARED:
         barrier.wait()
         _build(home, source=source, ds=ds)
 
 
-@pytest.mark.parametrize(
-    ("source", "days"), [(TINY, [DAY, DAY + timedelta(1)]), (GLOBO, DAYS[:2])], ids=["synthetic", "globo"]
-)
-def test_two_that_build_the_same_days_at_once_leave_what_one_would(
-    tmp_path: Path, source: Source, days: list[date]
-) -> None:
+def test_two_that_build_the_same_days_at_once_leave_what_one_would(tmp_path: Path) -> None:
     """As two user models of one source do, whose DAGs begin with the same step."""
-    for home in ("alone", "together"):
-        globo_folder(tmp_path / home / "data", *DAYS)
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    for home in (alone, together):
+        globo_folder(home / "data", *DAYS)
     barrier = SPAWN.Barrier(2)
-    builders = [
-        SPAWN.Process(target=_build_days, args=(tmp_path / "together", source, days, barrier)) for _ in range(2)
-    ]
+    builders = [SPAWN.Process(target=_build_shared, args=(together, barrier)) for _ in range(2)]
     for builder in builders:
         builder.start()
-    alone = [_build(tmp_path / "alone", source=source, ds=ds) for ds in days]
+    expected = [_build(alone, source=source, ds=ds) for source, ds in SHARED]
     for builder in builders:
         builder.join(60)
     assert [builder.exitcode for builder in builders] == [0, 0]
-    for expected in alone:
-        found = _build(tmp_path / "together", source=source, ds=expected.ds)
+    for (source, ds), of_one in zip(SHARED, expected, strict=True):
+        found = _build(together, source=source, ds=ds)
         assert found.unchanged
         for name in ("examples", "user_features", "rejected"):
-            left, right = getattr(found, name), getattr(expected, name)
+            left, right = getattr(found, name), getattr(of_one, name)
             assert left.fingerprint == right.fingerprint
-            assert _lake(tmp_path / "together").read(left).equals(_lake(tmp_path / "alone").read(right))
+            assert _lake(together).read(left).equals(_lake(alone).read(right))
 
 
 def test_rejected_rows_are_kept_and_counted(tmp_path: Path) -> None:

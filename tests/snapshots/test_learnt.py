@@ -76,11 +76,9 @@ def test_the_gate_and_its_report_are_about_what_was_learnt(version: Version, set
     report = read_report(recipe, DS, settings=settings)
     assert f"`examples/tiny` at version {at} where place in [0, 1], `user_features/tiny`" in report
 
-
-def test_a_version_of_before_it_was_written_down_counts_the_partition(version: Version, lake: Lake) -> None:
     tags = {
         name: tag for name, tag in version.tags.items() if not name.startswith(("examples.learnt", "examples.where"))
     }
     old = replace(version, tags=tags)
     assert (num_learnt(old), where_learnt(old)) == (None, "")
-    assert {value.metric: value.value for value in count_values(old, lake)}["examples"] == 240
+    assert {value.metric: value.value for value in count_values(old, lake)}["examples"] == 240, "of its partition"
