@@ -25,8 +25,8 @@ class Piece:
     """That are read."""
     schema: pa.Schema
     """The table's: a column that the file lacks reads as null."""
-    chosen: npt.NDArray[np.int64] | None = None
-    """Places of the rows that are read; None: all of them."""
+    chosen: npt.NDArray[np.int32] | None = None
+    """Places of the rows that are read; None: all of them. What a selection holds of a whole day: 4 bytes a row."""
 
     def read(self, columns: list[str]) -> pa.Table:
         """These columns of the rows."""
@@ -77,7 +77,7 @@ def _narrowed(piece: Piece, where: Sequence[Selection]) -> Piece:
     names = sorted({one.column for one in where})
     if unknown := [name for name in names if name not in piece.schema.names]:
         raise ValueError(f"examples are selected by {unknown}, columns that the table lacks; build the day again")
-    chosen = np.flatnonzero(selected(piece.read(names), where))
+    chosen = np.flatnonzero(selected(piece.read(names), where)).astype(np.int32)
     return piece if len(chosen) == piece.num_rows else replace(piece, num_rows=len(chosen), chosen=chosen)
 
 
