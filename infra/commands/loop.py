@@ -116,11 +116,17 @@ class _Seen:
         """Whether every day has a run that has ended."""
         return {run.day for run in self.of(dag_id, days) if run.state in ENDED} == days
 
-    def promoted(self, dag_id: str) -> set[str]:
-        """The days that the user model's DAG promoted."""
+    def promoted(self, dag_id: str) -> dict[str, str]:
+        """The days that the user model's DAG promoted, and when."""
         promote = (dag_id, "promote", "success")
-        ids = {task.run_id for task in self.tasks if (task.dag_id, task.task, task.state) == promote}
-        return {run.day for run in self.runs if run.dag_id == dag_id and run.run_id in ids}
+        when = {task.run_id: task.ended for task in self.tasks if (task.dag_id, task.task, task.state) == promote}
+        return {run.day: when[run.run_id] for run in self.runs if run.dag_id == dag_id and run.run_id in when}
+
+    def consumed(self, dag_id: str, day: str, *, since: str) -> bool:
+        """Whether the consumer's runs of the day are over, the last one after `since`: those before it had to wait."""
+        runs = self.of(dag_id, {day})
+        over = {task.run_id for task in self.tasks if task.dag_id == dag_id and task.ended > since}
+        return all(run.state in ENDED for run in runs) and any(run.run_id in over for run in runs)
 
 
 class _Follower:
@@ -135,7 +141,7 @@ class _Follower:
             f"downstream_{name}": [f"user_model_{upstream}" for upstream in upstreams]
             for name, upstreams in read.items()
         }
-        """By consumer's DAG, those of its user models: it runs when all of them have promoted the day."""
+        """By consumer's DAG, those of its user models. The promotion of each makes a run; the last one's trains."""
         others = {upstream for upstreams in read.values() for upstream in upstreams}
         self._timezones = {one.dag_id: one.recipe.schedule.timezone for one in wanted}
         self._timezones |= {f"user_model_{name}": get_recipe(name).schedule.timezone for name in others}
@@ -171,13 +177,15 @@ class _Follower:
         return all(dag_id in self._failures or seen.ended(dag_id, days) for dag_id, days in self._days.items())
 
     def _unconsumed(self, seen: _Seen) -> dict[str, set[str]]:
-        """By consumer, the days that all its user models have promoted and that it has not ended."""
+        """By consumer, the days that all its user models have promoted and that it has not ended since."""
         wanted = set().union(*self._days.values())
-        due = {
-            consumer: wanted.intersection(*(seen.promoted(upstream) for upstream in upstreams))
-            for consumer, upstreams in self._upstreams.items()
-        }
-        return {consumer: days for consumer, days in due.items() if not seen.ended(consumer, days)}
+        late: dict[str, set[str]] = {}
+        for consumer, upstreams in self._upstreams.items():
+            promoted = [seen.promoted(upstream) for upstream in upstreams]
+            for day in wanted.intersection(*promoted):
+                if not seen.consumed(consumer, day, since=max(of[day] for of in promoted)):
+                    late.setdefault(consumer, set()).add(day)
+        return late
 
     def _report(self, seen: _Seen) -> None:
         wanted = set().union(*self._days.values())

@@ -43,7 +43,7 @@ def test_a_day_is_logged_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     version = client.get_model_version("downstream.tiny_ctr", "2")
     assert version.tags["ds"] == "2026-01-03"
     assert version.tags["fingerprint"] == trained.fingerprint
-    assert version.tags["embeddings"] == f"2026-01-01@{promoted[0].version}"
+    assert version.tags["user_model.tiny.embeddings"] == f"2026-01-01@{promoted[0].version}"
     assert client.get_run(version.run_id).info.status == "FINISHED"
     (artifact,) = client.list_artifacts(version.run_id, "reference")
     assert artifact.file_size < 20_000

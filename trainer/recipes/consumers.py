@@ -14,6 +14,7 @@ from functools import partial
 from features.selection import Selection
 from features.sources.globo import CONTEXT
 from trainer.recipe import DownstreamRecipe, Optimizer
+from trainer.recipes.demo import DOMAINS
 
 CLICKED = Selection(column="click", values=(1,))
 
@@ -36,10 +37,6 @@ class Goal:
     batch_size: int = 512
 
 
-DOMAINS = {
-    "a": Selection(column="item_domain", values=(0,)),
-    "b": Selection(column="item_domain", values=(1,)),
-}
 DEMO_SIZES = {
     "small": Size(user_features=("device", "hour", "dense_000", "dense_001"), embedding_dim=8, hidden=(64, 32)),
     "large": Size(

@@ -13,8 +13,10 @@ from trainer.recipes.towers import large_mix_tower, small_mix_tower, small_user_
 
 YOUNG = Gate(cosine_min=0.6, norm_change_max=0.6)
 """A model in its first days still moves a lot from day to day; tighten this as it matures."""
-
-
+DOMAINS = {
+    "a": Selection(column="item_domain", values=(0,)),
+    "b": Selection(column="item_domain", values=(1,)),
+}
 CLICK, CONVERSION = Task(name="click"), Task(name="conversion", weight=0.5)
 
 
@@ -41,12 +43,12 @@ def demo() -> Recipe:
 
 def demo_a() -> Recipe:
     """Clicks of domain A: half of the same examples."""
-    return _user_model("demo_a", CLICK, examples=(Selection(column="item_domain", values=(0,)),))
+    return _user_model("demo_a", CLICK, examples=(DOMAINS["a"],))
 
 
 def demo_b() -> Recipe:
     """Clicks and conversions of domain B: the other half."""
-    return _user_model("demo_b", CLICK, CONVERSION, examples=(Selection(column="item_domain", values=(1,)),))
+    return _user_model("demo_b", CLICK, CONVERSION, examples=(DOMAINS["b"],))
 
 
 def demo_foundation() -> Recipe:
