@@ -13,7 +13,7 @@ from features.table_use import compact
 from infra.commands.loop import Wanted, consumers_of_all
 from infra.commands.options import console
 from infra.settings import Settings
-from snapshots.registry import Registry
+from snapshots.registry import Registry, Version
 from snapshots.shift.rows import ShiftRow, read_rows, table_of
 from trainer.downstream.checkpoint import Checkpoints
 from trainer.downstream.day import DownstreamDay
@@ -74,13 +74,18 @@ def _user_model(recipe: Recipe, days: Sequence[date], *, settings: Settings) -> 
             _moved(rows, "cosine_mean", recipe, "{:.3f}"),
             _moved(rows, "norm_change_mean", recipe, "{:.1%}"),
             f"v{version.number}" if version else BLANK,
-            " ".join([version.decision, *marks]) if version else BLANK,
+            _decision(version, marks) if version else BLANK,
         )
     table.caption = (
         "NE (Eq. 9) is progressive: every batch is scored before it is learnt. Shift: the same users, since the "
         f"last promoted day; each embedding as computed → pooled over {recipe.pooling_versions} versions."
     )
     return table
+
+
+def _decision(version: Version, marks: Sequence[str]) -> str:
+    waits = f"waits for {', '.join(version.waits_for)}" if version.waits_for else ""
+    return " ".join(filter(None, [version.decision, waits, *marks]))
 
 
 def _moved(rows: Sequence[ShiftRow], metric: str, recipe: Recipe, form: str) -> str:

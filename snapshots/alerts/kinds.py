@@ -8,7 +8,7 @@ from infra.settings import REPOSITORY
 
 Severity = Literal["info", "warning", "critical"]
 
-BY_HAND, ROLLED_BACK, FRESHNESS = "by-hand", "rolled-back", "freshness"
+BY_HAND, ROLLED_BACK, FRESHNESS, NOT_LEARNT = "by-hand", "rolled-back", "freshness", "not-learnt"
 MLFLOW_DOWN, DAMAGED_SNAPSHOT, UNKNOWN = "mlflow-down", "damaged-snapshot", "unknown"
 
 KINDS = {
@@ -31,6 +31,7 @@ KINDS = {
     BY_HAND: "a person held or rejected the day",
     ROLLED_BACK: "a person rolled back",
     FRESHNESS: "no version was promoted by its deadline",
+    NOT_LEARNT: "a promoted version waits for consumers to learn it",
     MLFLOW_DOWN: "MLflow does not answer",
     DAMAGED_SNAPSHOT: "a sealed snapshot is damaged",
 }

@@ -20,19 +20,31 @@ class Choice:
 
 
 def now(findings: Findings) -> str:
-    """What consumers read at this moment."""
-    if findings.visible is None:
+    """What consumers read at this moment, and what serves meanwhile where they learn it first."""
+    visible = findings.visible
+    if visible is None:
         return "Consumers read nothing yet: no day is promoted."
-    sentence = f"Consumers read {findings.visible.ds} (version {findings.visible.number})"
-    behind = (findings.ds - findings.visible.ds).days
-    return f"{sentence}, {_days(behind)} behind {findings.ds}." if behind > 0 else f"{sentence}."
+    sentence = f"Consumers read {visible.ds} (version {visible.number})"
+    behind = (findings.ds - visible.ds).days
+    sentence += f", {_days(behind)} behind {findings.ds}." if behind > 0 else "."
+    if not visible.waits_for:
+        return sentence
+    serves = "nothing" if findings.champion is None else _of(findings.champion)
+    return f"{sentence} It waits for {', '.join(visible.waits_for)} to learn it; until then {serves} serves."
 
 
 def choices(findings: Findings) -> Iterator[Choice]:
-    """Promote, hold, reject; or, once promoted, roll back."""
+    """Promote, hold, reject; or, once promoted, roll back, or take back what does not serve yet."""
     model, ds = findings.version.model, findings.ds
     day = f"--recipe {model} --ds {ds}"
     if findings.version.decision == "promoted":
+        if findings.version.waits_for:
+            yield Choice(
+                name="take back",
+                consumers=f"read {ds} no more",
+                champion=f"stays {_of(findings.champion)}",
+                command=f"usermodel snapshots rollback {day}",
+            )
         yield Choice(
             name="roll back",
             consumers=f"as of {_of(findings.previous_champion)}",
@@ -63,7 +75,11 @@ def afterwards(findings: Findings) -> Iterator[str]:
     pools = f", and the next {_days(pooled)} are pooled with it" if pooled else ""
     yield f"Promoted, {retrain} with it{pools}; held or rejected, not."
     yield "Training goes on from this day's weights either way: if they are bad, mend the log and run the day again."
-    yield f"A promotion is undone by `usermodel snapshots rollback --recipe {model}`, in seconds."
+    undo = f"usermodel snapshots rollback --recipe {model}"
+    if _learnt_first(findings):
+        undo += f" --ds {findings.ds}"
+        yield "It serves when they have learnt it, with the next promoted day."
+    yield f"A promotion is undone by `{undo}`, in seconds."
 
 
 def _promote(findings: Findings, day: str) -> Choice:
@@ -75,12 +91,17 @@ def _promote(findings: Findings, day: str) -> Choice:
             champion=f"stays {_of(findings.champion)}",
             command=f"{command} --allow-older",
         )
+    later = f"stays {_of(findings.champion)} until {_of(findings.version)} is learnt"
     return Choice(
         name="promote",
         consumers=f"move to {findings.ds}",
-        champion=f"{_of(findings.champion)} → {_of(findings.version)}",
+        champion=later if _learnt_first(findings) else f"{_of(findings.champion)} → {_of(findings.version)}",
         command=command,
     )
+
+
+def _learnt_first(findings: Findings) -> bool:
+    return findings.recipe.serving.after == "learning" and bool(findings.consumers)
 
 
 def _of(version: Version | None) -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from infra.settings import REPOSITORY, child_environment
-from trainer.recipes import DOWNSTREAM_MODELS, USER_MODELS
+from trainer.recipes import DOWNSTREAM_MODELS, USER_MODELS, get_recipe
+from trainer.serving import Serving
 
 HEAVY = ("torch", "torchrec", "pyarrow", "mlflow", "deltalake", "polars", "numpy", "matplotlib")
 DAG_FILES = (
@@ -77,6 +79,24 @@ def test_each_promoted_day_is_loaded(dagbag: Any, recipe: str) -> None:
     assert isinstance(dag.timetable, PartitionedAssetTimetable)
     assert dag.timetable.asset_condition.name == f"user_embeddings/{recipe}"
     assert dag.task_ids == ["load"]
+
+
+def test_where_consumers_learn_first_they_release_what_is_loaded(
+    airflow_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.sdk import AssetAny
+
+    from dags.downstreams import downstream_model
+    from dags.serving import serving
+
+    demo = replace(get_recipe("demo"), serving=Serving(after="learning"))
+    monkeypatch.setitem(USER_MODELS, "demo", lambda: demo)
+    consumer: Any = downstream_model(DOWNSTREAM_MODELS["demo_ctr"]())
+    assert consumer.get_task("retrain").downstream_task_ids == {"release_demo"}
+    assert [asset.name for asset in consumer.get_task("release_demo").outlets] == ["released_embeddings/demo"]
+    wakes = serving(demo).timetable.asset_condition  # type: ignore[attr-defined]
+    assert isinstance(wakes, AssetAny)
+    assert {asset.name for asset in wakes.objects} == {"user_embeddings/demo", "released_embeddings/demo"}
 
 
 def test_every_task_retries_but_not_bad_input(dagbag: Any) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dags import steps
-from trainer.recipes import get_recipe
+from trainer.recipes import USER_MODELS, get_downstream, get_recipe
+from trainer.serving import Serving
 
 DS = "2026-01-05"
 PROMOTION = {"model": "demo", "ds": "2026-01-04", "version": 4, "partitions": ["2026-01-04", "2026-01-05"]}
@@ -110,6 +112,29 @@ def test_an_answer_reaches_the_step_with_name_and_note(
 
 def _named(step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     return dict(zip(("recipe", "ds"), args, strict=False)) | kwargs
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_what_a_consumer_releases_is_told(airflow_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.models.asset import AssetEvent
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    from dags.downstreams import downstream_model
+
+    demo = replace(get_recipe("demo"), serving=Serving(after="learning"))
+    monkeypatch.setitem(USER_MODELS, "demo", lambda: demo)
+    monkeypatch.setattr(steps, "retrain_downstream", lambda *_: {})
+    dag: Any = downstream_model(get_downstream("demo_ctr"))
+    for partitions, state in (([], "skipped"), (["2026-01-03"], "success")):
+        news = {"partitions": partitions, "sentence": "version 3 of 2026-01-03 waits for demo_ctr to learn it"}
+        monkeypatch.setattr(steps, "release", lambda _, news=news: news)
+        run = dag.test()
+        assert {task.task_id: str(task.state) for task in run.get_task_instances()}["release_demo"] == state
+        with create_session() as session:
+            found = session.scalars(select(AssetEvent).where(AssetEvent.source_dag_id == dag.dag_id)).all()
+            assert [event.partition_key for event in found] == partitions
 
 
 @pytest.mark.slow

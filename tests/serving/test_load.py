@@ -13,18 +13,23 @@ import redis
 
 from features.lake import Lake
 from infra.settings import Settings
+from serving.compute.champions import Champions
+from serving.compute.statistics import Statistics
 from serving.features import FeatureCodec
 from serving.keys import LOADED, Keys
-from serving.load import Loaded, load
+from serving.load import Loaded, NothingLearntError, load
 from serving.record import Entry, Record
 from serving.store import Store, Write
 from snapshots.embeddings import stack, table_of
 from snapshots.inference import infer
 from snapshots.promotion import promote, rollback
 from snapshots.registry import Registry
+from snapshots.release import release
 from tests.serving.servers import redis_server
+from tests.snapshots.learners import commit_examples, consumer, learn, learning_recipe
 from tests.snapshots.world import DAYS, make_tower, publish_day, tiny_recipe
 from trainer.recipe import Recipe
+from trainer.recipes import DOWNSTREAM_MODELS
 from trainer.serving import Mode
 
 K, D = 2, 8
@@ -218,6 +223,41 @@ def test_the_compute_center_says_what_serves(store: Store, three_days: Settings)
     rollback(model, settings=three_days, by="test")
     load(model, DAYS[1], store=store, settings=three_days)
     assert store.served()["tiny"].withdrawn == (3,)
+
+
+def test_nothing_serves_before_its_consumers_have_learnt_it(
+    store: Store, three_days: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = learning_recipe("batch")
+    monkeypatch.setitem(DOWNSTREAM_MODELS, "one", lambda: consumer("one"))
+    computes, idle = [learning_recipe("async")], Statistics()
+    champions = Champions(computes, settings=three_days, store=store, statistics=idle, warm_up=(1,))
+
+    def serves() -> tuple[int, int, list[int]]:
+        """By the compute center, by what clients are told, and of the loaded days."""
+        champions.poll()
+        loaded = load(model, None, store=store, settings=three_days)
+        (at_work,) = champions.of("tiny")
+        return at_work.reference.version, store.served()["tiny"].version, [day.version for day in loaded.days]
+
+    rollback(model, settings=three_days, by="test")
+    promote(model, DAYS[2], settings=three_days, by="test")
+    assert serves() == (2, 2, [2, 1]), "promoted and visible"
+    commit_examples(Lake(three_days.lake), DAYS[3])
+    learn(three_days, DAYS[3], "one")
+    assert serves() == (2, 2, [2, 1]), "learnt too"
+    assert pooled_in_the_store(store, range(50, 60)) == {}, "users of the third day alone"
+    assert release(model, settings=three_days).partitions == (DAYS[2],)
+    assert serves() == (3, 3, [3, 2, 1])
+    assert len(pooled_in_the_store(store)) == 60
+
+
+def test_a_first_day_that_waits_is_no_missing_day(store: Store, three_days: Settings) -> None:
+    registry = Registry(three_days)
+    for version in registry.versions("tiny"):
+        registry.tag(version, {"waits_for": "one two"})
+    with pytest.raises(NothingLearntError, match="version 1 of 2026-01-01 waits for one, two to learn it"):
+        load(of_mode("batch"), None, store=store, settings=three_days)
 
 
 @pytest.mark.parametrize(

@@ -103,3 +103,24 @@ def test_mlflow_down_is_an_alert_that_ends_when_it_answers(recipe: Recipe, setti
     check_freshness(recipe, now=_at("2026-01-02T11:45"), settings=settings)
     (alert,) = _alarms(settings)
     assert (alert.is_open, alert.note) == (False, "MLflow answers")
+
+
+def test_consumers_that_do_not_learn_are_late_after_two_days(recipe: Recipe, settings: Settings) -> None:
+    registry = Registry(settings)
+
+    def alarms_at(now: str) -> list[tuple[date, int | None, str]]:
+        check_freshness(recipe, now=_at(now), settings=settings)
+        return [(a.ds, a.version, a.reasons[0]) for a in _alarms(settings) if a.is_open and a.kind == "not-learnt"]
+
+    for ds in DAYS[:3]:
+        _promote(recipe, ds, settings)
+        registry.tag(registry.get("tiny", ds), {"waits_for": "one two"})
+    assert alarms_at("2026-01-04T11:59") == [], "consumers had no whole day"
+    late = (DAYS[0], 1, "version 1 of 2026-01-01 does not serve: one, two did not learn it")
+    for hour in ("2026-01-04T12:00", "2026-01-04T13:00", "2026-01-05T12:00"):
+        assert alarms_at(hour) == [late], "the oldest alone, once"
+    registry.tag(registry.get("tiny", DAYS[0]), {"waits_for": ""})
+    assert [of[:2] for of in alarms_at("2026-01-05T13:00")] == [(DAYS[1], 2)]
+    for ds in DAYS[1:3]:
+        registry.tag(registry.get("tiny", ds), {"waits_for": ""})
+    assert alarms_at("2026-01-05T14:00") == []
