@@ -105,7 +105,7 @@ class Lab:
         """The last of these days, averaged with each user's `versions` - 1 most recent computed vectors of the days
         before it (section 5.2), as `snapshots.pooling` does."""
         newest = computed[-1]
-        total, count = newest.vectors.copy(), np.ones(len(newest.user_ids), dtype=np.float32)
+        total, count = np.zeros_like(newest.vectors), np.ones(len(newest.user_ids), dtype=np.float32)
         for earlier in reversed(computed[:-1]):
             if bool((count >= versions).all()):
                 break
@@ -113,7 +113,7 @@ class Lab:
             wanted = (earlier.user_ids[place] == newest.user_ids) & (count < versions)
             total[wanted] += earlier.vectors[place[wanted]]
             count[wanted] += 1
-        return Computed(user_ids=newest.user_ids, vectors=fp16_exact(total / count[:, None, None]))
+        return Computed(user_ids=newest.user_ids, vectors=fp16_exact((newest.vectors + total) / count[:, None, None]))
 
     def served(self, towers: DailyTowers, day: int, *, versions: int = 3) -> Computed:
         """What `user_embeddings/<model>` would hold of the day: the day's snapshot, pooled."""

@@ -119,7 +119,7 @@ class Clock:
 def measure(study: Study, unit: Unit, *, settings: Settings, progress: Callable[[str, float], None]) -> float:
     """One unit, kept; returns its seconds."""
     began = time.monotonic()
-    values = study.measure(Trial(unit=unit, settings=settings, progress=progress))
+    values = study.measure(Trial(unit=unit, settings=settings, tell=progress))
     seconds = time.monotonic() - began
     unit.keep(values, home_of(settings), seconds=seconds)
     return seconds

@@ -19,6 +19,9 @@ from infra.settings import Settings
 from snapshots.lock import model_lock
 from trainer.recipe import Recipe
 
+TRAINING = 0.8
+"""The share of its time that a unit which trains user models spends on that; for the estimate of what is left."""
+
 log = logging.getLogger(__name__)
 
 Values = Mapping[str, Any]
@@ -39,7 +42,7 @@ class Study:
     """One unit; depends on nothing but the unit."""
     conclude: Callable[[Setting, Results], Finding]
     parts: tuple[str, ...] = ("all",)
-    """What is measured of every seed, each by itself."""
+    """What is measured of every seed, each by itself, and in the order of importance."""
     format: int = 1
     """Raise it when the same unit gives other values."""
 
@@ -100,8 +103,10 @@ class Trial:
     unit: Unit
     settings: Settings
     """Of the installation."""
-    progress: Progress = lambda line, share: log.info("%s (%.0f %%)", line, 100 * share)
+    tell: Progress = lambda line, share: log.info("%s (%.0f %%)", line, 100 * share)
     _lab: Lab | None = field(default=None, init=False)
+    _num_trained: int = field(default=0, init=False)
+    """Days of any user model."""
 
     @property
     def setting(self) -> Setting:
@@ -113,15 +118,22 @@ class Trial:
         """Whose world and models these are."""
         return self.unit.seed
 
-    def say(self, line: str) -> None:
-        """A line of training, which says nothing of the share that is done."""
+    def progress(self, line: str, share: float) -> None:
+        """Say that so much of the measuring is done, training apart."""
+        days = self.setting.num_days * len(self.setting.user_models)
+        training = min(self._num_trained / days, 1.0)
+        self.tell(line, TRAINING * training + (1 - TRAINING) * share if self._num_trained else share)
+
+    def _say(self, line: str) -> None:
+        """A day of training."""
+        self._num_trained += 1
         self.progress(line, 0.0)
 
     @property
     def lab(self) -> Lab:
         """The days, built first where they are missing."""
         if self._lab is None:
-            self._lab = open_lab(self.setting, self.settings, say=self.say)
+            self._lab = open_lab(self.setting, self.settings, say=self._say)
         return self._lab
 
     def towers(self, recipe: Recipe) -> DailyTowers:

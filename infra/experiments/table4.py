@@ -24,6 +24,7 @@ from snapshots.movement import movement
 from snapshots.pooling import LOOKBACK_DAYS
 from trainer.downstream.arms import BASELINE, Shape, shape_of
 from trainer.downstream.joined import NewestEmbeddings
+from trainer.recipe import DownstreamRecipe
 
 POOLED = (2, 3, 4, 5)
 NONE, OPTION_1 = "no pooling", "option 1"
@@ -32,6 +33,11 @@ PAPER = {NONE: (-0.081, -0.014), "pooling 3": (-0.109, -0.127)}
 """Train and eval NE difference in percent."""
 PAPERS_TURN = 0.87
 """Table 3's less stable embedding."""
+
+POOR, RICH = "ctr_a", "ctr_a, own user features"
+_TURNED = f"turned to {PAPERS_TURN}"
+FEW = (NONE, "pooling 3", OPTION_1, _TURNED, f"{_TURNED}, pooling 3", f"{_TURNED}, option 1")
+"""What the consumer that knows its users is given."""
 
 OfDay = Callable[[int], Computed]
 
@@ -84,8 +90,8 @@ def variants(lab: Lab, towers: DailyTowers, *, seed: int) -> dict[str, Variant]:
         turning = Turning(cosine=cosine, seed=seed)
         found[f"turned to {cosine}"] = Variant(trained=_turned(lab, towers, turning))
     turning = Turning(cosine=PAPERS_TURN, seed=seed)
-    found[f"turned to {PAPERS_TURN}, pooling 3"] = Variant(trained=_turned_and_pooled(lab, towers, turning))
-    found[f"turned to {PAPERS_TURN}, option 1"] = Variant(
+    found[f"{_TURNED}, pooling 3"] = Variant(trained=_turned_and_pooled(lab, towers, turning))
+    found[f"{_TURNED}, option 1"] = Variant(
         trained=_turned(lab, towers, turning), evaluated=_turned(lab, towers, turning, behind=1)
     )
     found[f"blurred to {PAPERS_TURN}"] = Variant(
@@ -111,15 +117,27 @@ def _turned_and_pooled(lab: Lab, towers: DailyTowers, turning: Turning) -> OfDay
     return lambda day: lab.pooled([turned(of) for of in range(max(day - LOOKBACK_DAYS, 0), day + 1)], versions=3)
 
 
+def consumer_of(setting: Setting, part: str) -> DownstreamRecipe:
+    """The CTR model of domain a, without a user feature, or with all that the user model has."""
+    consumer = setting.consumers[POOR]
+    if part == POOR:
+        return consumer
+    schema = setting.source.schema
+    features = (*(of.name for of in schema.sparse_of("user")), *(of.name for of in schema.dense_of("user")))
+    return replace(consumer, name=f"{consumer.name}_rich", user_features=features)
+
+
 def measure(trial: Trial) -> Values:
     """By arm: NE differences in percent in training and evaluation, the 95 % interval over users of the latter, and
     the mean cosine of the same users on consecutive days."""
-    consumer = trial.setting.consumers[trial.unit.part]
-    (role,) = consumer.upstreams
+    consumer = consumer_of(trial.setting, trial.unit.part)
+    role = consumer.only_upstream
     towers, lab, first = trial.towers(trial.setting.user_models[role]), trial.lab, trial.setting.num_settling
     num, dim = shape_of(towers.recipe.user_tower)
     arms, cosines = {}, {}
     for name, variant in variants(lab, towers, seed=trial.seed).items():
+        if trial.unit.part == RICH and name not in FEW:
+            continue
         shape: Shape = (num if variant.only is None else 1, dim)
         trained = _Days(lab=lab, of_day=variant.trained, only=variant.only)
         evaluated = variant.evaluated and _Days(lab=lab, of_day=variant.evaluated, only=variant.only)
@@ -170,8 +188,8 @@ def conclude(setting: Setting, results: Results) -> Finding:
         verdicts=tuple(verdict for part in parts for verdict in _verdicts(_Numbers(results=results, part=part))),
         notes=(
             f"NE against the same consumer without embeddings, in percent, over the last {scored} of "
-            f"{setting.num_followed} days followed. Train: progressive. Eval: the day after, before it is learnt from. Lost: "
-            "the share of the gain in training that is missing on the day after.",
+            f"{setting.num_followed} days followed. Train: progressive. Eval: the day after, before it is learnt from. "
+            "Lost: the share of the gain in training that is missing on the day after.",
             "`option 1`: evaluated with what the newest version that the consumer has trained on makes of the newest "
             "features. `turned to c`: the embedding space turns every day so that each vector has cosine c with itself "
             "of the day before, beyond the model's own movement; it holds the same as before. `blurred to c`: noise of "
@@ -233,7 +251,8 @@ def _table(results: Results, part: str) -> Table:
 def _verdicts(numbers: _Numbers) -> Iterator[Verdict]:
     of = f"{numbers.part}: "
     gap = difference(numbers.of(NONE, "eval").values, numbers.of(NONE, "train").values)
-    turned = ", ".join(f"{numbers.lost(f'turned to {c}').mean:.1f} % at {c}" for c in TURNED)
+    arms = {f"turned to {c}": c for c in TURNED}
+    turned = ", ".join(f"{numbers.lost(arm).mean:.1f} % at {arms[arm]}" for arm in numbers.arms if arm in arms)
     alone = estimate(by_seed(numbers.results, lambda parts: parts[numbers.part]["model_alone"]))
     yield Verdict(
         claim=of + "without pooling, a consumer gains less on the next day than in training (the paper: 83 % is lost).",
@@ -249,7 +268,7 @@ def _verdicts(numbers: _Numbers) -> Iterator[Verdict]:
             agrees=_says(better, -1),
             why=f"{_text(better)} % against no pooling.",
         )
-    rescued = numbers.beyond(f"turned to {PAPERS_TURN}, pooling 3", f"turned to {PAPERS_TURN}", "eval")
+    rescued = numbers.beyond(f"{_TURNED}, pooling 3", _TURNED, "eval")
     yield Verdict(
         claim=of + f"pooling three versions mends what a space that turns to {PAPERS_TURN} a day breaks.",
         agrees=_says(rescued, -1),
@@ -261,7 +280,7 @@ def _verdicts(numbers: _Numbers) -> Iterator[Verdict]:
         agrees=_says(option, +1),
         why=f"{_text(option)} % eval NE against pooling; {_text(numbers.beyond(OPTION_1, NONE, 'eval'))} % against "
         f"neither; where the space turns to {PAPERS_TURN}, "
-        f"{_text(numbers.beyond(f'turned to {PAPERS_TURN}, option 1', f'turned to {PAPERS_TURN}', 'eval'))} %.",
+        f"{_text(numbers.beyond(f'{_TURNED}, option 1', _TURNED, 'eval'))} %.",
     )
     if "Embedding1 alone" in numbers.arms:
         yield from _alone(numbers, of)
@@ -293,4 +312,4 @@ def _text(found: Estimate) -> str:
     return Column(title="", digits=2, signed=True).text(found)
 
 
-STUDY = Study(name="table4", measure=measure, conclude=conclude, parts=("ctr_a",))
+STUDY = Study(name="table4", measure=measure, conclude=conclude, parts=(POOR, RICH))
