@@ -13,6 +13,7 @@ from features.columns import Ids
 from infra.experiments.lab import EVALUATION_BATCH, Lab
 from trainer.downstream.arms import BASELINE, Arms, Shape, small_tables
 from trainer.downstream.joined import Lookup
+from trainer.downstream.rate import positive_rate
 from trainer.downstream.scores import Predictions, bootstrap_interval
 from trainer.recipe import DownstreamRecipe
 
@@ -85,12 +86,15 @@ def follow(
     progress: Callable[[str, float], None],
     told: Callable[[int, Predictions], None] = lambda day, evaluation: None,
 ) -> Losses:
-    """Score, then train, day by day, the baseline without embeddings and these arms.
+    """Score, then train, day by day, the baseline without embeddings and these arms; all start at the rate of positives
+    on the day before the first.
 
     progress: told the share of the days that is done. told: given each day's evaluation, for intervals over users or
     breakdowns.
     """
     model = Arms(consumer, small_tables(lab.source.schema), {BASELINE: (), **{n: a.shapes for n, a in arms.items()}})
+    before = lab.lake.get(f"examples/{lab.source.name}", lab.days[max(days[0] - 1, 0)])
+    model.start_at(positive_rate(lab.lake, before, consumer))
     found = Losses()
     for number, day in enumerate(days, start=1):
         in_training = {name: arm.trained(day) for name, arm in arms.items()}

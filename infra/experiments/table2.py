@@ -47,7 +47,7 @@ _PRECISE = 15.0
 """A share that is known no better, in percent, decides nothing."""
 _PERCENT = Column(title="%", digits=0)
 _POINTS = Column(title="points", signed=True)
-AGES = (0, 1, 2)
+AGES = (0, 3)
 """Of further frozen snapshots, as quarters of the days before the first that is followed."""
 
 

@@ -20,6 +20,7 @@ from serving.replay.requests import Requests, times_ms
 from serving.replay.served import Served
 from trainer.downstream.arms import BASELINE, Arms, own_features, shape_of, small_tables
 from trainer.downstream.joined import JoinedBatch, JoiningEncoder
+from trainer.downstream.rate import positive_rate
 from trainer.downstream.scores import Predictions
 from trainer.recipe import DownstreamRecipe
 from trainer.towers import UserTower
@@ -98,7 +99,7 @@ class ModeArms:
     def __init__(self, downstream: DownstreamRecipe, schema: Schema, tower: UserTower, *, modes: Iterable[str]) -> None:
         self._downstream, self._schema = downstream, small_tables(schema)
         shapes = {BASELINE: (), **{mode: (shape_of(tower),) for mode in modes}}
-        self._arms = Arms(downstream, self._schema, shapes)
+        self._arms, self._started = Arms(downstream, self._schema, shapes), False
 
     def evaluate(self, lake: Lake, examples: Partition, requests: Requests, served: Mapping[str, Served]) -> Losses:
         """Predict every example with frozen weights."""
@@ -107,7 +108,11 @@ class ModeArms:
 
     def train(self, lake: Lake, examples: Partition, requests: Requests, served: Mapping[str, Served]) -> Losses:
         """One pass in event time; the losses are from before each batch was learnt: those of a consumer that learns as
-        requests come, and has seen nothing later than the batch."""
+        requests come, and has seen nothing later than the batch. The first day, which is not scored, gives the rate of
+        positives that it starts at."""
+        if not self._started:
+            self._arms.start_at(positive_rate(lake, examples, self._downstream))
+            self._started = True
         with closing(self._in_time(lake, examples, requests, served, size=self._downstream.batch_size)) as batches:
             return Losses.of_arms(self._arms.train(batches))
 

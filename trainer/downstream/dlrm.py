@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -67,6 +68,12 @@ class Dlrm(nn.Module):
                 self.join = nn.Linear(k * (n + k) + layout.num_upstreams, layout.hidden[0], bias=False)
                 nn.init.zeros_(self.join.weight)
         self.dots = Dots(n)
+
+    @torch.no_grad()
+    def start_at(self, rate: float) -> None:
+        """Begin with predictions about the rate of positives, which lies in (0, 1)."""
+        last = [layer for layer in self.top.modules() if isinstance(layer, nn.Linear)][-1]
+        last.bias.fill_(math.log(rate / (1 - rate)))
 
     def forward(
         self, sparse: KeyedJaggedTensor, dense: torch.Tensor, users: torch.Tensor, has_embedding: torch.Tensor
