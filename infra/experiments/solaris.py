@@ -40,6 +40,8 @@ from trainer.recipes.towers import large_mix_tower
 REPEATED_SHARE = 0.5
 MOST_FOLLOWED = 8
 """Days that the consumers follow, the last ones; of fewer than twice as many days the second half."""
+SETTLING = 2
+"""Of those, the first so many, on which consumers are too young to be scored."""
 
 
 def foundation_of(setting: Setting) -> Recipe:
@@ -74,7 +76,7 @@ def measure(trial: Trial) -> Values:
     for number, day in enumerate(days, start=1):
         following.day(day)
         trial.progress(f"{trial.unit.part} {lab.days[day]}", number / len(days))
-    return {**following.values(first=min(setting.num_settling, len(days) - 1)), **replay.mflop()}
+    return {**following.values(first=min(SETTLING, len(days) - 1)), **replay.mflop()}
 
 
 class Following:

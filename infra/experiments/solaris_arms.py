@@ -43,6 +43,8 @@ def beside(name: str) -> str:
 
 
 BOTH = distilled_arm(1.0, beside=budget_arm(BUDGET))
-ALONE = distilled_arm(1.0, beside=BASELINE)
-DISTILLED = {**{distilled_arm(weight): weight for weight in WEIGHTS}, ALONE: 1.0, BOTH: 1.0}
+DISTILLED = {
+    **{distilled_arm(weight, beside=of): weight for of in (SUM, BASELINE) for weight in WEIGHTS},
+    BOTH: 1.0,
+}
 """The arms that learn from the foundation model's logits too, and with what weight."""

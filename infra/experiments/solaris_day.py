@@ -190,7 +190,7 @@ class Replay:
 
     def _recalls(self, ahead: Ahead, requests: Impressions) -> dict[str, float]:
         """At every budget: the predictor's, that of popularity alone, and that of pairs drawn at random."""
-        found = {"repeated share": ahead.predictor.repeated}
+        found = {"own weight": ahead.predictor.own_weight}
         popular = ahead.predictor.by_popularity().likeliest(len(ahead.likely))
         possible = len(ahead.user_ids) * len(ahead.catalogue)
         known = ahead.catalogue.known(requests.item) & np.isin(requests.user, ahead.user_ids)

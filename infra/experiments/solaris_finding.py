@@ -100,9 +100,9 @@ def _recalls(results: Results, part: str) -> Table:
     for budget in BUDGETS[1:]:
         cells = (estimate([100 * of[f"{name} {budget:g}"] for of in recalls]) for name in PREDICTORS)
         rows.append(Row(name=f"{budget:g}", cells=tuple(cells)))
-    share = estimate([of["repeated share"] for of in recalls]).mean
+    weight = estimate([of["own weight"] for of in recalls]).mean
     return Table(
-        title=f"Requests whose pair was predicted: {TITLES[part]}; fitted share of repeats {share:.2f}",
+        title=f"Requests whose pair was predicted: {TITLES[part]}; weight of the user's own {weight:.2f}",
         rows_are="pairs per request",
         columns=columns,
         rows=tuple(rows),

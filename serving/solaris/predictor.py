@@ -7,8 +7,8 @@ The expected number of requests for user u and item i is
 lambda(u) the requests that the user is expected to make, p(i) the item's expected share of all requests and s(u, i) its
 share of the user's own. All three are counts of the days before in which a day weighs 2^(-1 / half-life) of the next;
 an item's count is multiplied by how requests for items of its age (days since it was first seen) grow or fade in a day.
-rho, the share of requests that repeat the user's own items, and the half-life are those under which the newest day was
-most likely, given the days before it.
+rho, how much the user's own requests tell, and the half-life are those under which the newest day was most likely,
+given the days before it.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ HALF_LIVES = (1.0, 2.0, 4.0, 8.0)
 """Days; which of them is fitted."""
 OLDEST = 7
 """Items that are older, in days, age alike."""
-MOST_REPEATED = 0.95
+MOST_OWN = 0.95
 """Above it, nothing would be left for items that the user has not seen."""
 PAIRS_PER_CHUNK = 65_536
 _EM_STEPS = 30
 _BISECTIONS = 60
+_LEAST = 1e-300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +121,8 @@ class PairPredictor:
     """Fitted to the days before the one that is predicted."""
 
     counts: Counts
-    repeated: float
-    """rho."""
+    own_weight: float
+    """rho: near 0 where users ask for whatever is popular, near 1 where they ask for the same again."""
     half_life: float = field(default=0.0)
     """Days."""
 
@@ -133,19 +134,19 @@ class PairPredictor:
         grows = growth(days)
         before, newest = days[:-1], days[-1]
         if not before:
-            return cls(counts=Counts.of(days, half_life=HALF_LIVES[0], grows=grows), repeated=0.0)
+            return cls(counts=Counts.of(days, half_life=HALF_LIVES[0], grows=grows), own_weight=0.0)
         tried = []
         for half_life in HALF_LIVES:
             counts = Counts.of(before, half_life=half_life, grows=growth(before))
-            repeated, likelihood = _repeated_share(counts, newest)
-            tried.append((likelihood, repeated, half_life))
-        _, repeated, half_life = max(tried)
-        return cls(counts=Counts.of(days, half_life=half_life, grows=grows), repeated=repeated, half_life=half_life)
+            own_weight, likelihood = _own_weight(counts, newest)
+            tried.append((likelihood, own_weight, half_life))
+        _, own_weight, half_life = max(tried)
+        return cls(counts=Counts.of(days, half_life=half_life, grows=grows), own_weight=own_weight, half_life=half_life)
 
     def by_popularity(self) -> PairPredictor:
         """The same with nothing but the items' shares: every user alike."""
         alike = np.full(len(self.counts.users), self.counts.by_user.mean())
-        return replace(self, counts=replace(self.counts, by_user=alike), repeated=0.0)
+        return replace(self, counts=replace(self.counts, by_user=alike), own_weight=0.0)
 
     def among(self, items: Ids) -> PairPredictor:
         """The same with no other items than these, ascending."""
@@ -155,7 +156,7 @@ class PairPredictor:
     def stream(self, budget: int, *, chunk: int = PAIRS_PER_CHUNK) -> Iterator[LikelyPairs]:
         """The `budget` likeliest pairs, some at a time; in memory are users, items, pairs seen before and a chunk,
         never users x items. Pairs of equal priority come in the order of user and item."""
-        ranks, done, above = _Ranks(self.counts, self.repeated), 0, np.inf
+        ranks, done, above = _Ranks(self.counts, self.own_weight), 0, np.inf
         while done < budget:
             threshold = ranks.threshold(min(done + chunk, budget))
             found = ranks.between(threshold, above)
@@ -192,7 +193,7 @@ def growth(days: Sequence[Impressions]) -> Floats:
     return grown
 
 
-def _repeated_share(counts: Counts, day: Impressions) -> tuple[float, float]:
+def _own_weight(counts: Counts, day: Impressions) -> tuple[float, float]:
     """rho by expectation maximisation, and the mean log likelihood of the day's items given their users."""
     _, by_item, by_pair = counts.shares(day)
     possible = by_item > 0  # an item that nobody saw is explained by neither
@@ -202,7 +203,7 @@ def _repeated_share(counts: Counts, day: Impressions) -> tuple[float, float]:
     rho = 0.5
     for _ in range(_EM_STEPS):
         own, others = rho * by_pair, (1 - rho) * by_item
-        rho = min(float((own / (own + others)).mean()), MOST_REPEATED)
+        rho = min(float((own / (own + others)).mean()), MOST_OWN)
     likelihood = np.log((1 - rho) * by_item + rho * by_pair).sum() + np.log(1e-9) * (~possible).sum()
     return rho, float(likelihood) / len(day)
 
@@ -211,13 +212,14 @@ class _Ranks:
     """Pairs by priority: the product of two sorted lists, and the pairs seen before, which have priorities of their
     own."""
 
-    def __init__(self, counts: Counts, repeated: float) -> None:
+    def __init__(self, counts: Counts, own_weight: float) -> None:
         self._counts = counts
-        self._by_user = counts.by_user * (1 - repeated)
-        self._order = np.argsort(-counts.by_item, kind="stable")
+        self._by_user = counts.by_user * (1 - own_weight)
+        order = np.argsort(-counts.by_item, kind="stable")
+        self._order = order[counts.by_item[order] > 0]
         self._falling = counts.by_item[self._order]
         self._product = self._by_user[counts.pair_user] * counts.by_item[counts.pair_item]
-        self._own = self._product + counts.by_user[counts.pair_user] * repeated * counts.pair_share
+        self._own = self._product + counts.by_user[counts.pair_user] * own_weight * counts.pair_share
         self._own[counts.by_item[counts.pair_item] == 0] = 0  # not on offer
         self._rising, self._rising_product = np.sort(self._own), np.sort(self._product)
 
@@ -236,8 +238,8 @@ class _Ranks:
     def threshold(self, wanted: int) -> float:
         """The highest priority that at least `wanted` pairs have; next to 0 where there are fewer."""
         low, high = 0.0, float(max(self._rising[-1], self._by_user.max() * self._falling[0])) * 2
-        if self.count(np.nextafter(0, 1)) <= wanted:
-            return float(np.nextafter(0, 1))
+        if self.count(_LEAST) <= wanted:
+            return _LEAST
         for _ in range(_BISECTIONS):
             middle = (low + high) / 2
             low, high = (middle, high) if self.count(middle) >= wanted else (low, middle)

@@ -231,15 +231,39 @@ def test_id_lists_observe_the_taste() -> None:
     assert abs(_cosine(tastes, np.roll(tastes, 1, axis=0))) < 0.1
 
 
+def test_some_events_repeat_what_the_user_was_shown() -> None:
+    plain = replace(SMALL, num_items=1_000)
+    repeating, kept = World(replace(plain, repeated_share=0.5)), ["event_id", "user_id", "event_time", "ids_000"]
+
+    def shown_before(world: World) -> float:
+        before, pairs = (_pairs(world.log(day)) for day in (DAY, DAY + timedelta(days=1)))
+        return float(np.isin(pairs, before).mean())
+
+    assert shown_before(repeating) > shown_before(World(plain)) + 0.2
+    assert repeating.log(DAY).select(kept).equals(World(plain).log(DAY).select(kept))
+
+
+def _pairs(log: pa.Table) -> npt.NDArray[np.int64]:
+    pairs: npt.NDArray[np.int64] = (
+        log["user_id"].to_numpy() * 1_000_000 + log["item"].combine_chunks().flatten().to_numpy()
+    )
+    return pairs
+
+
+def test_a_world_from_before_events_repeated_is_as_it_was() -> None:
+    assert fingerprint(SyntheticWorld()) == "590aa3009923d94bf15ac20507556b1d6e22eed79fef8b62e8a5979f8b8d53f5"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"repeated_share": 1.5}, "repeated_share is 1.5"),
         ({"num_users": 0}, "num_users is 0"),
         ({"seed": -1}, "seed is -1"),
         ({"num_sparse": 0}, "num_sparse is 0"),
         ({"intent": 1.0}, "intent is 1.0"),
     ],
-    ids=["users", "seed", "sparse", "intent"],
+    ids=["repeated", "users", "seed", "sparse", "intent"],
 )
 def test_a_config_that_cannot_be_is_refused(change: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
