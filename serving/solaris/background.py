@@ -24,7 +24,6 @@ from serving.client.pool import Pool
 from serving.client.refresh import PROBE
 from serving.client.route import Route, Servers
 from serving.client.wire import BrokenError, LateError, Target, packed, require_no_error
-from serving.compute.statistics import Statistics
 from serving.connection import UNAVAILABLE, connect
 from serving.keys import Keys
 from serving.solaris import log as served_log
@@ -33,6 +32,7 @@ from serving.solaris.interfaces import Likely
 from serving.solaris.model import PairModel
 from serving.solaris.neighbours import Neighbours
 from serving.solaris.store import PairStore
+from serving.solaris.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,10 +53,9 @@ _TIME = packed([("TIME",)])
 class Background:
     """Of one reader."""
 
-    def __init__(
-        self, url: str, model: PairModel, options: Options, statistics: Statistics, priorities: Priorities
-    ) -> None:
-        self._url, self._model, self._options, self._statistics = url, model, options, statistics
+    def __init__(self, url: str, model: PairModel, options: Options, tally: Tally, priorities: Priorities) -> None:
+        self._url, self._model, self._options = url, model, options
+        self._tally, self._statistics = tally, tally.statistics
         self._keys, self._priorities = Keys(options.partitions), priorities
         self.clock = StoreClock()
         self.neighbours = Neighbours(capacity=options.neighbours, stale_seconds=options.neighbours_seconds)
@@ -78,7 +77,8 @@ class Background:
         return None if self._servers is None else self._servers.reads[partition]
 
     def served(self, answer: PairAnswer) -> None:
-        """Log it, where its user's reads are logged."""
+        """Count it, and log it where its user's reads are logged."""
+        self._tally.answered(answer)
         share = self._options.log_share
         if not share or zlib.crc32(b"log" + answer.user.to_bytes(8, "little", signed=True)) >= share * 2**32:
             return
@@ -232,6 +232,7 @@ class Background:
             self._statistics.count("store_errors")
             logger.debug("the store does not say what time it is: %s", error)
         self._probe()
+        self._tally.counted()
         pools = self._servers.all if self._servers is not None else ()
         self._statistics.set("breaker_open", any(pool.breaker.is_open for pool in pools))
         self._statistics.set("buffered", self._num_wanted)

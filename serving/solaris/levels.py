@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +26,7 @@ class Level(IntEnum):
     ZERO = 3
 
 
+EXACT, USER, NEIGHBOURS, ZERO = map(int, Level)
 NAMES = tuple(level.name.lower() for level in Level)
 
 
@@ -50,40 +50,30 @@ def fill(
 
     own_items [n], own_vectors [n, E]: the user's pairs, each item once. neighbours: by item, the mean [E].
     """
-    places = _places(own_items, items)
-    width = own_vectors.shape[1]
-    if len(own_items):
-        others = np.broadcast_to(mean(own_vectors), (len(items), width))
-        levels = np.full(len(items), Level.USER, np.uint8)
-    else:
-        found = [neighbours.get(item) for item in items.tolist()]
-        zero = np.zeros(width, np.float16)
-        others = np.array([zero if one is None else one for one in found], np.float16).reshape(len(items), width)
-        levels = np.array([Level.ZERO if one is None else Level.NEIGHBOURS for one in found], np.uint8)
-    is_exact = places >= 0
-    vectors = others.copy()
+    found = own_items == items[:, None]  # [I, n]
+    is_exact = found.any(axis=1)
+    vectors = np.zeros((len(items), own_vectors.shape[1]), np.float16)
+    levels = np.full(len(items), ZERO, np.uint8)
+    if not len(own_items):
+        for row, item in enumerate(items.tolist()):
+            if (vector := neighbours.get(item)) is not None:
+                vectors[row], levels[row] = vector, NEIGHBOURS
+        return Filled(vectors, levels, np.full(len(items), -1))
+    places = np.where(is_exact, found.argmax(axis=1), -1)
+    levels[:] = np.where(is_exact, EXACT, USER)
+    if not is_exact.all():
+        vectors[:] = mean(own_vectors)
     vectors[is_exact] = own_vectors[places[is_exact]]
-    levels[is_exact] = Level.EXACT
     return Filled(vectors, levels, places)
 
 
 def mean(vectors: NDArray[np.float16]) -> NDArray[np.float16]:
     """[E] of [n, E], n > 0: summed in float32, rounded. Numbers that all fit into float16 have a mean that does."""
-    found: NDArray[np.float16] = vectors.mean(axis=0, dtype=np.float32).astype(np.float16)
-    return found
+    total: NDArray[np.float32] = np.add.reduce(vectors, axis=0, dtype=np.float32)
+    return (total / np.float32(len(vectors))).astype(np.float16)
 
 
 def shares(levels: NDArray[np.uint8]) -> dict[str, float]:
     """The share of each level by name; `exact` is the hit rate, 1 - `zero` the coverage."""
     counts = np.bincount(levels, minlength=len(Level))
     return {name: float(count) / max(len(levels), 1) for name, count in zip(NAMES, counts.tolist(), strict=True)}
-
-
-def _places(own: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.int64]:
-    """[I]: where each item is among the user's; -1."""
-    if not len(own):
-        return np.full(len(items), -1)
-    order = np.argsort(own)
-    at = np.minimum(np.searchsorted(own, items, sorter=order), len(own) - 1)
-    found: NDArray[Any] = order[at]
-    return np.where(own[found] == items, found, -1)

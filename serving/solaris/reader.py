@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeGuard
 
 import hiredis
 import numpy as np
@@ -25,10 +25,10 @@ from serving.solaris.answer import Outcome, PairAnswer
 from serving.solaris.background import Background
 from serving.solaris.interfaces import Likely
 from serving.solaris.keys import PairKeys
-from serving.solaris.levels import NAMES, Level, fill
+from serving.solaris.levels import fill
 from serving.solaris.model import PairModel
 from serving.solaris.record import PairRecord, entry_type
-from serving.solaris.statistics import READER
+from serving.solaris.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -86,30 +86,34 @@ class PairReader:
     ) -> None:
         """url: as `serving.connection` reads it. The store need not be there yet."""
         self.model, self._keys = model, PairKeys(model=model.name, keys=Keys(options.partitions))
-        self.statistics = Statistics(READER)
-        self._background = Background(url, model, options, self.statistics, priorities)
+        self._nothing = np.empty(0, entry_type(model.width))
+        self._tally = Tally(model)
+        self._background = Background(url, model, options, self._tally, priorities)
 
     def read(self, user: int, items: Sequence[int] | NDArray[np.int64]) -> PairAnswer:
         """The representations of the user with each of `items`. ValueError for ids that are no int64."""
-        asked = _ids(items)
+        asked = items if _are_ids(items) else _ids(items)
         if not isinstance(user, int) or not -(2**63) <= user < 2**63:
             raise ValueError(f"user {str(user)[:40]!r} is no user id; it is a whole number of 64 bits")
         value, outcome = self._value(user)
-        now_ms, own = self._background.clock.now_ms(), np.empty(0, entry_type(self.model.width))
+        now_ms, own = self._background.clock.now_ms(), self._nothing
         if value is not None:
             try:
-                own = PairRecord.parse(value).alive(
-                    now_ms=now_ms, ttl_seconds=self.model.ttl_seconds, width=self.model.width
-                )
+                record = PairRecord.parse(value)
+                own = record.alive(now_ms=now_ms, ttl_seconds=self.model.ttl_seconds, width=self.model.width)
             except RecordError as error:
                 log.warning("user %d: %s", user, error)
                 outcome = "damaged"
         if outcome == "found" and not len(own):
             outcome = "cold"
         answer = self._answer(user, asked, own, outcome, now_ms=now_ms)
-        self._count(answer)
         self._hand_on(answer)
         return answer
+
+    @property
+    def statistics(self) -> Statistics:
+        """Of `serving.solaris.statistics.READER`, up to now."""
+        return self._tally.counted()
 
     def _value(self, user: int) -> tuple[bytes | None, Outcome]:
         """Of the user's record, and what became of the read."""
@@ -133,35 +137,23 @@ class PairReader:
     ) -> PairAnswer:
         known = {} if len(own) else self._background.neighbours.of(items.tolist())
         filled = fill(own["member"], own["vector"], items, known)
-        is_exact, places = filled.places >= 0, filled.places
         ages, versions = np.full(len(items), np.nan, np.float32), np.zeros(len(items), np.uint32)
-        ages[is_exact] = np.maximum(now_ms - own["write_ms"][places[is_exact]], 0) / 1000
-        versions[is_exact] = own["version"][places[is_exact]]
+        if len(own):
+            is_exact, places = filled.places >= 0, filled.places
+            np.copyto(ages, (now_ms - own["write_ms"][places]) / 1000, where=is_exact, casting="same_kind")
+            np.copyto(versions, own["version"][places], where=is_exact)
         return PairAnswer(
             user=user, items=items, vectors=filled.vectors, levels=filled.levels, ages_seconds=ages, versions=versions,
             outcome=outcome, served_ms=int(now_ms),
         )  # fmt: skip
 
-    def _count(self, answer: PairAnswer) -> None:
-        self.statistics.count("requests", outcome=answer.outcome)
-        for level, number in enumerate(np.bincount(answer.levels, minlength=len(Level)).tolist()):
-            if number:
-                self.statistics.count("served", number, level=NAMES[level])
-        ages = answer.ages_seconds[answer.levels == Level.EXACT]
-        if len(ages):
-            self.statistics.took(ages.tolist())
-
     def _hand_on(self, answer: PairAnswer) -> None:
         """Misses, and what is nearly too old; of a read that the store did not answer nothing is known."""
         self._background.served(answer)
         if answer.outcome not in ("late", "unavailable"):
-            with np.errstate(invalid="ignore"):
-                old = answer.ages_seconds > self.model.fresh_seconds
-            if number := int(old.sum()):
-                self.statistics.count("refreshes", number)
-            wanted = answer.items[old | (answer.levels != Level.EXACT)]
-            if len(wanted):
-                self._background.want(answer.user, wanted)
+            wanted = ~(answer.ages_seconds <= self.model.fresh_seconds)  # those without an age are not there
+            if wanted.any():
+                self._background.want(answer.user, answer.items[wanted])
 
     def want(self, pairs: Sequence[Likely]) -> None:
         """Hand these on, as `read` does with misses: a predictor's word within the serving process."""
@@ -184,6 +176,10 @@ class PairReader:
     ) -> None:
         """Closes."""
         self.close()
+
+
+def _are_ids(items: object) -> TypeGuard[NDArray[np.int64]]:
+    return isinstance(items, np.ndarray) and items.dtype == np.int64 and items.ndim == 1
 
 
 def _ids(items: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:

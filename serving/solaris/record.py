@@ -46,8 +46,8 @@ class PairRecord:
         """[n]: the entries of this width that were written less than `ttl_seconds` ago."""
         if self.entries["vector"].shape[1] != width:
             return np.empty(0, entry_type(width))
-        found: NDArray[Any] = self.entries[self.entries["write_ms"] > now_ms - 1000 * ttl_seconds]
-        return found
+        young = self.entries["write_ms"] > now_ms - 1000 * ttl_seconds
+        return self.entries if young.all() else self.entries[young]
 
 
 @lru_cache(maxsize=64)
