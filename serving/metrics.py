@@ -10,7 +10,9 @@ from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from serving.compute.statistics import COUNTERS, GAUGES, LATENCY_SECONDS, PREFIX
+from serving.compute import statistics
+from serving.compute.statistics import Counted
+from serving.solaris.statistics import READER, WORKER
 from serving.statistics import STALENESS_SECONDS
 
 Kind = Literal["counter", "gauge", "histogram"]
@@ -130,16 +132,28 @@ HTTP_IN_FLIGHT = Metric(
 )
 HTTP = (READ, HTTP_REQUESTS, HTTP_SECONDS, HTTP_IN_FLIGHT)
 
-# What a worker of the compute center counts (`serving.compute.statistics`), on a port of its own.
-COMPUTE = (
-    *(Metric(name=f"{PREFIX}_{name}_total", kind="counter", meaning=f"{of}.") for name, of in COUNTERS.items()),
-    *(Metric(name=f"{PREFIX}_{name}", kind="gauge", meaning=f"{of}.") for name, of in GAUGES.items()),
-    Metric(
-        name=f"{PREFIX}_latency_seconds",
-        kind="histogram",
-        meaning="From a request's arrival on the stream to its vectors in the store.",
-        buckets=LATENCY_SECONDS,
-    ),
-)
 
-ALL = (*CLIENT, *HTTP, *COMPUTE)
+def _metrics_of(counted: Counted) -> tuple[Metric, ...]:
+    """Of a process that has a page of its own."""
+    prefix = counted.prefix
+    return (
+        *(
+            Metric(name=f"{prefix}_{name}_total", kind="counter", meaning=f"{of}.")
+            for name, of in counted.counters.items()
+        ),
+        *(Metric(name=f"{prefix}_{name}", kind="gauge", meaning=f"{of}.") for name, of in counted.gauges.items()),
+        Metric(
+            name=f"{prefix}_{counted.histogram}",
+            kind="histogram",
+            meaning=f"{counted.histogram_meaning}.",
+            buckets=tuple(counted.bounds),
+        ),
+    )
+
+
+COMPUTE = _metrics_of(statistics.COMPUTE)
+"""A worker of the compute center's (`serving.compute.statistics`), on a port of its own."""
+SOLARIS = (*_metrics_of(WORKER), *_metrics_of(READER))
+"""Of pairs: a worker's, on a port of its own, and a reader's (`serving.solaris.statistics`)."""
+
+ALL = (*CLIENT, *HTTP, *COMPUTE, *SOLARIS)

@@ -56,7 +56,7 @@ COMPUTE = Counted(
     counters=COUNTERS,
     gauges=GAUGES,
     histogram="latency_seconds",
-    histogram_meaning="From a request's arrival to the store",
+    histogram_meaning="From a request's arrival on the stream to its vectors in the store",
     bounds=LATENCY_SECONDS,
 )
 

@@ -15,7 +15,7 @@ from tests.serving.http.service import Running
 
 DASHBOARD = json.loads((REPOSITORY / "infra" / "dashboards" / "serving.json").read_text())
 DOCUMENT = (REPOSITORY / "infra" / "dashboards" / "README.md").read_text()
-_NAME = re.compile(r"usermodel_(?:serving|http|compute)_[a-z_]+")
+_NAME = re.compile(r"usermodel_(?:serving|http|compute|solaris|pairs)_[a-z_]+")
 
 
 def expressions() -> list[str]:
