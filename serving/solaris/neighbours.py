@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from serving.record import RecordError
 from serving.solaris.levels import mean
 from serving.solaris.record import PairRecord
-from serving.solaris.store import PairStore
+from serving.solaris.store import PairStore, values_of
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Neighbours:
         """Some that are wanted, in one round trip. redis.RedisError: they are wanted still."""
         with self._lock:
             wanted = list(self._wanted)[:TOGETHER]
-        values = store.values_of([store.keys.item(item) for item in wanted])
+        values = values_of(store.redis, [store.keys.item(item) for item in wanted])
         with self._lock:
             for item, value in zip(wanted, values, strict=True):
                 self._wanted.pop(item, None)

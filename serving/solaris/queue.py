@@ -1,13 +1,13 @@
 """The queue of pairs, as workers see it: each pair is given to one of them, the highest priority first.
 
-A pair that is given out is leased: whoever does not get it done in time loses it to the next who asks. What was given
-out too often is set aside. The budget is kept where all workers meet, in the store.
+A pair that is given out is leased: whoever neither gets it done nor renews the lease loses it to the next who asks.
+What was given out too often is set aside. The budget is kept where all workers meet, in the store.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import redis
@@ -17,12 +17,13 @@ from serving.keys import Keys
 from serving.solaris.interfaces import Likely
 from serving.solaris.keys import PairKeys, packed, unpacked
 from serving.solaris.model import PairModel
-from serving.solaris.scripts import DONE_PAIRS, TAKE_PAIRS
+from serving.solaris.scripts import DONE_PAIRS, RENEW_PAIRS, TAKE_PAIRS
+from serving.solaris.store import values_of
 from serving.store import milliseconds
 
 log = logging.getLogger(__name__)
 
-_TAKE, _DONE = Script(TAKE_PAIRS), Script(DONE_PAIRS)
+_TAKE, _DONE, _RENEW = Script(TAKE_PAIRS), Script(DONE_PAIRS), Script(RENEW_PAIRS)
 BURST_SECONDS = 1.0
 """After a pause, so many seconds' worth of the budget may be taken at once."""
 SET_ASIDE_KEPT = 1_000
@@ -100,27 +101,25 @@ class PairQueue:
             self._done(partition, damaged)
         return found
 
-    def done(self, pairs: Sequence[Leased]) -> int:
+    def done(self, pairs: Iterable[Leased]) -> int:
         """Their leases go; how many were still leased."""
-        found = 0
-        for partition in {one.partition for one in pairs}:
-            members = [packed(one.user, one.item) for one in pairs if one.partition == partition]
-            found += self._done(partition, members)
-        return found
+        return sum(self._done(partition, members) for partition, members in _members(pairs))
 
     def _done(self, partition: int, members: Sequence[bytes]) -> int:
-        names = [self.keys.leases(partition), self.keys.held(partition)]
-        starts = range(0, len(members), _MEMBERS_PER_CALL)
-        return sum(_DONE.run(self.redis, [(names, members[at : at + _MEMBERS_PER_CALL]) for at in starts]))
+        return sum(_DONE.run(self.redis, [([self.keys.leases(partition), self.keys.held(partition)], members)]))
+
+    def renew(self, pairs: Iterable[Leased], *, lease_seconds: float) -> None:
+        """Their leases begin anew: whoever works on them is alive."""
+        lease = milliseconds(lease_seconds)
+        calls: list[Call] = [
+            ([self.keys.leases(partition)], [lease, *members]) for partition, members in _members(pairs)
+        ]  # fmt: skip
+        _RENEW.run(self.redis, calls)
 
     def features(self, users: Sequence[int]) -> dict[int, tuple[int, bytes]]:
         """The newest features that the store knows: (feature time in ms, `serving.features`' payload) by user."""
         keys = self.keys.keys
-        pipeline: Any
-        with self.redis.pipeline(transaction=False) as pipeline:
-            for user in users:
-                pipeline.get(keys.features(self.model.source, user))
-            values = pipeline.execute()
+        values = values_of(self.redis, [keys.features(self.model.source, user) for user in users])
         return {
             user: (int.from_bytes(value[:8], "little", signed=True), value[8:])
             for user, value in zip(users, values, strict=True)
@@ -137,3 +136,13 @@ class PairQueue:
                 pipeline.llen(self.keys.aside(partition))
             found = pipeline.execute()
         return sum(found[::3]), sum(found[1::3]), sum(found[2::3])
+
+
+def _members(pairs: Iterable[Leased]) -> Iterator[tuple[int, list[bytes]]]:
+    """By partition, as many as one call takes."""
+    found: dict[int, list[bytes]] = {}
+    for one in pairs:
+        found.setdefault(one.partition, []).append(packed(one.user, one.item))
+    for partition, members in found.items():
+        for begin in range(0, len(members), _MEMBERS_PER_CALL):
+            yield partition, members[begin : begin + _MEMBERS_PER_CALL]

@@ -93,7 +93,7 @@ class PairReader:
     def read(self, user: int, items: Sequence[int] | NDArray[np.int64]) -> PairAnswer:
         """The representations of the user with each of `items`. ValueError for ids that are no int64."""
         asked = items if _are_ids(items) else _ids(items)
-        if not isinstance(user, int) or not -(2**63) <= user < 2**63:
+        if not isinstance(user, int) or isinstance(user, bool) or not -(2**63) <= user < 2**63:
             raise ValueError(f"user {str(user)[:40]!r} is no user id; it is a whole number of 64 bits")
         value, outcome = self._value(user)
         now_ms, own = self._background.clock.now_ms(), self._nothing
@@ -120,17 +120,17 @@ class PairReader:
         pool = self._background.pool(self._keys.keys.partition(user))
         if pool is None or not pool.breaker.allows(time.monotonic()):
             return None, "unavailable"
-        command: bytes = hiredis.pack_command(("GET", self._keys.user(user)))
+        command: bytes = hiredis.pack_command(("MGET", self._keys.user(user)))  # GET fails for what is no string
         try:
-            (value,) = pool.call(command, 1, deadline=time.monotonic() + self.model.deadline_ms / 1000)
-            require_no_error(value)
+            (found,) = pool.call(command, 1, deadline=time.monotonic() + self.model.deadline_ms / 1000)
+            require_no_error(found)
         except (LateError, BrokenError) as error:
             pool.breaker.failed(time.monotonic())
             is_late = isinstance(error, LateError)
             self._background.is_lost |= not is_late
             return None, "late" if is_late else "unavailable"
         pool.breaker.succeeded()
-        return value, "found"
+        return found[0], "found"
 
     def _answer(
         self, user: int, items: NDArray[np.int64], own: NDArray[Any], outcome: Outcome, *, now_ms: float

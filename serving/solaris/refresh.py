@@ -10,7 +10,7 @@ from serving.compute.queue import store_ms
 from serving.record import RecordError
 from serving.solaris.interfaces import Likely
 from serving.solaris.record import PairRecord
-from serving.solaris.store import PairStore
+from serving.solaris.store import PairStore, values_of
 
 PAIRS_AT_ONCE = 4_096
 
@@ -28,7 +28,7 @@ def enqueue_likely(store: PairStore, pairs: Iterable[Likely]) -> Counter[str]:
 
 def _due(store: PairStore, pairs: Sequence[Likely]) -> list[Likely]:
     users = list({pair.user for pair in pairs})
-    values = store.values_of([store.keys.user(user) for user in users])
+    values = values_of(store.redis, [store.keys.user(user) for user in users])
     now_ms = store_ms(store.redis)
     fresh = {user: _fresh(store, value, now_ms) for user, value in zip(users, values, strict=True) if value is not None}
     return [pair for pair in pairs if pair.item not in fresh.get(pair.user, ())]

@@ -205,3 +205,12 @@ redis.call('HDEL', KEYS[2], unpack(ARGV))
 return found
 """
 """How many nobody else had done."""
+
+RENEW_PAIRS = (
+    NOW
+    + """
+-- KEYS: leases. ARGV: lease in ms, members
+for k = 2, #ARGV do redis.call('ZADD', KEYS[1], 'XX', now + ARGV[1], ARGV[k]) end
+"""
+)
+"""Nothing. Those that are leased, by whomever, are leased from now on; others are not."""

@@ -13,6 +13,7 @@ import redis
 from numpy.typing import NDArray
 
 from serving.calls import Call, Script
+from serving.connection import told
 from serving.keys import ONE_SERVER, Keys
 from serving.solaris.interfaces import Likely
 from serving.solaris.keys import ANNOUNCED, PairKeys, packed
@@ -59,11 +60,24 @@ class Written:
 
 def announced(client: redis.Redis) -> dict[str, PairModel]:
     """What workers told, by name. ValueError for what no release of them tells."""
-    told: Any = client.hgetall(ANNOUNCED)
+    found: Any = client.hgetall(ANNOUNCED)
     try:
-        return {name.decode(): PairModel(**json.loads(text)) for name, text in told.items()}
+        return {name.decode(): PairModel(**json.loads(text)) for name, text in found.items()}
     except (TypeError, ValueError) as error:
         raise ValueError(f"{ANNOUNCED} says of the pairs' models: {error}; start their workers again") from error
+
+
+def values_of(client: redis.Redis, names: Sequence[str]) -> list[bytes | None]:
+    """Of keys of any slot: one round trip for all. What is no string is as if it were not there."""
+    pipeline: Any
+    with client.pipeline(transaction=False) as pipeline:
+        for name in names:
+            pipeline.get(name)
+        found = [told(one) if isinstance(one, Exception) else one for one in pipeline.execute(raise_on_error=False)]
+    for one in found:
+        if isinstance(one, Exception) and not str(one).startswith("WRONGTYPE"):
+            raise one
+    return [None if isinstance(one, Exception) else one for one in found]
 
 
 class PairStore:
@@ -74,20 +88,12 @@ class PairStore:
 
     def read(self, user: int) -> PairRecord | None:
         """The user's pairs. RecordError for a value that is no record."""
-        value: Any = self.redis.get(self.keys.user(user))
+        (value,) = values_of(self.redis, [self.keys.user(user)])
         return None if value is None else PairRecord.parse(value)
 
     def announce(self) -> None:
         """Tell everybody how the pairs of this model are kept."""
         self.redis.hset(ANNOUNCED, self.model.name, json.dumps(asdict(self.model)))
-
-    def values_of(self, names: Sequence[str]) -> list[bytes | None]:
-        """Of records of any slot: one round trip for all."""
-        pipeline: Any
-        with self.redis.pipeline(transaction=False) as pipeline:
-            for name in names:
-                pipeline.get(name)
-            return list(pipeline.execute())
 
     def write(self, given: Represented) -> Written:
         """Merge them into the records of their users and of their items."""

@@ -36,8 +36,10 @@ class Options:
 
     most_pairs: int = 256
     """Of a batch."""
-    lease_seconds: float = 60.0
-    """Pairs that were given out so long ago are taken over: longer than four batches ever take."""
+    lease_seconds: float = 15.0
+    """Pairs of a worker that has not been heard of for so long are taken over."""
+    batch_seconds: float = 300.0
+    """A batch that is not done after so long hangs: its pairs are taken over."""
     most_deliveries: int = 5
     """What was given out more often is set aside."""
     poll_seconds: float = 0.05
@@ -46,7 +48,14 @@ class Options:
     """How long a worker that should end tries to write what it has while the store does not answer."""
 
     def __post_init__(self) -> None:
-        for name in ("most_pairs", "lease_seconds", "most_deliveries", "poll_seconds", "drain_seconds"):
+        for name in (
+            "most_pairs",
+            "lease_seconds",
+            "batch_seconds",
+            "most_deliveries",
+            "poll_seconds",
+            "drain_seconds",
+        ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"precomputation: {name} is {getattr(self, name)}; it is positive")
 
@@ -60,6 +69,9 @@ class Worker:
         self.statistics, self._options = statistics, options
         self._queue, self._store, self._precompute = queue, store, precompute
         self._patience = Patience(statistics, drain_seconds=options.drain_seconds)
+        self._ended = threading.Event()
+        self._mine: dict[int, Batch] = {}
+        """What it has taken and not written: its leases are renewed."""
 
     def stop(self) -> None:
         """Take nothing more. Safe in a signal handler."""
@@ -78,6 +90,7 @@ class Worker:
                     self._patience.until_done(lambda one=one: self._write(one))  # type: ignore[misc]
         finally:
             self._patience.stopping.set()
+            self._ended.set()
             watch.join()
         log.info("drained done=%d", self.statistics.total("done"))
 
@@ -97,7 +110,9 @@ class Worker:
             for pairs in _groups(taken.pairs):
                 users = sorted({one.user for one in pairs})
                 features = self._patience.until_done(lambda users=users: self._queue.features(users))  # type: ignore[misc]
-                yield Batch(pairs=pairs, features=features)
+                batch = Batch(pairs=pairs, features=features)
+                self._mine[id(batch)] = batch
+                yield batch
             if not taken.pairs:
                 self._patience.stopping.wait(self._options.poll_seconds)
 
@@ -115,21 +130,25 @@ class Worker:
             self.statistics.count("refused", written.future, reason="future")
             self.statistics.count("dropped", len(made.entries) - written.kept - written.future)
         self._queue.done(computed.done)
+        self._mine.pop(id(computed.batch))
         self.statistics.count("written", kept)
         self.statistics.count("done", len(computed.done))
         self.statistics.count("batches")
         self.statistics.took([time.monotonic() - computed.batch.taken])
 
     def _watch(self) -> None:
+        """Until it has ended: how much waits, and that it is alive."""
         self.statistics.set("up", 1)
-        while True:
+        every_seconds = min(WATCH_SECONDS, self._options.lease_seconds / 3)
+        while not self._ended.wait(every_seconds):
             try:
                 for name, value in zip(("queue_length", "leased", "aside"), self._queue.length(), strict=True):
                     self.statistics.set(name, value)
+                since = time.monotonic() - self._options.batch_seconds
+                mine = [one for batch in list(self._mine.values()) if batch.taken > since for one in batch.pairs]
+                self._queue.renew(mine, lease_seconds=self._options.lease_seconds)
             except UNAVAILABLE as error:
                 log.debug("the queue was not looked at: %s", error)
-            if self._patience.stopping.wait(WATCH_SECONDS):
-                return
 
 
 def _groups(pairs: list[Leased]) -> Iterator[list[Leased]]:

@@ -21,7 +21,7 @@ def _stuck(pairs: list[tuple[int, int]]) -> None:
 def main(url: str) -> None:
     """Of the store at `url`; its leases are short."""
     with redis.Redis.from_url(url) as client:
-        worker_of(PairStore(client, MODEL), Formula(before=_stuck), Options(most_pairs=4, lease_seconds=0.3)).run()
+        worker_of(PairStore(client, MODEL), Formula(before=_stuck), Options(most_pairs=4, lease_seconds=1.0)).run()
 
 
 if __name__ == "__main__":

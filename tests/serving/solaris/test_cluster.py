@@ -58,12 +58,12 @@ def store(nodes: list[Server], url: str) -> Iterator[PairStore]:
     client.close()
 
 
-def gets(nodes: list[Server]) -> int:
+def reads(nodes: list[Server]) -> int:
     found = 0
     for server in nodes:
         with server.client() as node:
             of: Any = node.info("commandstats")
-            found += of.get("cmdstat_get", {"calls": 0})["calls"]
+            found += of.get("cmdstat_mget", {"calls": 0})["calls"]
     return found
 
 
@@ -79,12 +79,12 @@ def test_misses_on_every_node_are_computed_and_read_with_one_command(
         assert queue_of(store).length() == (2 * len(USERS), 0, 0)
         with working(worker_of(store, Formula())) as worker:
             until(lambda: worker.statistics.total("done") == 2 * len(USERS), seconds=20)
-        before = gets(nodes)
+        before = reads(nodes)
         for user in USERS:
             answer = reader.read(user, [2, 1])
             assert answer.levels.tolist() == [Level.EXACT] * 2
             assert answer.vectors.tolist() == [vector(user, 2), vector(user, 1)]
-        assert gets(nodes) - before == len(USERS)
+        assert reads(nodes) - before == len(USERS)
         reader.read(1_000, [2])
         assert reader.flush()
         assert reader.read(1_000, [2]).levels.tolist() == [Level.NEIGHBOURS]

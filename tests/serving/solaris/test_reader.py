@@ -132,6 +132,20 @@ def test_a_damaged_record_is_a_miss(server: Server, store: PairStore) -> None:
     assert waiting(store) == {(7, 1): 1.0}
 
 
+def test_values_of_other_types_are_as_nothing(server: Server, store: PairStore) -> None:
+    """Neither the store's servers are taken for broken, nor does a worker end."""
+    give_features(store, [8])
+    for name in (store.keys.user(7), store.keys.item(5), store.keys.keys.features("s", 7)):
+        store.redis.rpush(name, "x")
+    with working(worker_of(store, Formula())) as worker, reader_of(server) as reader:
+        for _ in range(10):
+            assert (reader.read(7, [5]).outcome, reader.read(7, [5]).levels.tolist()) == ("cold", [Level.ZERO])
+        reader.read(8, [5])
+        assert reader.flush()
+        until(lambda: reader.read(8, [5]).levels.tolist() == [Level.EXACT], seconds=SECONDS)
+        assert worker.statistics.total("refused", reason="no_features") >= 1
+
+
 def test_the_round_of_a_miss(server: Server, store: PairStore) -> None:
     """Asked for, computed behind the answer, and there the next time; asking again computes nothing."""
     give_features(store, [7])

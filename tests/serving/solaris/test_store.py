@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from serving.record import RecordError
 from serving.solaris.interfaces import Likely
 from serving.solaris.record import PairRecord, header
-from serving.solaris.store import PairStore, Represented
+from serving.solaris.store import PairStore, Represented, values_of
 from tests.serving.servers import Server
 from tests.serving.solaris.world import MODEL, NOW_MS, WIDTH, kept, with_model, write
 
@@ -67,7 +67,7 @@ def arrive(store: PairStore, user: int, arrivals: Sequence[Arrival], *, together
             store.write(given)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ARRIVALS, st.sampled_from((0, -1, 2**63 - 1, -(2**63))), st.booleans())
 def test_what_is_kept_is_the_oracles(store: PairStore, arrivals: list[Arrival], user: int, together: bool) -> None:
     store = with_model(store, most_pairs=MOST)
@@ -76,7 +76,7 @@ def test_what_is_kept_is_the_oracles(store: PairStore, arrivals: list[Arrival], 
     assert kept(store, user) == expected(arrivals)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ARRIVALS, st.randoms())
 def test_arrivals_commute_and_may_repeat(store: PairStore, arrivals: list[Arrival], random: Any) -> None:
     """But for the value of a computation that is repeated with another outcome: there is no such one."""
@@ -148,7 +148,7 @@ def test_an_item_keeps_the_users_of_the_newest_features(store: PairStore) -> Non
     store = with_model(store, most_neighbours=2)
     for user, feature_ms in ((1, NOW_MS - 30), (2, NOW_MS - 10), (3, NOW_MS - 20)):
         write(store, user, 5, feature_ms=feature_ms)
-    (value,) = store.values_of([store.keys.item(5)])
+    (value,) = values_of(store.redis, [store.keys.item(5)])
     assert value is not None
     assert PairRecord.parse(value).entries["member"].tolist() == [2, 3]
 

@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -103,10 +105,11 @@ def test_a_poisonous_pair_is_set_aside_and_its_batch_is_not(store: PairStore) ->
 
     give_features(store, range(8))
     store.enqueue(Likely(user, 1, 1.0) for user in range(8))
-    with working(worker_of(store, Formula(before=fails))) as worker:
+    impatient = replace(QUICK, lease_seconds=0.4, most_deliveries=2)
+    with working(worker_of(store, Formula(before=fails), impatient)) as worker:
         until(lambda: queue_of(store).length() == (0, 0, 1), seconds=SECONDS)
     assert [len(kept(store, user)) for user in range(8)] == [1, 1, 1, 0, 1, 1, 1, 1]
-    assert (worker.statistics.total("set_aside"), worker.statistics.total("failed")) == (1, QUICK.most_deliveries)
+    assert (worker.statistics.total("set_aside"), worker.statistics.total("failed")) == (1, 2)
 
 
 def test_several_workers_compute_each_pair_once(server: Server, store: PairStore) -> None:
@@ -158,16 +161,31 @@ def test_a_worker_that_is_killed_loses_nothing(server: Server, store: PairStore)
         assert process.stdout is not None
         computing = json.loads(process.stdout.readline())
         assert len(computing) == 4
-        waiting, leased, _ = queue_of(store).length()
-        assert leased >= 4
-        assert waiting + leased == 12
+        until(lambda: queue_of(store).length() == (0, 12, 0), seconds=SECONDS)  # a batch in each of its threads
+        time.sleep(1.2)
+        assert queue_of(store).take(most=12, lease_seconds=1, most_deliveries=9).pairs == [], "it is alive"
         process.kill()
         assert process.wait() == -signal.SIGKILL
     formula = Formula()
     with working(worker_of(store, formula)) as worker:
         until(lambda: drained(store), seconds=SECONDS)
     assert all(len(kept(store, user)) == 1 for user in range(12))
-    assert worker.statistics.total("taken_over") == leased
+    assert worker.statistics.total("taken_over") == 12
+
+
+def test_pairs_of_a_batch_that_hangs_are_taken_over(server: Server, store: PairStore) -> None:
+    give_features(store, [1])
+    store.enqueue([Likely(1, 1, 1.0)])
+    hangs = threading.Event()
+    stuck = worker_of(
+        store, Formula(before=lambda _: hangs.wait(30)), replace(QUICK, lease_seconds=0.1, batch_seconds=0.1)
+    )
+    with working(stuck), server.client() as client:
+        until(lambda: queue_of(store).length() == (0, 1, 0), seconds=SECONDS)
+        with working(worker_of(PairStore(client, MODEL), Formula())) as other:
+            until(lambda: other.statistics.total("done"), seconds=SECONDS)
+        hangs.set()
+    assert len(kept(store, 1)) == 1
 
 
 def test_a_store_that_pauses_is_waited_for(server: Server, store: PairStore) -> None:

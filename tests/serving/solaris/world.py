@@ -34,7 +34,7 @@ SCHEMA = Schema(
 )
 CODEC = FeatureCodec(SCHEMA)
 NOW_MS = int(1000 * time.time())
-QUICK = Options(most_pairs=16, lease_seconds=0.2, most_deliveries=2, poll_seconds=0.005)
+QUICK = Options(most_pairs=16, poll_seconds=0.005)
 
 
 def vector(user: int, item: int) -> list[float]:
