@@ -85,12 +85,13 @@ def follow(
     *,
     progress: Callable[[str, float], None],
     told: Callable[[int, Predictions], None] = lambda day, evaluation: None,
+    before: Callable[[int, Arms], None] = lambda day, model: None,
 ) -> Losses:
     """Score, then train, day by day, the baseline without embeddings and these arms; all start at the rate of positives
     on the day before the first.
 
     progress: told the share of the days that is done. told: given each day's evaluation, for intervals over users or
-    breakdowns.
+    breakdowns. before: given the arms as they are before each day is learnt.
     """
     model = Arms(consumer, small_tables(lab.source.schema), {BASELINE: (), **{n: a.shapes for n, a in arms.items()}})
     before = lab.lake.get(f"examples/{lab.source.name}", lab.days[max(days[0] - 1, 0)])
@@ -103,6 +104,7 @@ def follow(
         }
         evaluation = model.evaluate(lab.batches(consumer, day, in_evaluation, batch_size=EVALUATION_BATCH))
         told(day, evaluation)
+        before(day, model)
         found.add(model.train(lab.batches(consumer, day, in_training)), evaluation)
         progress(f"{consumer.name} {lab.days[day]}", number / len(days))
     return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -101,9 +101,11 @@ class Lab:
         """The users of the day by the snapshot of day `version` (None: its own)."""
         return Computed(user_ids=self.users[day].ids, vectors=towers.embed(day if version is None else version, day))
 
-    def pooled(self, computed: Sequence[Computed], *, versions: int) -> Computed:
+    def pooled(
+        self, computed: Sequence[Computed], *, versions: int, stored: Callable[[Vectors], Vectors] = fp16_exact
+    ) -> Computed:
         """The last of these days, averaged with each user's `versions` - 1 most recent computed vectors of the days
-        before it (section 5.2), as `snapshots.pooling` does."""
+        before it (section 5.2), as `snapshots.pooling` does; `stored` rounds the average."""
         newest = computed[-1]
         total, count = np.zeros_like(newest.vectors), np.ones(len(newest.user_ids), dtype=np.float32)
         for earlier in reversed(computed[:-1]):
@@ -113,21 +115,29 @@ class Lab:
             wanted = (earlier.user_ids[place] == newest.user_ids) & (count < versions)
             total[wanted] += earlier.vectors[place[wanted]]
             count[wanted] += 1
-        return Computed(user_ids=newest.user_ids, vectors=fp16_exact((newest.vectors + total) / count[:, None, None]))
+        return Computed(user_ids=newest.user_ids, vectors=stored((newest.vectors + total) / count[:, None, None]))
 
     def served(self, towers: DailyTowers, day: int, *, versions: int = 3) -> Computed:
         """What `user_embeddings/<model>` would hold of the day: the day's snapshot, pooled."""
         first = max(day - LOOKBACK_DAYS, 0)
         return self.pooled([self.computed(towers, d) for d in range(first, day + 1)], versions=versions)
 
-    def newest(self, of_days: Mapping[int, Computed], day: int, *, lookback: int = LOOKBACK_DAYS) -> NewestEmbeddings:
+    def newest(
+        self,
+        of_days: Mapping[int, Computed],
+        day: int,
+        *,
+        lookback: int = LOOKBACK_DAYS,
+        as_fp16: bool = True,
+    ) -> NewestEmbeddings:
         """For the examples of `day`: each user's vectors of the newest day before it, at most `lookback` days back."""
         earlier = [d for d in range(day - 1, day - 1 - lookback, -1) if d in of_days]
         parts = [of_days[d] for d in earlier]
         ids, places = np.unique(np.concatenate([part.user_ids for part in parts]), return_index=True)
         ages = np.concatenate([np.full(len(p.user_ids), day - d) for p, d in zip(parts, earlier, strict=True)])
-        vectors = np.concatenate([part.vectors for part in parts])[places].astype(np.float16)
-        return NewestEmbeddings(user_ids=ids, vectors=vectors, age_days=ages[places])
+        vectors = np.concatenate([part.vectors for part in parts])[places]
+        kept = vectors.astype(np.float16) if as_fp16 else vectors
+        return NewestEmbeddings(user_ids=ids, vectors=kept, age_days=ages[places])
 
     def batches(
         self, consumer: DownstreamRecipe, day: int, embeddings: Mapping[str, Lookup], *, batch_size: int | None = None

@@ -9,9 +9,15 @@ if TYPE_CHECKING:
     from infra.experiments.study import Study
 
 STUDIES: dict[str, str] = {
+    "table1": "what embeddings bring to downstream models of other tasks, domains and sizes, and where they rank",
     "table2": "what each serving mode keeps of a user model's gain, replayed in event time",
     "table3": "how far embeddings move from day to day, by number of pooled versions",
     "table4": "what pooling is worth to a consumer in training and on the next day, and what moves cost it",
+    "outputs": "the value of K, the number of embeddings of a user",
+    "precision": "what fp16 and int8 vectors and tables cost downstream",
+    "extractors": "what each feature extractor of the user tower is worth",
+    "sizes": "the gain by the size of the downstream model",
+    "capacity": "the serving capacity that one user tower for all downstream models avoids",
 }
 """What each is about, by name: its module in this package has it as `STUDY`."""
 

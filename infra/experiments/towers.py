@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from features.batches import Encoder
 from features.lake import Lake
 from features.reader import DayReader
-from features.schema import EVENT_TIME, USER_ID
+from features.schema import EVENT_TIME, USER_ID, Schema
 from features.source import Source
 from snapshots.embeddings import fp16_exact
 from trainer import sharding
@@ -82,18 +82,22 @@ class DailyTowers:
     def embed(self, version: int, day: int) -> Vectors:
         """[N, K, D]: the users of the day by the tower of day `version`, as they would be stored. Both from 0."""
         if (version, day) not in self._embedded:
-            encoder, tower = Encoder(self.recipe.schema, sides=("user",)), self.towers[version]
-            with torch.inference_mode():
-                found = [
-                    tower(batch.user_sparse, batch.user_dense).numpy()
-                    for batch in map(encoder.encode, self.users[day].batches)
-                ]
-            self._embedded[version, day] = fp16_exact(np.concatenate(found))
+            self._embedded[version, day] = fp16_exact(
+                outputs(self.towers[version], self.recipe.schema, self.users[day])
+            )
         return self._embedded[version, day]
 
     def forget(self) -> None:
         """Drop the vectors that were computed; they are computed again when asked for."""
         self._embedded.clear()
+
+
+def outputs(tower: UserTower, schema: Schema, users: DayOfUsers) -> Vectors:
+    """[N, K, D]: what the tower gives for the users, float32."""
+    encoder = Encoder(schema, sides=("user",))
+    with torch.inference_mode():
+        found = [tower(of.user_sparse, of.user_dense).numpy() for of in map(encoder.encode, users.batches)]
+    return np.concatenate(found)
 
 
 def train_days(

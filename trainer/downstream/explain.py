@@ -80,7 +80,7 @@ def explain_downstream(
     log.info("explaining model=%s of ds=%s on ds=%s examples=%d", parent.model, parent.ds, ds, sample.num_rows)
     batches = [cast(JoinedBatch, encoder.encode(chunk)) for chunk in chunks_of(sample)]
     sizes = {upstream.name: upstream.user_tower.num_embeddings for upstream in upstreams}
-    subject = Consumer(arms, _own(schema, own), task=downstream.task, batches=batches, num_embeddings=sizes)
+    subject = Consumer(arms, own_of(schema, own), task=downstream.task, batches=batches, num_embeddings=sizes)
     rankings = measure(subject, repeats=repeats, seed=seed)
     return Explanation(
         model=downstream.name,
@@ -105,12 +105,13 @@ def _model_before(checkpoints: Checkpoints, name: str, ds: date) -> DownstreamDa
     return parent
 
 
-def _own(schema: Schema, names: frozenset[str]) -> list[Feature]:
+def own_of(schema: Schema, names: frozenset[str]) -> list[Feature]:
+    """Of the features of both sides, those of these names, in the order of a consumer's inputs."""
     return [feature for side in SIDES for feature in features_of(schema, side) if feature.name in names]
 
 
 class Consumer:
-    """A `Subject`: the arm with embeddings, and its sample."""
+    """A `Subject`: an arm with embeddings, and its sample."""
 
     def __init__(
         self,
@@ -120,12 +121,13 @@ class Consumer:
         task: str,
         batches: Sequence[JoinedBatch],
         num_embeddings: Mapping[str, int],
+        arm: str = SUM,
     ) -> None:
         """num_embeddings: K of each user model, in the order in which they are joined."""
         self.tasks = (task,)
         self.labels = torch.cat([batch.labels for batch in batches])
-        self._arm = arms.arms[SUM]
-        self._inputs = [dict(arms.inputs(batch))[SUM] for batch in batches]
+        self._arm = arms.arms[arm]
+        self._inputs = [dict(arms.inputs(batch))[arm] for batch in batches]
         self._dense = [
             feature.name for feature in own if feature.kind == "dense"
         ]  # user side first, as `inputs` has it

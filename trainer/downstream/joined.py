@@ -75,7 +75,7 @@ class NewestEmbeddings:
 
     user_ids: npt.NDArray[np.int64]
     """[U], ascending."""
-    vectors: npt.NDArray[np.float16]
+    vectors: npt.NDArray[np.float16] | npt.NDArray[np.float32]
     """[U, K, D]: stored vectors are fp16-exact."""
     age_days: npt.NDArray[np.int64]
     """[U]: days between the embedding's day and the examples'."""

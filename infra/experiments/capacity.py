@@ -1,0 +1,272 @@
+"""Serving capacity that is avoided by one user tower for all downstream models (section 6.3: 15.3 %).
+
+A request shows M items to a user. Without SUM every downstream model that wants the same of a user runs the tower
+inside, once per request; with SUM the tower runs once for S requests: those of all models that one computation of the
+user's embeddings serves. Of a request:
+
+    inside = T + M C,    shared = T / S + M (C + J),    avoided = (inside - shared) / (M C)
+
+for a tower of T, a downstream model of C an item, and J more an item for the embeddings that it reads. The denominator
+is the capacity of the downstream models before, of which the paper gives its 15.3 %.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from features.batches import Encoder
+from infra.experiments.consumers import Consumer, consumers_of
+from infra.experiments.finding import Cell, Column, Finding, Row, Table, Verdict
+from infra.experiments.joins import served_by
+from infra.experiments.setting import Setting
+from infra.experiments.statistics import Estimate, estimate
+from infra.experiments.study import Results, Study, Trial, Values
+from infra.experiments.towers import DailyTowers
+from infra.experiments.verdicts import text
+from trainer.downstream.arms import BASELINE, SUM, Arm, Inputs, small_tables, with_and_without
+from trainer.model.user_tower import UserTower
+from trainer.recipe import Recipe
+from trainer.recipes import get_recipe
+
+PAPER_AVOIDED = 0.153
+PAPER_TOWER = "fb_ctr"
+ITEMS = (1, 16, 64, 256)
+"""M."""
+SHARING = (1, 2, 4, 12, 100)
+"""S."""
+REPEATS = 20
+_FLOPS_PER_MULTIPLY_ADD = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """In any one unit: multiply-adds, or CPU seconds."""
+
+    tower: float
+    """T, of one user."""
+    item: float
+    """C, of one item in a downstream model without embeddings."""
+    joined: float = 0.0
+    """J, that the embeddings add to it."""
+
+
+def avoided(costs: Costs, *, num_items: float, sharing: float) -> float:
+    """The share of the downstream models' own capacity that sharing avoids; below zero where it costs more."""
+    inside = costs.tower + num_items * costs.item
+    shared = costs.tower / sharing + num_items * (costs.item + costs.joined)
+    return (inside - shared) / (num_items * costs.item)
+
+
+def request_for(share: float, tower: float, *, sharing: float) -> float:
+    """M C: what a request costs in a downstream model for which this share of its capacity is avoided, with J = 0."""
+    return tower * (1 - 1 / sharing) / share
+
+
+def multiply_adds(run: Callable[[], object]) -> float:
+    """Of the dense part; to look up and pool rows is an addition per id and channel, which is not counted."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return float(counter.get_total_flops()) / _FLOPS_PER_MULTIPLY_ADD
+
+
+def tower_multiply_adds(recipe: Recipe) -> float:
+    """T, of one user, counted on the meta device: no table is built."""
+    with torch.device("meta"):
+        tower = UserTower(recipe.schema, recipe.user_tower, device=torch.device("meta"))
+        dense = torch.empty(1, len(recipe.schema.dense_of("user")))
+        sparse = torch.empty(1, tower.sparse.num_embeddings, tower.dim)
+        return multiply_adds(lambda: tower.compress(sparse, tower.dense(dense)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A downstream model, and a request of M items, without embeddings and with those of user model a."""
+
+    without: tuple[Arm, Inputs]
+    with_sum: tuple[Arm, Inputs]
+
+    def serve(self, *, joined: bool) -> torch.Tensor:
+        """Logits [M]."""
+        arm, inputs = self.with_sum if joined else self.without
+        return arm.predict(inputs)
+
+
+def _model(trial: Trial, consumer: Consumer, towers: DailyTowers, *, num_items: int) -> Model:
+    lab, day = trial.lab, trial.setting.followed[-1]
+    joined = served_by(lab, towers)
+    arms = with_and_without(consumer.recipe, small_tables(lab.source.schema), joined.shapes)
+    batch = next(iter(lab.batches(consumer.recipe, day, {SUM: joined.trained(day)}, batch_size=num_items)))
+    inputs = dict(arms.inputs(batch))
+    return Model(without=(arms.arms[BASELINE], inputs[BASELINE]), with_sum=(arms.arms[SUM], inputs[SUM]))
+
+
+def measure(trial: Trial) -> Values:
+    """`counted`: multiply-adds of the `tower`, and by consumer of the `item` and what is `joined`. `seconds`: the same
+    of CPU, by M. `avoided`: by M the share that was measured, all consumers serving one user (S their number)."""
+    recipe = trial.setting.user_models["a"]
+    towers = trial.towers(recipe)
+    user = next(iter(trial.lab.users[-1].batches)).slice(0, 1)
+    batch = Encoder(recipe.schema, sides=("user",)).encode(user)
+
+    def embed() -> torch.Tensor:
+        found: torch.Tensor = towers.towers[-1](batch.user_sparse, batch.user_dense)
+        return found
+
+    consumers = consumers_of(trial.setting)
+    counted: dict[str, Any] = {"tower": tower_multiply_adds(recipe)}
+    seconds: dict[str, Any] = {}
+    shares: dict[str, float] = {}
+    with torch.no_grad():  # not inference_mode: the lookup kernel is registered for autograd alone
+        for done, num_items in enumerate(ITEMS, start=1):
+            models = {str(one): _model(trial, one, towers, num_items=num_items) for one in consumers}
+            for name, model in models.items():
+                item, joined = (
+                    multiply_adds(partial(model.serve, joined=joined)) / num_items for joined in (False, True)
+                )
+                counted[name] = {"item": item, "joined": joined - item}
+            seconds[str(num_items)] = _seconds(embed, models)
+            shares[str(num_items)] = _avoided(seconds[str(num_items)])
+            trial.progress(f"requests of {num_items} items", done / len(ITEMS))
+    mib = sum(p.numel() * p.element_size() for p in towers.towers[-1].parameters()) / 2**20
+    return {"counted": counted, "seconds": seconds, "avoided": shares, "tower MiB": mib}
+
+
+def _seconds(embed: Callable[[], object], models: Mapping[str, Model]) -> dict[str, float]:
+    """CPU of one request to every model: with the tower `inside` each, with one `shared`, and of the models
+    `before`, which have no tower at all."""
+
+    def inside() -> None:
+        for model in models.values():
+            embed()
+            model.serve(joined=False)
+
+    def shared() -> None:
+        embed()
+        for model in models.values():
+            model.serve(joined=True)
+
+    def before() -> None:
+        for model in models.values():
+            model.serve(joined=False)
+
+    ways = {"tower": embed, "inside": inside, "shared": shared, "before": before}
+    found = dict.fromkeys(ways, 0.0)
+    for repeat in range(REPEATS + 1):
+        for name, way in ways.items():
+            began = time.process_time()
+            way()
+            found[name] += (time.process_time() - began) / REPEATS if repeat else 0.0  # the first warms up
+    return found
+
+
+def _avoided(seconds: Mapping[str, float]) -> float:
+    return (seconds["inside"] - seconds["shared"]) / seconds["before"]
+
+
+def conclude(setting: Setting, results: Results) -> Finding:
+    """Counted and measured shares, and what they depend on."""
+    seeds = sorted(results)
+    first = results[seeds[0]]["all"]
+    names = [str(one) for one in consumers_of(setting.of(seeds[0]))]
+    costs = _mean_costs(first["counted"], names)
+    measured = {m: estimate([100 * results[seed]["all"]["avoided"][str(m)] for seed in seeds]) for m in ITEMS}
+    counted = {m: 100 * avoided(costs, num_items=m, sharing=len(names)) for m in ITEMS}
+    return Finding(
+        name=STUDY.name,
+        title="Serving capacity avoided by one user tower for all",
+        setting=setting.name,
+        seeds=tuple(seeds),
+        tables=(
+            _costs_table(results, names),
+            _shares_table(costs, len(names), measured),
+            _paper_table(),
+        ),
+        verdicts=tuple(_verdicts(measured, counted)),
+        notes=(
+            f"Every downstream model with the tower inside would hold its tables too: {first['tower MiB']:.1f} MiB "
+            f"each, {(len(names) - 1) * first['tower MiB']:.0f} MiB more for {len(names)} models than for one tower.",
+            "What the share depends on: T over M C, the tower's cost against a request's in the downstream model, and "
+            "S. It grows with the tower, falls as 1 / M with the items of a request, and approaches T / M C as more "
+            "requests share one computation; at S = 1, each request with its own computation, nothing is avoided, and "
+            "J is paid.",
+        ),
+    )
+
+
+def _mean_costs(counted: Mapping[str, Any], names: Sequence[str]) -> Costs:
+    """Of the set of downstream models."""
+    item, joined = (sum(counted[name][kind] for name in names) / len(names) for kind in ("item", "joined"))
+    return Costs(tower=counted["tower"], item=item, joined=joined)
+
+
+def _costs_table(results: Results, names: Sequence[str]) -> Table:
+    counted = next(iter(results.values()))["all"]["counted"]
+    towers = [estimate([1e6 * of["all"]["seconds"][str(ITEMS[0])]["tower"] for of in results.values()])]
+    rows = [Row(name="user tower, a user", cells=(counted["tower"], None, towers[0]))]
+    rows += [
+        Row(name=f"{name}, an item", cells=(counted[name]["item"], counted[name]["joined"], None)) for name in names
+    ]
+    columns = (
+        Column(title="multiply-adds", digits=0),
+        Column(title="more with embeddings", digits=0),
+        Column(title="CPU µs alone", digits=0),
+    )
+    return Table(title="Cost, dense part", rows_are="model", columns=columns, rows=tuple(rows))
+
+
+def _shares_table(costs: Costs, num_models: int, measured: Mapping[int, Estimate]) -> Table:
+    columns = [Column(title=f"counted %, S = {sharing}", digits=1, signed=True) for sharing in SHARING]
+    columns += [Column(title=f"CPU measured %, S = {num_models}", digits=1, signed=True, drawn=True)]
+    rows = []
+    for num_items in ITEMS:
+        cells: list[Cell] = [100 * avoided(costs, num_items=num_items, sharing=sharing) for sharing in SHARING]
+        rows.append(Row(name=f"M = {num_items}", cells=(*cells, measured[num_items])))
+    title = f"Share of the capacity of {num_models} downstream models that is avoided"
+    return Table(title=title, rows_are="items of a request", columns=tuple(columns), rows=tuple(rows))
+
+
+def _paper_table() -> Table:
+    tower = tower_multiply_adds(get_recipe(PAPER_TOWER))
+    rows = []
+    for sharing in SHARING[1:]:
+        request = _FLOPS_PER_MULTIPLY_ADD * request_for(PAPER_AVOIDED, tower, sharing=sharing) / 1e9
+        rows.append(Row(name=f"S = {sharing}", cells=(_FLOPS_PER_MULTIPLY_ADD * tower / 1e6, request)))
+    columns = (
+        Column(title="tower, MFLOP", digits=0),
+        Column(title="a request in the downstream model, GFLOP", digits=2),
+    )
+    return Table(
+        title=f"What makes it {PAPER_AVOIDED:.1%} with the tower of {PAPER_TOWER}",
+        rows_are="requests that share a computation",
+        columns=columns,
+        rows=tuple(rows),
+    )
+
+
+def _verdicts(measured: Mapping[int, Estimate], counted: Mapping[int, float]) -> Sequence[Verdict]:
+    few, many = ITEMS[0], ITEMS[-1]
+    falls = measured[few].mean > measured[many].mean
+    saved = all(of.mean > 0 for of in measured.values())
+    shown = ", ".join(f"{text(of, digits=1)} % at M = {m} (counted {counted[m]:+.1f} %)" for m, of in measured.items())
+    return (
+        Verdict(
+            claim=f"One tower for all avoids serving capacity (the paper: {PAPER_AVOIDED:.1%}).",
+            agrees=saved,
+            why=f"CPU: {shown}.",
+        ),
+        Verdict(
+            claim="The share falls with the items of a request.",
+            agrees=falls,
+            why=f"{measured[few].mean:+.1f} % at {few}, {measured[many].mean:+.1f} % at {many}.",
+        ),
+    )
+
+
+STUDY = Study(name="capacity", measure=measure, conclude=conclude)

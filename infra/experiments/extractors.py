@@ -1,0 +1,104 @@
+"""What each feature extractor of the user tower is worth, and the residual (Eq. 1): the tower without it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from infra.experiments.finding import Column, Finding, Verdict
+from infra.experiments.joins import served_by
+from infra.experiments.setting import Setting
+from infra.experiments.statistics import Estimate, estimate
+from infra.experiments.study import Results, Study, Trial, Values
+from infra.experiments.variants import gain_of, measure_variants, names_asked, variants_table
+from infra.experiments.verdicts import text
+from trainer.towers import DeepCross, DotCompression, Extractor, Mlp, MlpMixer, UserTower
+
+ALL = "all"
+
+
+def without(kind: type[Extractor]) -> Callable[[UserTower], UserTower]:
+    """The tower without the extractors of a kind; as it is where a module would have none left."""
+
+    def change(tower: UserTower) -> UserTower:
+        bare = any(all(isinstance(one, kind) for one in module.extractors) for module in tower.modules)
+        return tower if bare else tower.without(kind)
+
+    return change
+
+
+def without_residual(tower: UserTower) -> UserTower:
+    """The tower without the Residual Module of Eq. 1."""
+    return replace(tower, modules=tuple(replace(module, residual=None) for module in tower.modules))
+
+
+VARIANTS: Mapping[str, Callable[[UserTower], UserTower]] = {
+    ALL: lambda tower: tower,
+    "without MLP": without(Mlp),
+    "without dot compression": without(DotCompression),
+    "without deep cross net": without(DeepCross),
+    "without MLP-mixer": without(MlpMixer),
+    "without residual": without_residual,
+}
+
+
+def towers_of(tower: UserTower) -> dict[str, UserTower]:
+    """The variants that differ from the tower, and the tower."""
+    changed = {name: change(tower) for name, change in VARIANTS.items()}
+    return {name: one for name, one in changed.items() if name == ALL or one != tower}
+
+
+def measure(trial: Trial) -> Values:
+    """`gains` of the towers, their `upstream NE` (progressive), `CPU seconds` of training a day."""
+    recipe, joins, ne, seconds = trial.setting.user_models["a"], {}, {}, {}
+    for name, tower in towers_of(recipe.user_tower).items():
+        towers = trial.towers(replace(recipe, user_tower=tower))
+        joins[name] = served_by(trial.lab, towers)
+        ne[name] = float(np.mean(towers.ne["click"][-trial.setting.num_followed :]))
+        seconds[name] = float(np.mean(towers.cpu_seconds[1:]))
+    gains = measure_variants(trial, joins, reference=ALL)
+    return {"gains": gains, "upstream NE": ne, "CPU seconds": seconds}
+
+
+def conclude(setting: Setting, results: Results) -> Finding:
+    """Which extractors are worth their cost."""
+    seeds = sorted(results)
+    names = list(towers_of(setting.user_models["a"].user_tower))
+
+    def of(quantity: str) -> list[Estimate]:
+        return [estimate([results[seed]["all"][quantity][name] for seed in seeds]) for name in names]
+
+    table = variants_table(
+        setting,
+        results,
+        variants=names,
+        reference=ALL,
+        rows_are="user tower",
+        costs=(
+            (Column(title="upstream NE, click", digits=4), of("upstream NE")),
+            (Column(title="training, CPU s a day", digits=2), [one.mean for one in of("CPU seconds")]),
+        ),
+    )
+    return Finding(
+        name=STUDY.name,
+        title="The user tower without each extractor",
+        setting=setting.name,
+        seeds=tuple(seeds),
+        tables=(table,),
+        verdicts=tuple(_verdict(setting, results, name) for name in names if name != ALL),
+    )
+
+
+def _verdict(setting: Setting, results: Results, variant: str) -> Verdict:
+    """Worth something: without it the embeddings of some consumer are worse, and of none better."""
+    found = {name: gain_of(results, name, variant, "against") for name in names_asked(setting)}
+    signs = {one.sign for one in found.values()}
+    agrees = False if -1 in signs else True if 1 in signs else None
+    why = "; ".join(f"{name} {text(one)} %" for name, one in found.items())
+    part = variant.removeprefix("without ")
+    return Verdict(claim=f"The {part} earns something downstream.", agrees=agrees, why=f"NE without it: {why}.")
+
+
+STUDY = Study(name="extractors", measure=measure, conclude=conclude)

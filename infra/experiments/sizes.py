@@ -1,0 +1,132 @@
+"""Small against large downstream models (section 6.2: "on those small models like Messenger inbox with low model
+complexity and feature count, the benefits are more salient").
+
+Size is two things, and each is varied alone: how many of the user's features the model has of its own, and how wide it
+is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from features.schema import Schema
+from infra.experiments.consumers import LARGE, SMALL, consumer_of
+from infra.experiments.finding import Column, Finding, Row, Table
+from infra.experiments.following import follow
+from infra.experiments.joins import served_by
+from infra.experiments.setting import Setting
+from infra.experiments.statistics import Estimate, difference, estimate
+from infra.experiments.study import Results, Study, Trial, Values
+from infra.experiments.verdicts import is_below_zero
+from trainer.downstream.arms import BASELINE
+from trainer.recipe import DownstreamRecipe
+
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+USER = "user"
+"""The user's id, which no downstream model of the recipes has."""
+ARM = "a"
+WIDE, NARROW = "wide", "narrow"
+WITH_ID = f"{WIDE}, all and the id"
+
+
+def own_features(schema: Schema, share: float) -> tuple[str, ...]:
+    """The first of the user's id lists and of the user's values, so large a share of either, rounded; not the id."""
+    lists = [feature.name for feature in schema.sparse_of("user") if feature.name != USER]
+    values = [feature.name for feature in schema.dense_of("user")]
+    return (*lists[: round(share * len(lists))], *values[: round(share * len(values))])
+
+
+def name_of(width: str, share: float) -> str:
+    """Of a row."""
+    return f"{width}, {share:.0%}"
+
+
+def sizes_of(setting: Setting) -> dict[str, DownstreamRecipe]:
+    """CTR models of user model a's domain by width and share of the user's features; one with the id too."""
+    schema, found = setting.source.schema, {}
+    for width, size in ((WIDE, LARGE), (NARROW, SMALL)):
+        like = consumer_of(setting, "ctr", size).recipe
+        for share in SHARES:
+            found[name_of(width, share)] = replace(like, user_features=own_features(schema, share))
+        if width == WIDE:
+            found[WITH_ID] = replace(like, user_features=(USER, *own_features(schema, 1.0)))
+    return found
+
+
+def measure(trial: Trial) -> Values:
+    """By size the `gain` of a's embeddings and the `training gain`, percent, the `baseline NE`, and the number of its
+    own user `features`."""
+    joins = {ARM: served_by(trial.lab, trial.towers(trial.setting.user_models[ARM]))}
+    first, found = trial.setting.num_settling, {}
+    sizes = sizes_of(trial.setting)
+    for done, (name, recipe) in enumerate(sizes.items()):
+
+        def progress(line: str, share: float, done: int = done) -> None:
+            trial.progress(line, (done + share) / len(sizes))
+
+        losses = follow(trial.lab, recipe, trial.setting.followed, joins, progress=progress)
+        found[name] = {
+            "gain": losses.diff_percent(ARM, kind="eval", first=first),
+            "training gain": losses.diff_percent(ARM, kind="train", first=first),
+            "baseline NE": losses.ne(BASELINE, kind="eval", first=first),
+            "features": len(recipe.user_features),
+        }
+    return found
+
+
+def conclude(setting: Setting, results: Results) -> Finding:
+    """Gain by size."""
+    seeds = sorted(results)
+
+    def of(name: str, quantity: str) -> Estimate:
+        return estimate([results[seed]["all"][name][quantity] for seed in seeds])
+
+    rows = [
+        Row(
+            name=name,
+            cells=(
+                of(name, "features").mean,
+                of(name, "baseline NE").mean,
+                of(name, "training gain"),
+                of(name, "gain"),
+            ),
+        )
+        for name in sizes_of(setting.of(seeds[0]))
+    ]
+    columns = (
+        Column(title="own user features", digits=0),
+        Column(title="baseline NE", digits=4),
+        Column(title="training NE diff %", signed=True),
+        Column(title="NE diff %", signed=True, drawn=True),
+    )
+    none, full = (of(name_of(WIDE, share), "gain").values for share in (0.0, 1.0))
+    narrow = [of(name_of(NARROW, share), "gain").values for share in SHARES]
+    wide = [of(name_of(WIDE, share), "gain").values for share in SHARES]
+    return Finding(
+        name=STUDY.name,
+        title="Small against large downstream models",
+        setting=setting.name,
+        seeds=tuple(seeds),
+        tables=(Table(title="CTR, user model a's domain", rows_are="model", columns=columns, rows=tuple(rows)),),
+        verdicts=(
+            is_below_zero("Models with few features of their own gain more (none less all).", difference(none, full)),
+            is_below_zero(
+                "Models of low complexity gain more (narrow less wide, mean over the shares).",
+                difference(_mean(narrow), _mean(wide)),
+            ),
+            is_below_zero(
+                "A model that has every feature of the user, and the id, still gains.",
+                of(WITH_ID, "gain"),
+                unit="NE diff %",
+            ),
+        ),
+    )
+
+
+def _mean(of_shares: Sequence[Sequence[float]]) -> list[float]:
+    """By seed."""
+    return [sum(of_seed) / len(of_seed) for of_seed in zip(*of_shares, strict=True)]
+
+
+STUDY = Study(name="sizes", measure=measure, conclude=conclude)
