@@ -1,0 +1,158 @@
+"""Table 1 in a small world: what was planted ranks first, claims are read off the rows, and every study concludes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from features.sources.synthetic_draws import LATENT
+from features.sources.synthetic_world import World
+from infra.experiments.consumers import Consumer, consumer_of, consumers_of
+from infra.experiments.finding import Finding
+from infra.experiments.following import Joined, follow
+from infra.experiments.joins import beside
+from infra.experiments.setting import Setting, get_setting
+from infra.experiments.statistics import Estimate
+from infra.experiments.studies import get_study
+from infra.experiments.study import Trial, Unit
+from infra.experiments.table1 import ARMS, PAPER, claims, rank_of
+from infra.settings import Settings
+from trainer.downstream.arms import Arms
+from trainer.downstream.joined import NewestEmbeddings
+
+QUICK = get_setting("quick", num_seeds=1)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Where the studies share days and towers."""
+    torch.set_num_threads(1)
+    return Settings(home=tmp_path_factory.mktemp("experiments"), _env_file=None)
+
+
+def finding_of(name: str, settings: Settings) -> Finding:
+    study = get_study(name)
+    results = {}
+    for unit in study.units(QUICK):
+        results[unit.part] = study.measure(Trial(unit=unit, settings=settings))
+    return study.conclude(QUICK, {0: results})
+
+
+def trial_of(setting: Setting, settings: Settings) -> Trial:
+    unit = Unit(study="planted", format=1, setting=setting.of(0), seed=0, part="all")
+    return Trial(unit=unit, settings=settings)
+
+
+def planted(trial: Trial, *, noise: bool) -> Joined:
+    """Every user's true taste, or as many numbers that say nothing."""
+    world = World(trial.setting.source)  # type: ignore[arg-type]
+
+    @cache
+    def on(day: int) -> NewestEmbeddings:
+        users = trial.lab.users[day].ids
+        tastes = world.tastes(users, trial.lab.days[day].toordinal())
+        values = np.random.default_rng(day).normal(size=tastes.shape) if noise else tastes
+        vectors = values[:, None].astype(np.float16)
+        return NewestEmbeddings(user_ids=users, vectors=vectors, age_days=np.ones(len(users), dtype=np.int64))
+
+    return Joined(shapes=((1, LATENT),), trained=on)
+
+
+def test_planted_tastes_rank_first_and_noise_does_not(settings: Settings) -> None:
+    world = replace(QUICK.source, name="planted", num_users=300, events_per_day=8_000)  # type: ignore[type-var]
+    trial = trial_of(replace(QUICK, source=world, num_days=4), settings)
+    consumer = consumer_of(trial.setting, "ctr", "small")
+    joins = {"taste": planted(trial, noise=False), "noise": planted(trial, noise=True)}
+    ranks = {}
+
+    def before(day: int, model: Arms) -> None:
+        if day == trial.setting.followed[-1]:
+            for arm, joined in joins.items():
+                ranks[arm] = rank_of(trial, consumer, model, arm=arm, day=day, joined=joined)
+
+    losses = follow(trial.lab, consumer.recipe, trial.setting.followed, joins, progress=lambda *_: None, before=before)
+    assert ranks["taste"] == (1, 11)
+    assert ranks["noise"][0] > 2
+    assert losses.diff_percent("taste", kind="eval", first=1) < -1
+    assert losses.diff_percent("taste", kind="eval", first=1, reference="noise") < -1
+
+
+def rows(**gains: float) -> dict[Consumer, dict[str, float]]:
+    """Every consumer alike, but for what is given by task, domain and size."""
+    found = {}
+    for one in consumers_of(get_setting("synthetic").of(0)):
+        extra = sum(value for key, value in gains.items() if key in (one.task.replace("-", "_"), one.domain, one.size))
+        found[one] = {"gain a": -1 + extra, "gain b": -1.5, "gain both": -2.0, "rank": 3.0}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("claim", "gains", "difference"),
+    [
+        pytest.param("CTR gains more than post-click CVR", {"CTR": -1.0}, -1.0, id="ctr"),
+        pytest.param("Small models gain more than large ones", {"small": -0.5}, -0.5, id="small"),
+        pytest.param("Small models gain more than large ones", {"large": -0.5}, 0.5, id="not-so"),
+        pytest.param(
+            "Model a gains more in its own domain than in the other (the Instagram remark)", {"a": -2.0}, -2.0, id="own"
+        ),
+        pytest.param("CTR in domain a gains more by its own domain's model than by b", {}, 0.5, id="foreign-is-better"),
+        pytest.param("Both user models bring more than b", {}, -0.5, id="both"),
+        pytest.param("The embeddings rank higher in CTR than in CVR models", {}, 0.0, id="rank"),
+    ],
+)
+def test_claims(claim: str, gains: dict[str, float], difference: float) -> None:
+    assert claims(rows(**gains))[claim] == pytest.approx(difference)
+
+
+def test_claims_that_the_rows_cannot_tell_are_left_out() -> None:
+    only_a = {one: row for one, row in rows().items() if one.domain == "a"}
+    assert len(claims(only_a)) == len(claims(rows())) - 2
+    assert not any("own domain than" in claim for claim in claims(only_a))
+
+
+def test_user_models_stand_side_by_side() -> None:
+    ids = np.arange(3, dtype=np.int64)
+
+    def user_model(num: int) -> Joined:
+        vectors = np.full((3, num, 4), num, np.float16)
+        found = NewestEmbeddings(user_ids=ids, vectors=vectors, age_days=ids)
+        return Joined(shapes=((num, 4),), trained=lambda day: found)
+
+    one, two = user_model(1), user_model(2)
+    both = beside(one, two)
+    vectors, flags = both.trained(0).lookup(np.array([1, 9]))
+    assert both.shapes == ((1, 4), (2, 4))
+    assert vectors[:, :, 0].tolist() == [[1, 2, 2], [0, 0, 0]]
+    assert flags.tolist() == [[1, 1], [0, 0]]
+
+
+def test_table_1(settings: Settings) -> None:
+    found = finding_of("table1", settings)
+    ours, paper = found.tables
+    assert len(ours.rows) == 12
+    assert [row.cells for row in paper.rows] == [(one.ne_diff, one.rank) for one in PAPER]
+    assert ours.cell("CTR, a, small", "paper: NE diff %") == -0.35
+    for row in ours.rows:
+        assert all(isinstance(cell, Estimate) for cell in row.cells[: len(ARMS)])
+    assert {verdict.agrees for verdict in found.verdicts} == {None}, "one seed decides nothing"
+    assert found == finding_of("table1", settings), "reproducible"
+
+
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [
+        pytest.param("outputs", ["K = 1", "K = 2", "K = 4"], id="K"),
+        pytest.param("precision", ["fp32", "fp16", "int8"], id="precision"),
+        pytest.param("extractors", ["all"], id="extractors"),
+        pytest.param("sizes", ["wide, 0%", "wide, 25%"], id="sizes"),
+        pytest.param("capacity", ["user tower, a user"], id="capacity"),
+    ],
+)
+def test_what_the_paper_leaves_open(name: str, names: list[str], settings: Settings) -> None:
+    found = finding_of(name, settings)
+    assert [row.name for row in found.tables[0].rows][: len(names)] == names
+    assert found.markdown().startswith(f"## {found.title}\n")
