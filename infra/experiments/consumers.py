@@ -11,12 +11,12 @@ from trainer.recipe import DownstreamRecipe
 from trainer.recipes.consumers import (
     DEMO_GOALS,
     DEMO_SIZES,
-    DOMAINS,
     GLOBO_GOALS,
     GLOBO_SIZES,
     demo_consumer,
     globo_consumer,
 )
+from trainer.recipes.demo import DOMAINS
 
 CTR, POST_CLICK, POST_IMPRESSION = "CTR", "post-click CVR", "post-impression CVR"
 TASKS = {"ctr": CTR, "cvr": POST_CLICK, "ctcvr": POST_IMPRESSION, "engaged": POST_CLICK, "visit": POST_IMPRESSION}

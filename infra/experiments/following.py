@@ -94,8 +94,8 @@ def follow(
     breakdowns. before: given the arms as they are before each day is learnt.
     """
     model = Arms(consumer, small_tables(lab.source.schema), {BASELINE: (), **{n: a.shapes for n, a in arms.items()}})
-    before = lab.lake.get(f"examples/{lab.source.name}", lab.days[max(days[0] - 1, 0)])
-    model.start_at(positive_rate(lab.lake, before, consumer))
+    day_before = lab.lake.get(f"examples/{lab.source.name}", lab.days[max(days[0] - 1, 0)])
+    model.start_at(positive_rate(lab.lake, day_before, consumer))
     found = Losses()
     for number, day in enumerate(days, start=1):
         in_training = {name: arm.trained(day) for name, arm in arms.items()}

@@ -124,7 +124,7 @@ class Trial:
         training = min(self._num_trained / days, 1.0)
         self.tell(line, TRAINING * training + (1 - TRAINING) * share if self._num_trained else share)
 
-    def _say(self, line: str) -> None:
+    def say(self, line: str) -> None:
         """A day of training."""
         self._num_trained += 1
         self.progress(line, 0.0)
@@ -133,7 +133,7 @@ class Trial:
     def lab(self) -> Lab:
         """The days, built first where they are missing."""
         if self._lab is None:
-            self._lab = open_lab(self.setting, self.settings, say=self._say)
+            self._lab = open_lab(self.setting, self.settings, say=self.say)
         return self._lab
 
     def towers(self, recipe: Recipe) -> DailyTowers:
