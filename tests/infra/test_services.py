@@ -22,6 +22,7 @@ from infra import online, services
 from infra.airflow import Airflow
 from infra.commands.champions import request_and_answer, serve_champions
 from infra.commands.loop import Wanted, run_days
+from infra.commands.models import model_lines
 from infra.credentials import ensure_credentials
 from infra.processes import is_alive, listening, port_is_free
 from infra.settings import LOOPBACK, Settings, child_environment, get_settings
@@ -137,6 +138,9 @@ def test_days_of_two_models_go_through_the_scheduler_side_by_side_and_reach_the_
     registry, lake = Registry(running), Lake(running.lake)
     assert {version.ds for version in registry.promoted("demo", before=date(2026, 1, 3))} == set(days)
     assert [registry.aliases(name)["champion"] for name in both] == [2, 1]
+    said = list(model_lines(running))
+    assert [line.split()[2] for line in said] == ["demo", "demo_a"], "of those that have a version"
+    assert "champion v2 of 2026-01-02, 2 versions; read by demo_ctr" in said[0]
     learnt = [find_trained(running, name, days[0]) for name in both]
     assert [day is not None and day.num_examples for day in learnt] == [60_000, 29_888]
     embedded = [lake.num_rows(lake.get(f"user_embeddings/{name}", days[0])) for name in both]
