@@ -21,6 +21,7 @@ from tests.trainer.several_models import BOTH, FIRST, MODELS, SECOND, commit_emb
 from trainer.downstream.arms import with_and_without
 from trainer.downstream.checkpoint import Checkpoints, days_that_joined
 from trainer.downstream.day import parse, to_json
+from trainer.downstream.explain import explain_downstream
 from trainer.downstream.joined import NoEmbeddingsError, SideBySide, newest_embeddings, usable_of
 from trainer.downstream.retrain import retrain_on
 from trainer.recipes import DOWNSTREAM_MODELS, consumers_of, fed_by, get_downstream, get_recipe, the_consumer
@@ -140,6 +141,21 @@ def test_both_models_are_joined_as_of_the_day_before(trained: tuple[World, Promo
     assert last.evaluation.everyone.interval[1] < 0
     assert last.evaluation.without_embedding is None
     assert days_that_joined(world.settings, "first", promoted["first"]) == (), "no recipe is registered of that name"
+
+
+def test_each_model_is_ranked_alone_and_all_together(trained: tuple[World, Promoted]) -> None:
+    world, promoted = trained
+    world.commit_examples(day(4))
+    found = explain_downstream(BOTH, MODELS, day(4), settings=world.settings, promoted=promoted, rows=3_000, repeats=2)
+    increase = {of.feature.name: of.increase for of in found.rankings[0].importances}
+    assert {name for name in increase if "user_embedding" in name} == {
+        "first.user_embedding_0", "first.user_embedding_1", "first.user_embeddings",
+        "second.user_embedding_0", "second.user_embeddings", "user_embeddings",
+    }  # fmt: skip
+    assert increase["user_embeddings"] > max(increase["first.user_embeddings"], increase["second.user_embeddings"])
+    members = {of.feature.name: of.feature.members for of in found.rankings[0].importances}
+    assert members["second.user_embeddings"] == ("second.user_embedding_0",)
+    assert len(members["user_embeddings"]) == 3
 
 
 def test_one_model_more_makes_another_training(trained: tuple[World, Promoted]) -> None:
