@@ -203,7 +203,7 @@ class _Follower:
     def _line(self, day: str, task: TaskState) -> str:
         """`2026-01-02  demo_a  train  17.2 s`: the model where there are several."""
         seconds = f"{task.seconds:6.1f} s" if task.seconds is not None else "        "
-        name = task.task if task.dag_id in self._days else task.dag_id
+        name = task.task if task.dag_id in self._days or task.task.startswith("release_") else task.dag_id
         name += f" {task.shard}" if task.shard >= 0 else ""
         mark = "" if task.state == "success" else f"  {task.state}"
         models = {dag_id: dag_id.removeprefix("user_model_") for dag_id in self._days}
