@@ -15,12 +15,10 @@ from typing import TYPE_CHECKING
 from features.lake import Partition
 from snapshots.registry import Registry, Version
 from snapshots.summary import Summarised
-from trainer.downstream.checkpoint import Checkpoints
-from trainer.downstream.day import DownstreamDay
-from trainer.downstream.tracking import registered
 from trainer.recipes import consumers_of
 
 if TYPE_CHECKING:
+    from trainer.downstream.day import DownstreamDay
     from trainer.recipe import Recipe
 
 
@@ -59,7 +57,7 @@ class Learning(Summarised):
         return f"{of} waits for {', '.join(self.waits_for)} to learn it" if self.waits_for else f"{of} is learnt"
 
 
-Taught = Mapping[str, Sequence[tuple[DownstreamDay, int]]]
+Taught = Mapping[str, "Sequence[tuple[DownstreamDay, int]]"]
 """By consumer: its sealed and registered days, the last revision of each, oldest first, with their version numbers."""
 
 
@@ -98,6 +96,9 @@ def waiting(versions: Sequence[Version]) -> list[Version]:
 
 
 def _days(consumer: str, registry: Registry) -> list[tuple[DownstreamDay, int]]:
+    from trainer.downstream.checkpoint import Checkpoints  # torch: a promotion that waits for nobody needs none
+    from trainer.downstream.tracking import registered
+
     numbers = registered(registry.client, consumer)
     newest = {day.ds: day for day in Checkpoints(registry.settings, consumer).days()}  # the last revision stays
     return [(day, numbers[day.fingerprint]) for day in newest.values() if day.fingerprint in numbers]

@@ -133,7 +133,8 @@ def rollback(recipe: Recipe, *, settings: Settings, by: str, note: str = "") -> 
         if champion is None or previous is None:
             raise ValueError(
                 f"{recipe.name} has no previous champion to roll back to "
-                f"(champion: {champion.described() if champion else 'none'})"
+                f"(champion: {champion.described() if champion else 'none'}); with `--ds D` the promoted day D, if it "
+                "does not serve, is taken back alone"
             )
         require_whole(previous, settings)
         text = f"rolled back to version {previous.number}" + (f": {note}" if note else "")

@@ -9,7 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+import infra.settings
+from infra.commands import cli
 from infra.settings import Settings
 from snapshots.export import WEIGHTS
 from snapshots.promotion import promote, rollback, take_back
@@ -17,9 +20,11 @@ from snapshots.registry import NotLearntError, Registry
 from snapshots.release import release
 from snapshots.retention import pointers
 from snapshots.seal import DamagedError
+from tests.serving.servers import free_port
 from tests.snapshots.learners import Learners, copied, learn, learning_recipe
 from tests.snapshots.world import DAYS, tiny_recipe
 from trainer.downstream.checkpoint import Checkpoints
+from trainer.recipes import USER_MODELS
 from trainer.serving import Serving
 
 BOTH = ("one", "two")
@@ -195,6 +200,20 @@ def test_a_rollback_tells_those_who_learnt_from_what_went(steady: Learners) -> N
     steady.run("promote 1")
     back = rollback(learning_recipe(), settings=steady.settings, by="test")
     assert back.partitions == (DAYS[0], DAYS[2], DAYS[3]), "its bytes are the same in another table version"
+
+
+def test_the_commands_say_what_serves_and_that_airflow_does_not_know(
+    steady: Learners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = steady.settings.model_copy(update={"airflow_port": free_port()})
+    monkeypatch.setattr(infra.settings, "get_settings", lambda: settings)
+    monkeypatch.setitem(USER_MODELS, "tiny", learning_recipe)
+    for command, words in (("release", "version 2 of 2026-01-02 serves"), ("rollback --ds 2026-01-03", '"version": 3')):
+        done = CliRunner().invoke(cli, ["snapshots", *command.split(), "--recipe", "tiny"])
+        assert done.exit_code == 1
+        assert words in done.stdout
+        assert "consumers are not told; repeat this" in done.stderr
+    assert steady.state == (2, 1, {1: (), 2: ()})
 
 
 def test_what_cannot_be_taken_back(steady: Learners) -> None:
