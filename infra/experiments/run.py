@@ -192,6 +192,9 @@ def _begin(queue: SimpleQueue[tuple[str, str, float] | None]) -> None:
     """In a worker, once."""
     global _QUEUE
     die_with_parent()
+    parent = multiprocessing.parent_process()
+    if parent is None or not parent.is_alive():  # it died while this process was starting
+        os._exit(1)
     torch.set_num_threads(1)
     _QUEUE = queue
 

@@ -125,7 +125,7 @@ class Trial:
         self.tell(line, TRAINING * training + (1 - TRAINING) * share if self._num_trained else share)
 
     def say(self, line: str) -> None:
-        """A day of training."""
+        """Say what a day of training gave."""
         self._num_trained += 1
         self.progress(line, 0.0)
 
