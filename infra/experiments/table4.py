@@ -7,114 +7,27 @@ what version d - 1 makes of the features of day d, while version d is learnt fro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from infra.experiments.finding import Column, Finding, Row, Table, Verdict
+from infra.experiments.finding import Cell, Column, Finding, Row, Table, Verdict
 from infra.experiments.following import Joined, Losses, follow
-from infra.experiments.lab import Computed, Lab
+from infra.experiments.lab import Computed
 from infra.experiments.setting import Setting
 from infra.experiments.statistics import Estimate, difference, estimate
 from infra.experiments.study import Results, Study, Trial, Values, by_seed
-from infra.experiments.towers import DailyTowers
-from infra.experiments.turning import Turning, blur
+from infra.experiments.versions import NONE, OPTION_1, PAPERS_TURN, TURNED, TURNED_ONCE, Days, variants
 from snapshots.movement import movement
-from snapshots.pooling import LOOKBACK_DAYS
 from trainer.downstream.arms import BASELINE, Shape, shape_of
-from trainer.downstream.joined import NewestEmbeddings
 from trainer.recipe import DownstreamRecipe
 
-POOLED = (2, 3, 4, 5)
-NONE, OPTION_1 = "no pooling", "option 1"
-TURNED = (0.97, 0.87, 0.7)
 PAPER = {NONE: (-0.081, -0.014), "pooling 3": (-0.109, -0.127)}
 """Train and eval NE difference in percent."""
-PAPERS_TURN = 0.87
-"""Table 3's less stable embedding."""
-
 POOR, RICH = "ctr_a", "ctr_a, own user features"
-_TURNED = f"turned to {PAPERS_TURN}"
-FEW = (NONE, "pooling 3", OPTION_1, _TURNED, f"{_TURNED}, pooling 3", f"{_TURNED}, option 1")
+FEW = (NONE, "pooling 3", OPTION_1, TURNED_ONCE, f"{TURNED_ONCE}, pooling 3", f"{TURNED_ONCE}, option 1")
 """What the consumer that knows its users is given."""
-
-OfDay = Callable[[int], Computed]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Variant:
-    """What of each day is joined on later days: in training, and when scored."""
-
-    trained: OfDay
-    evaluated: OfDay | None = None
-    only: int | None = None
-    """One of the embeddings, None: all of them."""
-
-
-@dataclass(kw_only=True)
-class _Days:
-    """A variant's embeddings of every day, each made once."""
-
-    lab: Lab
-    of_day: OfDay
-    only: int | None
-    _made: dict[int, Computed] = field(default_factory=dict)
-
-    def of(self, day: int) -> Computed:
-        """What the day's snapshot gave."""
-        if day not in self._made:
-            made = self.of_day(day)
-            if self.only is not None:
-                made = replace(made, vectors=made.vectors[:, self.only : self.only + 1])
-            self._made[day] = made
-        return self._made[day]
-
-    def newest(self, day: int) -> NewestEmbeddings:
-        """For the examples of `day`."""
-        return self.lab.newest({of: self.of(of) for of in range(max(day - LOOKBACK_DAYS, 0), day)}, day)
-
-
-def variants(lab: Lab, towers: DailyTowers, *, seed: int) -> dict[str, Variant]:
-    """By arm."""
-    found = {NONE: Variant(trained=lambda day: lab.computed(towers, day))}
-    for versions in POOLED:
-        found[f"pooling {versions}"] = Variant(trained=_served(lab, towers, versions))
-    found[OPTION_1] = Variant(
-        trained=lambda day: lab.computed(towers, day),
-        evaluated=lambda day: lab.computed(towers, day, version=max(day - 1, 0)),
-    )
-    for k in range(shape_of(towers.recipe.user_tower)[0]):
-        found[f"Embedding{k} alone"] = Variant(trained=lambda day: lab.computed(towers, day), only=k)
-    for cosine in TURNED:
-        turning = Turning(cosine=cosine, seed=seed)
-        found[f"turned to {cosine}"] = Variant(trained=_turned(lab, towers, turning))
-    turning = Turning(cosine=PAPERS_TURN, seed=seed)
-    found[f"{_TURNED}, pooling 3"] = Variant(trained=_turned_and_pooled(lab, towers, turning))
-    found[f"{_TURNED}, option 1"] = Variant(
-        trained=_turned(lab, towers, turning), evaluated=_turned(lab, towers, turning, behind=1)
-    )
-    found[f"blurred to {PAPERS_TURN}"] = Variant(
-        trained=lambda day: blur(lab.computed(towers, day), day, cosine=PAPERS_TURN, seed=seed)
-    )
-    return found
-
-
-def _served(lab: Lab, towers: DailyTowers, versions: int) -> OfDay:
-    return lambda day: lab.served(towers, day, versions=versions)
-
-
-def _turned(lab: Lab, towers: DailyTowers, turning: Turning, *, behind: int = 0) -> OfDay:
-    def of_day(day: int) -> Computed:
-        version = max(day - behind, 0)
-        return turning.apply(lab.computed(towers, day, version=version), version)
-
-    return of_day
-
-
-def _turned_and_pooled(lab: Lab, towers: DailyTowers, turning: Turning) -> OfDay:
-    turned = _turned(lab, towers, turning)
-    return lambda day: lab.pooled([turned(of) for of in range(max(day - LOOKBACK_DAYS, 0), day + 1)], versions=3)
 
 
 def consumer_of(setting: Setting, part: str) -> DownstreamRecipe:
@@ -139,8 +52,8 @@ def measure(trial: Trial) -> Values:
         if trial.unit.part == RICH and name not in FEW:
             continue
         shape: Shape = (num if variant.only is None else 1, dim)
-        trained = _Days(lab=lab, of_day=variant.trained, only=variant.only)
-        evaluated = variant.evaluated and _Days(lab=lab, of_day=variant.evaluated, only=variant.only)
+        trained = Days(lab=lab, of_day=variant.trained, only=variant.only)
+        evaluated = variant.evaluated and Days(lab=lab, of_day=variant.evaluated, only=variant.only)
         cosines[name] = _cosine([(trained.of(day - 1), trained.of(day)) for day in _pairs(trial.setting)])
         arms[name] = Joined(
             shapes=(shape,), trained=trained.newest, evaluated=None if evaluated is None else evaluated.newest
@@ -218,6 +131,12 @@ class _Numbers:
         train, evaluation = self.of(arm, "train").values, self.of(arm, "eval").values
         return estimate([100 * (1 - b / a) for a, b in zip(train, evaluation, strict=True)])
 
+    def over_users(self, arm: str) -> str:
+        """The interval of eval NE, of the one seed."""
+        (of_seed,) = self.results.values()
+        low, high = of_seed[self.part]["arms"][arm]["interval"]
+        return f"{low:+.2f} … {high:+.2f}"
+
     def beyond(self, arm: str, other: str, kind: str) -> Estimate:
         """`arm` less `other`, paired."""
         return difference(self.of(arm, kind).values, self.of(other, kind).values)
@@ -225,7 +144,7 @@ class _Numbers:
 
 def _table(results: Results, part: str) -> Table:
     numbers = _Numbers(results=results, part=part)
-    columns = (
+    columns: tuple[Column, ...] = (
         Column(title="cosine", digits=2),
         Column(title="train NE %, paper", signed=True),
         Column(title="train NE %", signed=True, digits=2, drawn=True),
@@ -235,16 +154,18 @@ def _table(results: Results, part: str) -> Table:
         Column(title="lost %, paper", digits=0),
         Column(title="lost %", digits=1, drawn=True),
     )
-    rows = []
+    rows, one_seed = [], len(results) == 1
+    if one_seed:
+        columns = (*columns, Column(title="eval NE %, 95 % over users"))
     for arm in numbers.arms:
         paper = PAPER.get(arm)
-        cells = (
+        cells: tuple[Cell, ...] = (
             numbers.of(arm, "cosine"),
             paper and paper[0], numbers.of(arm, "train"), paper and paper[1], numbers.of(arm, "eval"),
             None if arm == NONE else numbers.beyond(arm, NONE, "eval"),
             paper and 100 * (1 - paper[1] / paper[0]), numbers.lost(arm),
         )  # fmt: skip
-        rows.append(Row(name=arm, cells=cells))
+        rows.append(Row(name=arm, cells=(*cells, numbers.over_users(arm)) if one_seed else cells))
     return Table(title=f"Consumer {part}", rows_are="embeddings", columns=columns, rows=tuple(rows))
 
 
@@ -268,7 +189,7 @@ def _verdicts(numbers: _Numbers) -> Iterator[Verdict]:
             agrees=_says(better, -1),
             why=f"{_text(better)} % against no pooling.",
         )
-    rescued = numbers.beyond(f"{_TURNED}, pooling 3", _TURNED, "eval")
+    rescued = numbers.beyond(f"{TURNED_ONCE}, pooling 3", TURNED_ONCE, "eval")
     yield Verdict(
         claim=of + f"pooling three versions mends what a space that turns to {PAPERS_TURN} a day breaks.",
         agrees=_says(rescued, -1),
@@ -280,7 +201,7 @@ def _verdicts(numbers: _Numbers) -> Iterator[Verdict]:
         agrees=_says(option, +1),
         why=f"{_text(option)} % eval NE against pooling; {_text(numbers.beyond(OPTION_1, NONE, 'eval'))} % against "
         f"neither; where the space turns to {PAPERS_TURN}, "
-        f"{_text(numbers.beyond(f'{_TURNED}, option 1', _TURNED, 'eval'))} %.",
+        f"{_text(numbers.beyond(f'{TURNED_ONCE}, option 1', TURNED_ONCE, 'eval'))} %.",
     )
     if "Embedding1 alone" in numbers.arms:
         yield from _alone(numbers, of)
