@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from infra.commands.options import console, show
-from infra.experiments.studies import STUDIES, get_study
+from infra.experiments.studies import STUDIES, TABLES, get_study
 from infra.settings import Settings, get_settings
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tabl
 Plot = Annotated[Path | None, typer.Option("--plot", help="Write the picture there too, PNG.")]
 
 
-def _command(name: str) -> Callable[..., None]:
+def _command(*studies: str) -> Callable[..., None]:
     def command(
         setting: SettingName = "synthetic",
         seeds: Seeds = None,
@@ -50,8 +50,8 @@ def _command(name: str) -> Callable[..., None]:
 
         chosen = get_setting(setting, num_seeds=seeds, num_days=days, one_of=one_of)
         settings = _settings(data, home)
-        for study in STUDIES if name == "all" else (name,):
-            to = plot if plot is None or name != "all" else plot.with_stem(f"{plot.stem}_{study}")
+        for study in studies:
+            to = plot if plot is None or len(studies) == 1 else plot.with_stem(f"{plot.stem}_{study}")
             _run(study, chosen, settings=settings, workers=workers, again=again, as_json=as_json, plot=to)
 
     return command
@@ -109,4 +109,5 @@ def _print(finding: Finding) -> None:
 
 for _name, _about in STUDIES.items():
     group.command(_name, help=f"Measure {_about}; what was measured before is kept.")(_command(_name))
-group.command("all", help="All of them, one after the other.")(_command("all"))
+group.command("tables", help="The paper's four tables, one after the other.")(_command(*TABLES))
+group.command("all", help="Every study, one after the other.")(_command(*STUDIES))

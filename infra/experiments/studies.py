@@ -21,6 +21,9 @@ STUDIES: dict[str, str] = {
 }
 """What each is about, by name: its module in this package has it as `STUDY`."""
 
+TABLES = ("table1", "table2", "table3", "table4")
+"""The paper's."""
+
 
 def get_study(name: str) -> Study:
     """ValueError for an unknown name."""
