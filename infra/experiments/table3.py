@@ -117,8 +117,25 @@ def _verdicts(results: Results, role: str) -> Iterator[Verdict]:
     moved = [gain(0, k) for k in range(num)]
     yield Verdict(
         claim="Pooling three versions moves every embedding less.",
-        agrees=None if any(of.half is None for of in moved) else all(of.sign > 0 for of in moved),
+        agrees=None if any(of.sign == 0 for of in moved) else all(of.sign > 0 for of in moved),
         why="cosine " + ", ".join(f"{of.mean:+.3f} (Embedding{k})" for k, of in enumerate(moved)) + ".",
+    )
+    norms = [gain(1, k) for k in range(num)]
+    none, pooled = (_value(results, role, kind, 0, 1).mean for kind in ("none", "3"))
+    yield Verdict(
+        claim="Pooling three versions changes every embedding's norm less.",
+        agrees=None if any(of.sign == 0 for of in norms) else all(of.sign < 0 for of in norms),
+        why=f"{none:.2f} % without pooling, {pooled:.2f} % with it (Embedding0). Our user tower bounds the length of "
+        "what it gives: vectors at the bound keep their length, and an average of several is the shorter the more "
+        "they differ.",
+    )
+    model, features = (_value(results, role, kind, 0, 0) for kind in PARTS)
+    apart = difference(model.values, features.values)
+    yield Verdict(
+        claim="A user's embeddings move because snapshots do (section 5.2).",
+        agrees=None if apart.sign == 0 else apart.sign < 0,
+        why=f"cosine {model.mean:.3f} where the snapshot changes alone, {features.mean:.3f} where the user's features "
+        "do (Embedding0).",
     )
     if num > 1:
         between = difference(*(_value(results, role, "none", k, 0).values for k in (1, 0)))
