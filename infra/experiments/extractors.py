@@ -1,4 +1,7 @@
-"""What each feature extractor of the user tower is worth, and the residual (Eq. 1): the tower without it."""
+"""What each feature extractor of the user tower is worth, and the residual (Eq. 1): the tower without it.
+
+Upstream in the user model's own NE, and where it counts: in the NE of the models that read the embeddings.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +17,10 @@ from infra.experiments.statistics import Estimate, estimate
 from infra.experiments.study import Results, Study, Trial, Values
 from infra.experiments.variants import gain_of, measure_variants, names_asked, variants_table
 from infra.experiments.verdicts import text
-from trainer.towers import DeepCross, DotCompression, Extractor, Mlp, MlpMixer, UserTower
+from trainer.recipes.towers import small_user_tower
+from trainer.towers import DeepCross, DotCompression, Mlp, MlpMixer, UserTower
 
 ALL = "all"
-
-
-def without(kind: type[Extractor]) -> Callable[[UserTower], UserTower]:
-    """The tower without the extractors of a kind; as it is where a module would have none left."""
-
-    def change(tower: UserTower) -> UserTower:
-        bare = any(all(isinstance(one, kind) for one in module.extractors) for module in tower.modules)
-        return tower if bare else tower.without(kind)
-
-    return change
 
 
 def without_residual(tower: UserTower) -> UserTower:
@@ -36,18 +30,18 @@ def without_residual(tower: UserTower) -> UserTower:
 
 VARIANTS: Mapping[str, Callable[[UserTower], UserTower]] = {
     ALL: lambda tower: tower,
-    "without MLP": without(Mlp),
-    "without dot compression": without(DotCompression),
-    "without deep cross net": without(DeepCross),
-    "without MLP-mixer": without(MlpMixer),
+    "without MLP": lambda tower: tower.without(Mlp),
+    "without dot compression": lambda tower: tower.without(DotCompression),
+    "without deep cross net": lambda tower: tower.without(DeepCross),
+    "without MLP-mixer": lambda tower: tower.without(MlpMixer),
     "without residual": without_residual,
 }
 
 
 def towers_of(tower: UserTower) -> dict[str, UserTower]:
-    """The variants that differ from the tower, and the tower."""
-    changed = {name: change(tower) for name, change in VARIANTS.items()}
-    return {name: one for name, one in changed.items() if name == ALL or one != tower}
+    """The variants of the small recipes' modules, with the tower's K and D; a recipe may do without some extractor."""
+    whole = replace(tower, modules=small_user_tower().modules)
+    return {name: change(whole) for name, change in VARIANTS.items()}
 
 
 def measure(trial: Trial) -> Values:
@@ -65,7 +59,7 @@ def measure(trial: Trial) -> Values:
 def conclude(setting: Setting, results: Results) -> Finding:
     """Which extractors are worth their cost."""
     seeds = sorted(results)
-    names = list(towers_of(setting.user_models["a"].user_tower))
+    names = list(VARIANTS)
 
     def of(quantity: str) -> list[Estimate]:
         return [estimate([results[seed]["all"][quantity][name] for seed in seeds]) for name in names]

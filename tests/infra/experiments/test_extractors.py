@@ -11,21 +11,18 @@ from infra.experiments.setting import get_setting
 from infra.experiments.sizes import USER, sizes_of
 from trainer.downstream.arms import own_features, small_tables
 from trainer.recipes.towers import small_user_tower
-from trainer.towers import DotCompression, Mlp, MlpMixer
+from trainer.towers import DeepCross
 
 
 def test_every_tower_lacks_one_thing() -> None:
-    whole = small_user_tower()
-    towers = towers_of(whole)
-    assert next(iter(towers)) == "all"
-    assert len(towers) == 6
-    kinds = [[type(one) for one in module.extractors] for module in towers["without MLP"].modules]
-    assert all(Mlp not in of_module and len(of_module) == 3 for of_module in kinds)
+    recipe = get_setting("globo").user_models["a"]
+    towers = towers_of(recipe.user_tower)
+    assert towers["all"] == small_user_tower(), "the real clicks' recipe has no MLP"
+    assert towers["without MLP"] == recipe.user_tower
+    assert len({repr(tower) for tower in towers.values()}) == len(towers) == 6
+    kinds = [[type(one) for one in module.extractors] for module in towers["without deep cross net"].modules]
+    assert all(DeepCross not in of_module and len(of_module) == 3 for of_module in kinds)
     assert all(module.residual is None for module in towers["without residual"].modules)
-    without_dots = towers["without dot compression"]
-    assert set(towers_of(without_dots)) == set(towers) - {"without dot compression"}, "nothing to leave out twice"
-    only_mixer = whole.without(Mlp).without(DotCompression)
-    assert MlpMixer in {type(one) for module in towers_of(only_mixer)["all"].modules for one in module.extractors}
     assert 2 in NUMBERS, "the paper's K is the reference"
 
 

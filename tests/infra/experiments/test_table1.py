@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import cache
-
 import numpy as np
 import pytest
 import torch
 
-from features.sources.synthetic_draws import LATENT
-from features.sources.synthetic_world import World
-from infra.experiments.consumers import Consumer, consumer_of, consumers_of
+from infra.experiments.consumers import Consumer, consumers_of
 from infra.experiments.finding import Finding
 from infra.experiments.following import Joined, follow
 from infra.experiments.joins import beside
-from infra.experiments.setting import Setting, get_setting
+from infra.experiments.lab import Lab
+from infra.experiments.setting import get_setting
 from infra.experiments.statistics import Estimate
 from infra.experiments.studies import get_study
 from infra.experiments.study import Trial, Unit
 from infra.experiments.table1 import ARMS, PAPER, claims, rank_of
 from infra.settings import Settings
+from tests.trainer.downstream_world import CTR, TASTES, UPSTREAM, World, day
 from trainer.downstream.arms import Arms
 from trainer.downstream.joined import NewestEmbeddings
 
@@ -42,43 +39,39 @@ def finding_of(name: str, settings: Settings) -> Finding:
     return study.conclude(QUICK, {0: results})
 
 
-def trial_of(setting: Setting, settings: Settings) -> Trial:
-    unit = Unit(study="planted", format=1, setting=setting.of(0), seed=0, part="all")
-    return Trial(unit=unit, settings=settings)
-
-
-def planted(trial: Trial, *, noise: bool) -> Joined:
+def planted(world: World, *, noise: bool) -> Joined:
     """Every user's true taste, or as many numbers that say nothing."""
-    world = World(trial.setting.source)  # type: ignore[arg-type]
-
-    @cache
-    def on(day: int) -> NewestEmbeddings:
-        users = trial.lab.users[day].ids
-        tastes = world.tastes(users, trial.lab.days[day].toordinal())
-        values = np.random.default_rng(day).normal(size=tastes.shape) if noise else tastes
-        vectors = values[:, None].astype(np.float16)
-        return NewestEmbeddings(user_ids=users, vectors=vectors, age_days=np.ones(len(users), dtype=np.int64))
-
-    return Joined(shapes=((1, LATENT),), trained=on)
+    order = np.argsort(world.user_ids)
+    values = np.random.default_rng(3).normal(size=world.tastes.shape) if noise else world.tastes
+    found = NewestEmbeddings(
+        user_ids=world.user_ids[order],
+        vectors=values[order][:, None].astype(np.float16),
+        age_days=np.ones(len(order), dtype=np.int64),
+    )
+    return Joined(shapes=((1, TASTES),), trained=lambda day: found)
 
 
 def test_planted_tastes_rank_first_and_noise_does_not(settings: Settings) -> None:
-    world = replace(QUICK.source, name="planted", num_users=300, events_per_day=8_000)  # type: ignore[type-var]
-    trial = trial_of(replace(QUICK, source=world, num_days=4), settings)
-    consumer = consumer_of(trial.setting, "ctr", "small")
-    joins = {"taste": planted(trial, noise=False), "noise": planted(trial, noise=True)}
+    world = World(settings=settings)
+    days = tuple(day(index) for index in range(3))
+    for ds in days:
+        world.commit_examples(ds)
+    lab = Lab(source=UPSTREAM.source, days=days, lake=world.lake, folder=settings.home, users=())
+    trial = Trial(unit=Unit(study="planted", format=1, setting=QUICK.of(0), seed=0, part="all"), settings=settings)
+    trial._lab = lab
+    consumer = Consumer(task="CTR", domain="tiny", size="small", recipe=CTR)
+    joins = {"taste": planted(world, noise=False), "noise": planted(world, noise=True)}
     ranks = {}
 
-    def before(day: int, model: Arms) -> None:
-        if day == trial.setting.followed[-1]:
+    def before(of: int, model: Arms) -> None:
+        if of == 2:
             for arm, joined in joins.items():
-                ranks[arm] = rank_of(trial, consumer, model, arm=arm, day=day, joined=joined)
+                ranks[arm] = rank_of(trial, consumer, model, arm=arm, day=of, joined=joined)
 
-    losses = follow(trial.lab, consumer.recipe, trial.setting.followed, joins, progress=lambda *_: None, before=before)
-    assert ranks["taste"] == (1, 11)
-    assert ranks["noise"][0] > 2
-    assert losses.diff_percent("taste", kind="eval", first=1) < -1
-    assert losses.diff_percent("taste", kind="eval", first=1, reference="noise") < -1
+    losses = follow(lab, CTR, range(3), joins, progress=lambda *_: None, before=before)
+    assert ranks["taste"] == (1, 6), "hour, item, slot, age, price"
+    assert ranks["noise"][0] > 1
+    assert losses.diff_percent("taste", kind="eval", first=2, reference="noise") < -10
 
 
 def rows(**gains: float) -> dict[Consumer, dict[str, float]]:
@@ -147,7 +140,7 @@ def test_table_1(settings: Settings) -> None:
     [
         pytest.param("outputs", ["K = 1", "K = 2", "K = 4"], id="K"),
         pytest.param("precision", ["fp32", "fp16", "int8"], id="precision"),
-        pytest.param("extractors", ["all"], id="extractors"),
+        pytest.param("extractors", ["all", "without MLP"], id="extractors"),
         pytest.param("sizes", ["wide, 0%", "wide, 25%"], id="sizes"),
         pytest.param("capacity", ["user tower, a user"], id="capacity"),
     ],
