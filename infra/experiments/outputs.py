@@ -24,7 +24,7 @@ def measure(trial: Trial) -> Values:
     recipe, joins, bytes_of, ne = trial.setting.user_models["a"], {}, {}, {}
     for number in NUMBERS:
         name, tower = f"K = {number}", replace(recipe.user_tower, num_embeddings=number)
-        towers = trial.towers(replace(recipe, name=f"{recipe.name}_k{number}", user_tower=tower))
+        towers = trial.towers(replace(recipe, user_tower=tower))
         joins[name] = served_by(trial.lab, towers)
         bytes_of[name] = _FP16_BYTES * number * tower.dim
         ne[name] = float(np.mean(towers.ne["click"][-trial.setting.num_followed :]))

@@ -52,7 +52,7 @@ def planted(world: World, *, noise: bool) -> Joined:
 
 
 def test_planted_tastes_rank_first_and_noise_does_not(settings: Settings) -> None:
-    world = World(settings=settings)
+    world = World(settings=settings, examples_per_day=5_000)
     days = tuple(day(index) for index in range(3))
     for ds in days:
         world.commit_examples(ds)
@@ -69,7 +69,7 @@ def test_planted_tastes_rank_first_and_noise_does_not(settings: Settings) -> Non
                 ranks[arm] = rank_of(trial, consumer, model, arm=arm, day=of, joined=joined)
 
     losses = follow(lab, CTR, range(3), joins, progress=lambda *_: None, before=before)
-    assert ranks["taste"] == (1, 6), "hour, item, slot, age, price"
+    assert ranks["taste"] == (1, 5), "hour, item, slot, price"
     assert ranks["noise"][0] > 1
     assert losses.diff_percent("taste", kind="eval", first=2, reference="noise") < -10
 
