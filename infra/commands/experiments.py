@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from infra.commands.options import console, show
-from infra.experiments.studies import STUDIES, TABLES, get_study
+from infra.experiments.studies import OF_WORLDS, STUDIES, TABLES, get_study
 from infra.settings import Settings, get_settings
 
 if TYPE_CHECKING:
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 group = typer.Typer(help="The paper's tables, measured here; and what it leaves open.", no_args_is_help=True)
 
-SettingName = Annotated[str, typer.Option("--setting", help="synthetic, globo, or quick (which shows nothing).")]
+SettingName = Annotated[
+    str, typer.Option("--setting", help="synthetic, intent, globo, or quick (which shows nothing).")
+]
 Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="Seeds 0 to N - 1; default: the setting's.")]
 Days = Annotated[int | None, typer.Option("--days", min=3, help="The setting's first days only.")]
 OneOf = Annotated[int | None, typer.Option("--one-of", min=1, help="Keep one user of so many.")]
@@ -50,8 +52,9 @@ def _command(*studies: str) -> Callable[..., None]:
 
         chosen = get_setting(setting, num_seeds=seeds, num_days=days, one_of=one_of)
         settings = _settings(data, home)
-        for study in studies:
-            to = plot if plot is None or len(studies) == 1 else plot.with_stem(f"{plot.stem}_{study}")
+        runs = [study for study in studies if len(studies) == 1 or setting != "globo" or study not in OF_WORLDS]
+        for study in runs:
+            to = plot if plot is None or len(runs) == 1 else plot.with_stem(f"{plot.stem}_{study}")
             _run(study, chosen, settings=settings, workers=workers, again=again, as_json=as_json, plot=to)
 
     return command

@@ -126,6 +126,13 @@ def synthetic() -> Setting:
     )
 
 
+def intent() -> Setting:
+    """The same with users half of whose taste is of the moment: what Table 2 says where hours matter."""
+    setting = synthetic()
+    world = replace(cast(SyntheticWorld, setting.source), name="intent", intent=0.5)
+    return replace(setting, name="intent", source=world, seeds=(0, 1, 2))
+
+
 def quick() -> Setting:
     """Seconds."""
     world = SyntheticWorld(
@@ -170,7 +177,7 @@ def globo() -> Setting:
     )
 
 
-SETTINGS: dict[str, Callable[[], Setting]] = {"synthetic": synthetic, "quick": quick, "globo": globo}
+SETTINGS: dict[str, Callable[[], Setting]] = {"synthetic": synthetic, "intent": intent, "quick": quick, "globo": globo}
 
 
 def get_setting(

@@ -18,8 +18,12 @@ STUDIES: dict[str, str] = {
     "extractors": "what each feature extractor of the user tower is worth",
     "sizes": "the gain by the size of the downstream model",
     "capacity": "the serving capacity that one user tower for all downstream models avoids",
+    "control": "the gains of Tables 1 and 4 where labels are shuffled: there are none to be had",
+    "ceiling": "how far models are from the best possible NE, which a world of known truth tells",
 }
 """What each is about, by name: its module in this package has it as `STUDY`."""
+OF_WORLDS = frozenset({"control", "ceiling"})
+"""Those that ask for the truth: not of real clicks."""
 
 TABLES = ("table1", "table2", "table3", "table4")
 """The paper's."""
