@@ -40,11 +40,13 @@ def learnable() -> Setting:
     world = replace(
         cast(SyntheticWorld, setting.source), num_users=150, num_items=30, num_dense=8, events_per_day=1_500
     )
-    changed = {"batch_size": 64, "optimizer": Optimizer(sparse_lr=0.1, dense_lr=4e-3)}
-    models = {role: replace(one, source=world, **changed) for role, one in setting.user_models.items()}
-    consumers = {role: replace(one, **changed) for role, one in setting.consumers.items()}
-    changed_setting = replace(setting, source=world, user_models=models, consumers=consumers)
-    return replace(changed_setting, num_days=10, num_followed=4).of(0)
+    fast = Optimizer(sparse_lr=0.1, dense_lr=4e-3)
+    models = {
+        role: replace(one, source=world, batch_size=64, optimizer=fast) for role, one in setting.user_models.items()
+    }
+    consumers = {role: replace(one, batch_size=64, optimizer=fast) for role, one in setting.consumers.items()}
+    changed = replace(setting, source=world, user_models=models, consumers=consumers)
+    return replace(changed, num_days=10, num_followed=4).of(0)
 
 
 @pytest.mark.parametrize("shuffled", [False, True], ids=["labels as they are", "labels shuffled"])

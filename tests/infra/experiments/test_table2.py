@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -32,5 +33,5 @@ def test_table_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(aging["rows"]) > 1
 
 
-def dict_of(table: dict) -> dict[str, float]:
+def dict_of(table: dict[str, Any]) -> dict[str, float]:
     return {row["name"]: row["cells"][2]["mean"] for row in table["rows"]}
