@@ -63,6 +63,18 @@ class Table:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Curve:
+    """A panel of the picture: y over x, and what has no x as lines across."""
+
+    title: str
+    x: str
+    y: str
+    series: Mapping[str, tuple[tuple[float, Estimate], ...]]
+    """By name, ascending in x."""
+    across: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
     """A claim, the paper's or one that it leaves open, and what these numbers say of it."""
 
@@ -88,6 +100,7 @@ class Finding:
     tables: tuple[Table, ...]
     verdicts: tuple[Verdict, ...]
     notes: tuple[str, ...] = ()
+    curves: tuple[Curve, ...] = ()
 
     def metrics(self) -> dict[str, float]:
         """Every estimate, by table, row and column: the mean, and half the width of its interval as `….half`."""

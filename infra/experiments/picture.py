@@ -9,8 +9,10 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from infra.experiments.finding import Finding, Table
+from infra.experiments.finding import Curve, Finding, Table
 from infra.experiments.statistics import Estimate
+
+_CURVE_HEIGHT = 4.0
 
 
 def draw(finding: Finding, path: Path) -> None:
@@ -19,12 +21,16 @@ def draw(finding: Finding, path: Path) -> None:
     if not tables:
         return
     widest = max(sum(column.drawn for column in table.columns) for table in tables)
-    heights = [1.2 + 0.3 * len(table.rows) for table in tables]
+    heights = [1.2 + 0.3 * len(table.rows) for table in tables] + [_CURVE_HEIGHT] * len(finding.curves)
     figure = Figure(figsize=(3 + 3.2 * widest, 0.6 + sum(heights)), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(len(tables), widest, squeeze=False, gridspec_kw={"height_ratios": heights})
-    for table, of_table in zip(tables, panels, strict=True):
+    panels = figure.subplots(len(heights), widest, squeeze=False, gridspec_kw={"height_ratios": heights})
+    for table, of_table in zip(tables, panels, strict=False):
         _draw_table(table, of_table)
+    for curve, (first, *others) in zip(finding.curves, panels[len(tables) :], strict=True):
+        _draw_curve(curve, first)
+        for axes in others:
+            axes.set_axis_off()
     figure.suptitle(finding.title, fontsize="medium")
     figure.savefig(path, dpi=100, format="png", metadata={"Software": None})
 
@@ -46,3 +52,18 @@ def _draw_table(table: Table, panels: Any) -> None:
         axes.set_xlabel(table.columns[drawn[place]].title, fontsize="small")
         axes.axvline(0, color="black", linewidth=0.8)
     panels[0].set_title(table.title, fontsize="small", loc="left")
+
+
+def _draw_curve(curve: Curve, axes: Any) -> None:
+    for name, points in curve.series.items():
+        x, y = [place for place, _ in points], [value for _, value in points]
+        halves = [value.half or 0.0 for value in y]
+        axes.errorbar(x, [value.mean for value in y], yerr=halves, marker="o", capsize=3, label=name)
+    for number, (name, value) in enumerate(curve.across.items()):
+        color = f"C{len(curve.series) + number}"
+        axes.axhline(value.mean, linestyle="--", color=color, label=name)
+        axes.axhspan(value.low, value.high, alpha=0.1, color=color)
+    axes.set_xlabel(curve.x, fontsize="small")
+    axes.set_ylabel(curve.y, fontsize="small")
+    axes.set_title(curve.title, fontsize="small", loc="left")
+    axes.legend(fontsize="x-small")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from infra.experiments.finding import Cell, Column, Finding, Row, Table, Verdict
+from infra.experiments.finding import Cell, Column, Curve, Finding, Row, Table, Verdict
 from infra.experiments.setting import Setting
 from infra.experiments.solaris_arms import (
     BOTH,
@@ -14,6 +14,7 @@ from infra.experiments.solaris_arms import (
     DISTILLED,
     EXACT_ONLY,
     INDEPENDENT,
+    KNOWN,
     NOT_MIRRORED,
     ORACLE,
     REPEATED,
@@ -21,6 +22,7 @@ from infra.experiments.solaris_arms import (
     WEIGHTS,
     budget_arm,
     distilled_arm,
+    known_arm,
 )
 from infra.experiments.statistics import Estimate, difference, estimate
 from infra.experiments.study import Results
@@ -46,6 +48,7 @@ def conclude(setting: Setting, results: Results) -> Finding:
         seeds=tuple(sorted(results)),
         tables=tuple(tables),
         verdicts=tuple(verdict for part in parts for verdict in _verdicts(results, part)),
+        curves=tuple(_curve(results, part) for part in parts),
         notes=(
             "`pairs n`: the n likeliest pairs per request of a day are computed before the day; a miss is computed "
             "from the request, and is there a minute later. `exact`: without the means of the user's and of the item's "
@@ -94,6 +97,32 @@ def _cells(results: Results, part: str, arm: str) -> Iterator[Cell]:
     yield _value(results, part, arm, "forwards").mean
 
 
+def _curve(results: Results, part: str) -> Curve:
+    """Gain over exact coverage."""
+    series = {
+        "pairs computed ahead, with fallbacks": [budget_arm(budget) for budget in BUDGETS],
+        "a share of the pairs, without": [*(known_arm(share) for share in KNOWN)],
+    }
+    best = _best_distilled(results, part)
+    return Curve(
+        title=f"Gain over coverage: {TITLES[part]}",
+        x="requests served their own pair, %",
+        y=TO_SUM,
+        series={
+            name: tuple(
+                (100 * _value(results, part, arm, "exact").mean, _value(results, part, arm, "to_sum")) for arm in arms
+            )
+            for name, arms in series.items()
+        },
+        across={arm: _value(results, part, arm, "to_sum") for arm in (best, ORACLE)},
+    )
+
+
+def _best_distilled(results: Results, part: str) -> str:
+    """The weight with which distillation beside the SUM embeddings gives the lowest loss."""
+    return min(map(distilled_arm, WEIGHTS), key=lambda arm: _value(results, part, arm, "to_sum").mean)
+
+
 def _recalls(results: Results, part: str) -> Table:
     columns = tuple(Column(title=f"{name} %", digits=1, drawn=name == PREDICTORS[0]) for name in PREDICTORS)
     recalls, rows = [results[seed][part]["recalls"] for seed in sorted(results)], []
@@ -120,7 +149,7 @@ def _verdicts(results: Results, part: str) -> Iterator[Verdict]:
         return Verdict(claim=f"{claim} ({part})", agrees=agrees, why=why)
 
     middle, most = budget_arm(BUDGET), budget_arm(max(BUDGETS))
-    best = min((distilled_arm(weight) for weight in WEIGHTS), key=lambda arm: gain(arm).mean)
+    best = _best_distilled(results, part)
     yield better("The foundation model's pairs tell a consumer what the user's embeddings do not.", ORACLE, SUM)
     yield better("Precomputed pairs help.", middle, SUM)
     yield better("A greater budget helps more.", most, budget_arm(0))

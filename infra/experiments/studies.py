@@ -20,6 +20,7 @@ STUDIES: dict[str, str] = {
     "capacity": "the serving capacity that one user tower for all downstream models avoids",
     "control": "the gains of Tables 1 and 4 where labels are shuffled: there are none to be had",
     "ceiling": "how far models are from the best possible NE, which a world of known truth tells",
+    "solaris": "what precomputed representations of user-item pairs are worth to a consumer, against distillation",
 }
 """What each is about, by name: its module in this package has it as `STUDY`."""
 OF_WORLDS = frozenset({"control", "ceiling"})

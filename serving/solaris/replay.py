@@ -69,7 +69,7 @@ class Served:
     levels: NDArray[np.uint8]
     """[N] of `Level`."""
     age_hours: NDArray[np.float32]
-    """[N], of exact pairs since they were written; NaN."""
+    """[N], of exact pairs since they were written; NaN where there is none, or nothing was written."""
     num_refreshed: int = 0
     """Pairs that were computed because a request missed them."""
 
@@ -94,7 +94,7 @@ class Served:
         kept = np.ones(len(vectors), np.bool_) if known is None else known
         levels = np.where(kept, Level.EXACT, Level.ZERO).astype(np.uint8)
         zeroed = vectors if known is None else np.where(kept[:, None], vectors, np.float16(0))
-        return cls(vectors=zeroed, levels=levels, age_hours=np.where(kept, 0, np.nan).astype(np.float32))
+        return cls(vectors=zeroed, levels=levels, age_hours=np.full(len(vectors), np.nan, np.float32))
 
 
 def flag_shapes(width: int) -> tuple[tuple[int, int], ...]:

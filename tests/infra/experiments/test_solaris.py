@@ -1,0 +1,44 @@
+"""The quick form of the SOLARIS study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from infra.experiments.record import write
+from infra.experiments.run import run
+from infra.experiments.setting import get_setting
+from infra.experiments.solaris import STUDY
+from infra.experiments.solaris_arms import BUDGETS, EXACT_ONLY, KNOWN, ORACLE, budget_arm, known_arm
+from infra.settings import Settings
+from trainer.downstream.arms import BASELINE, SUM
+
+
+def test_gain_coverage_and_cost_by_arm(tmp_path: Path) -> None:
+    setting, settings = get_setting("quick", num_seeds=1), Settings(home=tmp_path, _env_file=None)
+    results = run(STUDY, setting, settings=settings, workers=0, say=lambda line: None)
+    for part in STUDY.parts:
+        arms = results[0][part]["arms"]
+        assert arms[SUM]["to_sum"] == 0
+        assert arms[BASELINE]["to_baseline"] == 0
+        budgets = [arms[budget_arm(budget)] for budget in BUDGETS]
+        assert [of["exact"] for of in budgets] == sorted(of["exact"] for of in budgets), (
+            "coverage grows with the budget"
+        )
+        assert [of["forwards"] for of in budgets] == sorted(of["forwards"] for of in budgets), "and the cost"
+        assert all(
+            sum(of[level] for level in ("exact", "user", "neighbours", "zero")) == pytest.approx(1) for of in budgets
+        )
+        assert arms[EXACT_ONLY]["exact"] + arms[EXACT_ONLY]["zero"] == pytest.approx(1)
+        known = [arms[known_arm(share)]["exact"] for share in KNOWN]
+        assert known == sorted(known)
+        assert known[-1] < arms[ORACLE]["exact"] == 1, "nobody had seen some users and items"
+        assert results[0][part]["recalls"]["predictor 2"] > results[0][part]["recalls"]["random 2"]
+    finding = STUDY.conclude(setting, results)
+    folder = write(finding, settings)
+    assert "| oracle |" in finding.markdown()
+    assert (folder / "plot.png").exists()
+    assert STUDY.conclude(setting, run(STUDY, setting, settings=settings, workers=0)) == finding, (
+        "nothing is measured twice"
+    )
