@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,8 @@ MOST_FOLLOWED = 8
 """Days that the consumers follow, the last ones; of fewer than twice as many days the second half."""
 SETTLING = 2
 """Of those, the first so many, on which consumers are too young to be scored."""
+_TRAINING = 0.5
+"""Share of a unit's work, about."""
 
 
 def foundation_of(setting: Setting) -> Recipe:
@@ -66,7 +69,10 @@ def measure(trial: Trial) -> Values:
         source = replace(setting.source, name=f"{setting.source.name}_repeated", repeated_share=REPEATED_SHARE)
         models = {role: replace(recipe, source=source) for role, recipe in setting.user_models.items()}
         setting = replace(setting, source=source, user_models=models)
-    lab = open_lab(setting, trial.settings, say=trial.say)
+    learnt = count(1)
+    lab = open_lab(
+        setting, trial.settings, say=lambda line: trial.progress(line, next(learnt) / setting.num_days * _TRAINING)
+    )
     recipe = foundation_of(setting)
     item = "item_article" if isinstance(setting.source, GloboClicks) else "item"
     replay = Replay(lab=lab, foundations=foundations(lab, recipe), item=item, seed=seed)
@@ -75,7 +81,7 @@ def measure(trial: Trial) -> Values:
     days = range(max(setting.num_days // 2, setting.num_days - MOST_FOLLOWED), setting.num_days)
     for number, day in enumerate(days, start=1):
         following.day(day)
-        trial.progress(f"{trial.unit.part} {lab.days[day]}", number / len(days))
+        trial.progress(f"{trial.unit.part} {lab.days[day]}", _TRAINING + (1 - _TRAINING) * number / len(days))
     return {**following.values(first=min(SETTLING, len(days) - 1)), **replay.mflop()}
 
 
