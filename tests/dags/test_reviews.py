@@ -125,6 +125,7 @@ def test_what_a_consumer_releases_is_told(airflow_home: Path, monkeypatch: pytes
 
     demo = replace(get_recipe("demo"), serving=Serving(after="learning"))
     monkeypatch.setitem(USER_MODELS, "demo", lambda: demo)
+    monkeypatch.setattr(steps, "waits_for", lambda *_: ())
     monkeypatch.setattr(steps, "retrain_downstream", lambda *_: {})
     monkeypatch.setattr(steps, "release", lambda _: {"partitions": ["2026-01-03"], "sentence": "version 3 serves"})
     dag: Any = downstream_model(get_downstream("demo_ctr"))
