@@ -101,6 +101,14 @@ def consumer_lineage(downstream: str) -> ConsumerLineage:
     return consumer_lineage(get_downstream(downstream), settings=get_settings())
 
 
+def learnt_from(recipe: str) -> dict[int, dict[str, tuple[date, ...]]]:
+    """By version of a user model, the days that each downstream model had it to join."""
+    from infra.settings import get_settings
+    from snapshots.consumer_lineage import learnt_from
+
+    return learnt_from(recipe, settings=get_settings())
+
+
 def publish(recipe: str, ds: str) -> Any:
     """The trained user tower becomes a sealed, registered version, alias `candidate`."""
     config, day, settings = _resolve(recipe, ds)

@@ -6,26 +6,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
-from typing import TYPE_CHECKING
+from datetime import date, timedelta
 
 from features.lake import Partition
 from infra.settings import Settings
-from snapshots.consumers import Content, content
 from snapshots.registry import Registry, Version
 from snapshots.summary import Summarised
 from trainer.downstream.checkpoint import Checkpoints
 from trainer.downstream.day import DownstreamDay
 from trainer.downstream.scores import Comparison
-from trainer.downstream.tracking import registered_name
+from trainer.downstream.tracking import joined_versions, registered
 from trainer.recipe import DownstreamRecipe
 from trainer.recipes import consumers_of
-from trainer.tracking import find_versions
-
-if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
 
 log = logging.getLogger(__name__)
+
+Content = tuple[str, date, str]
+"""`Partition.content`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +55,8 @@ class ConsumerLink:
     """A later revision is the day's model."""
     stale: str | None
     """Why it no longer follows from what is promoted and trained, a sentence."""
+    late: str | None
+    """What was promoted too late for it, a sentence."""
     version: int | None
     """The downstream model's number in the registry."""
 
@@ -84,7 +83,7 @@ def consumer_lineage(downstream: DownstreamRecipe, *, settings: Settings) -> Con
     versions, numbers, why = _registered(downstream, settings)
     newest = {day.ds: day for day in days}
     stale = _staleness(list(newest.values()), versions) if why is None else {}
-    known = {content(v.visible): v for v in versions if v.visible is not None}
+    known = {v.visible.content: v for v in versions if v.visible is not None}
     visible = _visible(versions)
     return ConsumerLineage(
         model=downstream.name,
@@ -95,6 +94,7 @@ def consumer_lineage(downstream: DownstreamRecipe, *, settings: Settings) -> Con
                 joined=_joined(day, known, visible),
                 superseded=newest[day.ds] is not day,
                 stale=stale.get(day.ds),
+                late=_why_late(downstream, day, visible),
                 version=numbers.get(day.fingerprint),
             )
             for day in days
@@ -103,15 +103,13 @@ def consumer_lineage(downstream: DownstreamRecipe, *, settings: Settings) -> Con
     )
 
 
-def learnt_from(model: str, number: int, *, settings: Settings) -> dict[str, tuple[date, ...]]:
-    """The days of every downstream model that could join that version of the user model, by MLflow's tags."""
-    client, found = Registry(settings).client, {}
+def learnt_from(model: str, *, settings: Settings) -> dict[int, dict[str, tuple[date, ...]]]:
+    """By version of the user model: the days that each downstream model had it to join, by the tags in MLflow."""
+    client = Registry(settings).client
+    found: dict[int, dict[str, tuple[date, ...]]] = {}
     for name in consumers_of(model):
-        versions = find_versions(
-            client, registered_name(name), f"tags.`user_model.{model}.versions` LIKE '% {number} %'"
-        )
-        if versions:
-            found[name] = tuple(sorted({date.fromisoformat(version.tags["ds"]) for version in versions}))
+        for number, days in joined_versions(client, name, user_model=model).items():
+            found.setdefault(number, {})[name] = days
     return found
 
 
@@ -121,12 +119,12 @@ def _registered(downstream: DownstreamRecipe, settings: Settings) -> tuple[list[
 
     registry = Registry(settings)
     try:
-        own: Sequence[ModelVersion] = find_versions(registry.client, registered_name(downstream.name))
+        numbers = registered(registry.client, downstream.name)
         versions = [version for name in downstream.upstreams for version in registry.versions(name)]
     except (OSError, MlflowException) as error:
         log.warning("lineage without versions model=%s: %s", downstream.name, error)
         return [], {}, str(error)
-    return versions, {version.tags["fingerprint"]: int(version.version) for version in own}, None
+    return versions, numbers, None
 
 
 def _visible(versions: Iterable[Version]) -> set[Content]:
@@ -135,7 +133,7 @@ def _visible(versions: Iterable[Version]) -> set[Content]:
     for version in sorted(versions, key=lambda version: version.number):
         if version.decision == "promoted" and version.visible is not None:
             newest[version.model, version.ds] = version
-    return {content(v.visible) for v in newest.values() if v.visible is not None}
+    return {v.visible.content for v in newest.values() if v.visible is not None}
 
 
 def _staleness(days: Sequence[DownstreamDay], versions: Iterable[Version]) -> dict[date, str]:
@@ -143,7 +141,7 @@ def _staleness(days: Sequence[DownstreamDay], versions: Iterable[Version]) -> di
     visible = _visible(versions)
     stale: dict[date, str] = {}
     for before, day in zip([None, *days], days, strict=False):
-        gone = [partition for partition in day.embeddings if content(partition) not in visible]
+        gone = [partition for partition in day.embeddings if partition.content not in visible]
         if gone:
             stale[day.ds] = f"it joined {gone[0].table} of {gone[0].ds}, which is promoted no more"
         elif before is not None and before.ds in stale:
@@ -153,6 +151,15 @@ def _staleness(days: Sequence[DownstreamDay], versions: Iterable[Version]) -> di
     return stale
 
 
+def _why_late(downstream: DownstreamRecipe, day: DownstreamDay, visible: set[Content]) -> str | None:
+    joined = {(partition.table, partition.ds) for partition in day.embeddings}
+    first = day.ds - timedelta(days=downstream.lookback_days)
+    missed = sorted(
+        {(table, ds) for table, ds, _ in visible if first <= ds < day.ds} - joined, key=lambda key: key[::-1]
+    )
+    return f"{missed[-1][0]} of {missed[-1][1]} is promoted since" if missed else None
+
+
 def _joined(
     day: DownstreamDay, known: Mapping[Content, Version], visible: set[Content]
 ) -> dict[str, tuple[JoinedDay, ...]]:
@@ -160,8 +167,8 @@ def _joined(
         model: tuple(
             JoinedDay(
                 ds=partition.ds,
-                version=known[content(partition)].number if content(partition) in known else None,
-                withdrawn=bool(known) and content(partition) not in visible,
+                version=known[partition.content].number if partition.content in known else None,
+                withdrawn=bool(known) and partition.content not in visible,
             )
             for partition in day.embeddings
             if partition.table == f"user_embeddings/{model}"
@@ -176,6 +183,7 @@ def _link(
     joined: dict[str, tuple[JoinedDay, ...]],
     superseded: bool,
     stale: str | None,
+    late: str | None,
     version: int | None,
 ) -> ConsumerLink:
     return ConsumerLink(
@@ -190,5 +198,6 @@ def _link(
         scores=None if day.evaluation is None else day.evaluation.everyone,
         superseded=superseded,
         stale=None if superseded else stale,
+        late=None if superseded else late,
         version=version,
     )

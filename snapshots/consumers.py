@@ -19,14 +19,6 @@ from trainer.recipe import DownstreamRecipe, Recipe
 
 log = logging.getLogger(__name__)
 
-Content = tuple[str, date, str]
-"""A partition by what it holds: table, day, fingerprint. Shown again after a rollback it has another table version."""
-
-
-def content(partition: Partition) -> Content:
-    """What the partition holds, wherever it lies."""
-    return partition.table, partition.ds, partition.fingerprint
-
 
 def waits_for(downstream: DownstreamRecipe, ds: date, *, settings: Settings) -> tuple[str, ...]:
     """The user models that have not promoted the day; none for a day that the consumer has trained before.
@@ -77,9 +69,11 @@ def misled(
 
     days: every revision, oldest first.
     """
-    visible = {content(partition) for partitions in promoted.values() for partition in partitions}
+    visible = {partition.content for partitions in promoted.values() for partition in partitions}
     newest = {day.ds: day for day in days if day.ds < before}
-    wrong = [ds for ds, day in newest.items() if not visible.issuperset(map(content, day.embeddings))]
+    wrong = [
+        ds for ds, day in newest.items() if not visible.issuperset(partition.content for partition in day.embeddings)
+    ]
     return tuple(sorted(ds for ds in newest if wrong and ds >= min(wrong)))
 
 
@@ -93,8 +87,8 @@ def _log(day: DownstreamDay, versions: Mapping[str, Sequence[Version]], registry
 
 def joined_by(day: DownstreamDay, versions: Iterable[Version]) -> list[Joined]:
     """The user models' versions whose embeddings the day could join, in the order of its partitions."""
-    known = {content(version.visible): version for version in versions if version.visible is not None}
-    found = ((partition, known.get(content(partition))) for partition in day.embeddings)
+    known = {version.visible.content: version for version in versions if version.visible is not None}
+    found = ((partition, known.get(partition.content)) for partition in day.embeddings)
     return [
         Joined(model=version.model, version=version.number, run_id=version.run_id, partition=partition)
         for partition, version in found

@@ -22,7 +22,7 @@ def print_consumer_lineage(found: ConsumerLineage) -> None:
     terminal.print(_table(found))
     if found.registry is not None:
         terminal.print(f"no versions: {found.registry}", style="yellow", soft_wrap=True, markup=False)
-    again = [link.ds for link in found.links if link.stale]
+    again = [link.ds for link in found.links if link.stale or link.late]
     if again:
         terminal.print(
             f"to repair: usermodel trainer downstream --name {found.model} --ds {again[0]}"
@@ -49,7 +49,11 @@ def _table(found: ConsumerLineage) -> Table:
 def _cells(link: ConsumerLink, upstreams: tuple[str, ...]) -> list[str]:
     parent = "-" if link.parent_ds is None else f"{link.parent_ds} {(link.parent_fingerprint or '')[:_DIGITS]}"
     scores = link.scores
-    notes = ["superseded" if link.superseded else "", f"STALE: {link.stale}" if link.stale else ""]
+    notes = [
+        "superseded" if link.superseded else "",
+        f"STALE: {link.stale}" if link.stale else "",
+        f"LATE: {link.late}" if link.late else "",
+    ]
     return [
         str(link.ds),
         str(link.revision),

@@ -10,13 +10,19 @@ from features.selection import described
 from infra.commands.options import console
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import date
+
     from snapshots.lineage import Lineage, Link
 
 _DIGITS = 8
 
 
-def print_lineage(found: Lineage) -> None:
-    """The days as rows, then what changed between them and what to do."""
+def print_lineage(found: Lineage, learnt: Mapping[int, Mapping[str, Sequence[date]]]) -> None:
+    """The days as rows, then what changed between them, who learnt from which version, and what to do.
+
+    learnt: by version and downstream model, the days that had it to join.
+    """
     terminal = console(width=140, highlight=False)
     terminal.print(_table(found))
     if where := {described(link.where) for link in found.links}.difference([""]):
@@ -24,6 +30,11 @@ def print_lineage(found: Lineage) -> None:
     for link in found.links:
         for change in link.changes:
             terminal.print(f"  {link.ds} r{link.revision} {change}", style="dim", soft_wrap=True, markup=False)
+    for number, consumers in sorted(learnt.items()):
+        by = ", ".join(f"{name} {min(days)}..{max(days)}" for name, days in consumers.items())
+        terminal.print(
+            f"  version {number} was there to learn from for {by}", style="dim", soft_wrap=True, markup=False
+        )
     if found.registry is not None:
         terminal.print(f"no versions: {found.registry}", style="yellow", soft_wrap=True, markup=False)
     again = [link.ds for link in found.links if link.stale or link.late]

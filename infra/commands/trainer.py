@@ -14,6 +14,7 @@ from infra.commands.lineage import print_lineage
 from infra.commands.options import Day, RecipeName, show
 from infra.commands.plan import Output, cluster_of, how_many_tables, make_plan
 from infra.commands.profile import print_profile
+from snapshots.summary import plain
 
 group = typer.Typer(help="Training of user models and of what consumes them.", no_args_is_help=True)
 _ONE_MODEL = "name one model: --recipe R or --downstream NAME"
@@ -49,7 +50,8 @@ def lineage(
         raise ValueError(_ONE_MODEL)
     if recipe is not None:
         found = steps.lineage(recipe)
-        show(found.summary()) if as_json else print_lineage(found)
+        learnt = {} if found.registry else steps.learnt_from(recipe)
+        show(found.summary() | {"learnt": plain(learnt)}) if as_json else print_lineage(found, learnt)
     if downstream is not None:
         of_consumer = steps.consumer_lineage(downstream)
         show(of_consumer.summary()) if as_json else print_consumer_lineage(of_consumer)

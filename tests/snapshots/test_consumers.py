@@ -108,15 +108,16 @@ def test_the_registry_knows_which_versions_a_day_joined(three_days: World) -> No
     assert first.visible is not None
     assert version.tags["user_models"] == "first second"
     assert {name: version.tags[f"user_model.first.{name}"] for name in ("version", "versions", "ds", "run_id")} == {
-        "version": "3", "versions": " 3 2 1 ", "ds": str(day(2)), "run_id": first.run_id,
+        "version": "3", "versions": "3 2 1", "ds": str(day(2)), "run_id": first.run_id,
     }  # fmt: skip
     second = registry.get("second", day(2)).visible
     assert second is not None
     assert version.tags["user_model.second.embeddings"].split()[0] == f"{day(2)}@{second.version}"
     inputs = {found.dataset.name for found in registry.client.get_run(version.run_id).inputs.dataset_inputs}
     assert {f"examples/tiny/ds={day(3)}", f"user_embeddings/second/ds={day(0)}"} < inputs
-    assert learnt_from("second", 2, settings=three_days.settings) == {"tiny_both": (day(2), day(3))}
-    assert learnt_from("second", 4, settings=three_days.settings) == {}, "of its own day nobody has learnt yet"
+    found = learnt_from("second", settings=three_days.settings)
+    assert found[2] == {"tiny_both": (day(2), day(3))}
+    assert set(found) == {1, 2, 3}, "of the day of version 4 nobody has learnt yet"
 
 
 def test_after_a_rollback_every_day_is_learnt_again_whichever_is_told_first(three_days: World) -> None:
@@ -180,6 +181,17 @@ def test_a_promotion_after_the_fact_is_no_fault_of_the_days_after(three_days: Wo
     assert links[day(5)].parent_ds == day(3)
     assert links[day(5)].stale == f"its parent is another training of {day(3)}; {day(4)} is trained now"
     assert registry.aliases("first") == {}
+
+
+def test_a_day_that_was_promoted_too_late_is_said(three_days: World) -> None:
+    world, registry = three_days, Registry(three_days.settings)
+    held = registry.decide(registry.get("first", day(3)), "held", by="gate", note="")
+    world.commit_examples(day(4))
+    retrained(world, 4)
+    registry.decide(held, "promoted", by="alice", note="")
+    last = consumer_lineage(BOTH, settings=world.settings).links[-1]
+    assert (last.ds, last.stale) == (day(4), None)
+    assert last.late == f"user_embeddings/first of {day(3)} is promoted since"
 
 
 def test_without_mlflow_there_is_a_lineage_without_versions(

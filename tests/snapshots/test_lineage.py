@@ -143,10 +143,11 @@ def test_it_says_what_was_learnt_and_when_that_changed(settings: Settings, capsy
     train(settings, DAYS[1], parent=first, carried=carried, where=where)
     found = of(settings)
     assert [(link.where, link.changes) for link in found.links] == [((), ()), (where, (words,))]
-    print_lineage(found)
+    print_lineage(found, {2: {"tiny_ctr": (found.links[0].ds, found.links[-1].ds)}})
     printed = capsys.readouterr().out
     assert "learnt from the examples where place in [0]" in printed
     assert f"{DAYS[1]} r0 {words}" in printed
+    assert f"version 2 was there to join for tiny_ctr {DAYS[0]}..{DAYS[1]}" in printed
 
 
 def test_a_gap_is_explicit_and_a_backfilled_day_makes_the_next_stale(settings: Settings) -> None:

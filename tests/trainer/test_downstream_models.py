@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
+from deltalake import WriterProperties
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.columns import Ids
 from features.lake import Lake, Partition
 from features.selection import Selection
 from infra.settings import Settings
-from tests.trainer.downstream_world import SCHEMA, World, day
-from tests.trainer.several_models import BOTH, FIRST, MODELS, SECOND, commit_embeddings, commit_vectors, width
+from tests.trainer.downstream_world import SCHEMA, World, day, end_of
+from tests.trainer.several_models import (
+    BOTH,
+    FIRST,
+    MODELS,
+    SECOND,
+    commit_embeddings,
+    commit_vectors,
+    vectors_table,
+    width,
+)
 from trainer.downstream.arms import with_and_without
 from trainer.downstream.checkpoint import Checkpoints, days_that_joined
 from trainer.downstream.day import parse, to_json
 from trainer.downstream.explain import explain_downstream
-from trainer.downstream.joined import NoEmbeddingsError, SideBySide, newest_embeddings, usable_of
+from trainer.downstream.joined import NewestEmbeddings, NoEmbeddingsError, SideBySide, newest_embeddings, usable_of
 from trainer.downstream.retrain import retrain_on
+from trainer.recipe import Recipe
 from trainer.recipes import DOWNSTREAM_MODELS, consumers_of, fed_by, get_downstream, get_recipe, the_consumer
 
 Promoted = dict[str, list[Partition]]
@@ -31,21 +45,23 @@ DAY = 3
 USERS = np.arange(40, dtype=np.int64)
 
 
-def side_by_side(lake: Lake, promoted: Promoted, ds: date) -> SideBySide:
-    return SideBySide(
-        parts=tuple(
-            newest_embeddings(
-                lake,
-                partitions,
-                ds=ds,
-                day_starts_at=timedelta(hours=3),
-                users=USERS,
-                num_embeddings=model.user_tower.num_embeddings,
-                dim=model.user_tower.dim,
-            )
-            for model, partitions in zip(MODELS, usable_of(BOTH, ds, promoted=promoted), strict=True)
-        )
+def joined(
+    lake: Lake, model: Recipe, partitions: Sequence[Partition], ds: date, *, users: Ids = USERS
+) -> NewestEmbeddings:
+    return newest_embeddings(
+        lake,
+        partitions,
+        ds=ds,
+        day_starts_at=timedelta(hours=3),
+        users=users,
+        num_embeddings=model.user_tower.num_embeddings,
+        dim=model.user_tower.dim,
     )
+
+
+def side_by_side(lake: Lake, promoted: Promoted, ds: date) -> SideBySide:
+    usable = zip(MODELS, usable_of(BOTH, ds, promoted=promoted), strict=True)
+    return SideBySide(parts=tuple(joined(lake, model, partitions, ds) for model, partitions in usable))
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +104,7 @@ def test_nothing_of_the_day_or_later_is_ever_joined(
         with pytest.raises(NoEmbeddingsError, match="first or user_embeddings/second"):
             side_by_side(lake, promoted(later), day(DAY))
         return
-    joined, without = (side_by_side(lake, promoted(of), day(DAY)) for of in (later, {}))
+    found, without = (side_by_side(lake, promoted(of), day(DAY)) for of in (later, {}))
     assert all(
         torch.equal(a, b) for a, b in zip(joined.lookup(USERS[order]), without.lookup(USERS[order]), strict=True)
     )
@@ -98,12 +114,35 @@ def test_shorter_vectors_end_in_zeros_and_each_model_has_its_flag(tmp_path: Path
     lake = Lake(tmp_path)
     first = commit_vectors(lake, FIRST, day(0), np.array([7, 3]), np.full((2, 16), 2.0))
     second = commit_vectors(lake, SECOND, day(0), np.array([9, 3]), np.full((2, 4), 5.0))
-    joined = side_by_side(lake, {"first": [first], "second": [second]}, day(1))
-    vectors, flags = joined.lookup(np.array([3, 7, 9, 1], dtype=np.int64))
+    both = side_by_side(lake, {"first": [first], "second": [second]}, day(1))
+    vectors, flags = both.lookup(np.array([3, 7, 9, 1], dtype=np.int64))
     assert vectors.shape == (4, 2 + 1, 8)
     assert flags.tolist() == [[1, 1], [1, 0], [0, 1], [0, 0]]
     twos, fives, zeros = [2.0] * 8, [5.0] * 4 + [0.0] * 4, [0.0] * 8
     assert vectors.tolist() == [[twos, twos, fives], [twos, twos, zeros], [zeros, zeros, fives], [zeros] * 3]
+
+
+def test_vectors_of_row_groups_without_a_joined_user_are_not_read(tmp_path: Path) -> None:
+    """So that memory follows the users who are joined: here such a vector would be refused, had it been read."""
+    tower, lake = SECOND.user_tower, Lake(tmp_path)
+    rows = vectors_table(tower, np.arange(100, dtype=np.int64), np.ones((100, 4)), end_of(day(0)))
+    short = pa.array([[1.0] * 4] * 60 + [[1.0]] * 40, pa.list_(pa.float32()))
+    table = rows.set_column(rows.schema.get_field_index("pooled_0"), "pooled_0", short)
+    writer = WriterProperties(max_row_group_size=20)
+    partition = lake.commit("user_embeddings/second", day(0), table, fingerprint="1" * 64, writer=writer)
+    vectors, flags = side_by_side(lake, {"second": [partition]}, day(1)).lookup(USERS)
+    assert vectors.sum() == 4 * len(USERS)
+    assert flags.tolist() == [[0, 1]] * len(USERS)
+    with pytest.raises(ValueError, match="pooled_0 is not a vector of 4 numbers"):
+        newest_embeddings(
+            lake,
+            [partition],
+            ds=day(1),
+            day_starts_at=timedelta(hours=3),
+            users=np.array([70]),
+            num_embeddings=1,
+            dim=4,
+        )
 
 
 def test_a_feature_of_the_day_in_one_model_is_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING
 
 from features.lake import Partition
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 DS = "ds"
 FINGERPRINT = "fingerprint"
-_MOST_VERSIONS = 10_000
 
 
 def registered_name(model: str) -> str:
@@ -63,8 +63,18 @@ def log_day(day: DownstreamDay, *, settings: Settings, joined: Sequence[Joined] 
 
 def registered(client: MlflowClient, model: str) -> dict[str, int]:
     """The number of each registered day's version, by the day's fingerprint."""
-    found = client.search_model_versions(f"name = '{registered_name(model)}'", max_results=_MOST_VERSIONS)
+    found = tracking.find_versions(client, registered_name(model))
     return {version.tags[FINGERPRINT]: int(version.version) for version in found}
+
+
+def joined_versions(client: MlflowClient, model: str, *, user_model: str) -> dict[int, tuple[date, ...]]:
+    """By version of the user model, the days that the downstream model had it to join, oldest first."""
+    days: dict[int, set[date]] = {}
+    for version in tracking.find_versions(client, registered_name(model)):
+        for number in version.tags.get(f"user_model.{user_model}.versions", "none").split():
+            if number != "none":
+                days.setdefault(int(number), set()).add(date.fromisoformat(version.tags[DS]))
+    return {number: tuple(sorted(of)) for number, of in days.items()}
 
 
 def _tags(day: DownstreamDay) -> dict[str, str]:
@@ -79,8 +89,7 @@ def _tags(day: DownstreamDay) -> dict[str, str]:
 
 def lineage_tags(day: DownstreamDay, joined: Sequence[Joined]) -> dict[str, str]:
     """Of each user model, what the day could join, newest first: `.embeddings`, days and table versions; `.versions`,
-    the numbers in the registry, with a space on either side of each, so that one is found by `LIKE '% 5 %'`; and of the
-    newest `.version`, `.ds` and `.run_id`. `none` where there was nothing."""
+    the numbers in the registry; and of the newest `.version`, `.ds` and `.run_id`. `none` where there was nothing."""
     tags: dict[str, str] = {}
     for model in day.upstreams:
         prefix, table = f"user_model.{model}", f"user_embeddings/{model}"
@@ -91,7 +100,7 @@ def lineage_tags(day: DownstreamDay, joined: Sequence[Joined]) -> dict[str, str]
             f"{prefix}.embeddings": " ".join(f"{p.ds}@{p.version}" for p in partitions) or "none",
             f"{prefix}.ds": str(partitions[0].ds) if partitions else "none",
             f"{prefix}.version": str(known[0].version) if known else "none",
-            f"{prefix}.versions": f" {' '.join(str(one.version) for one in known)} " if known else "none",
+            f"{prefix}.versions": " ".join(str(one.version) for one in known) or "none",
             f"{prefix}.run_id": known[0].run_id if known else "none",
         }
     return tags
