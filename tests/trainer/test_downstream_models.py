@@ -105,9 +105,8 @@ def test_nothing_of_the_day_or_later_is_ever_joined(
             side_by_side(lake, promoted(later), day(DAY))
         return
     found, without = (side_by_side(lake, promoted(of), day(DAY)) for of in (later, {}))
-    assert all(
-        torch.equal(a, b) for a, b in zip(joined.lookup(USERS[order]), without.lookup(USERS[order]), strict=True)
-    )
+    asked = USERS[order]
+    assert all(torch.equal(a, b) for a, b in zip(found.lookup(asked), without.lookup(asked), strict=True))
 
 
 def test_shorter_vectors_end_in_zeros_and_each_model_has_its_flag(tmp_path: Path) -> None:
