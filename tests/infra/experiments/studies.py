@@ -13,7 +13,8 @@ from infra.experiments.study import Results, Study, Trial, Values, by_seed
 
 WAITS, FAILS = 2, 3
 """Seeds."""
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 500
+"""A worker starts within seconds, where others leave it a core."""
 
 
 def measured(home: Path) -> list[tuple[int, int]]:
