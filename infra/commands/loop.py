@@ -16,6 +16,7 @@ from trainer.recipes import consumers_of, get_downstream, get_recipe
 POLL_SECONDS = 1.0
 PARSE_TIMEOUT_SECONDS = 120.0
 DOWNSTREAM_TIMEOUT_SECONDS = 600.0
+_SHOWN = 4
 ENDED = frozenset({"success", "failed"})
 
 Say = Callable[[str], None]
@@ -98,7 +99,8 @@ def _wait_for_dags(airflow: Airflow, dag_ids: Sequence[str], *, say: Say) -> Non
         if time.monotonic() > deadline:
             raise RuntimeError(f"Airflow did not find {sorted(missing)} within {PARSE_TIMEOUT_SECONDS:.0f} s")
         time.sleep(POLL_SECONDS)
-    say(f"DAGs ready: {', '.join(dag_ids)}")
+    more = f" and {len(dag_ids) - _SHOWN} more" if len(dag_ids) > _SHOWN else ""
+    say(f"DAGs ready: {', '.join(dag_ids[:_SHOWN])}{more}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,12 +22,17 @@ from trainer.recipes import get_downstream
 from trainer.trained import trained_days
 
 BLANK = "–"  # noqa: RUF001
+LEGEND = (
+    "NE (Eq. 9) is progressive: every batch is scored before it is learnt. Cosine and norm change: the same users, since "
+    "the last promoted day; each embedding as computed → pooled over the newest versions."
+)
 
 
 def print_summary(wanted: Sequence[Wanted], *, settings: Settings) -> None:
     """Of each user model the table of its days, one row each; then one table of whoever reads them."""
     for one in wanted:
         _print_user_model(one.recipe, one.days, settings=settings)
+    console(width=150).print(LEGEND, highlight=False)
     days = {day for one in wanted for day in one.days}
     if (table := _downstream(consumers_of_all(wanted), days, settings=settings)).row_count:
         console(width=150).print(table)
@@ -76,10 +81,6 @@ def _user_model(recipe: Recipe, days: Sequence[date], *, settings: Settings) -> 
             f"v{version.number}" if version else BLANK,
             _decision(version, marks) if version else BLANK,
         )
-    table.caption = (
-        "NE (Eq. 9) is progressive: every batch is scored before it is learnt. Shift: the same users, since the "
-        f"last promoted day; each embedding as computed → pooled over {recipe.pooling_versions} versions."
-    )
     return table
 
 
