@@ -23,8 +23,8 @@ from trainer.trained import trained_days
 
 BLANK = "–"  # noqa: RUF001
 LEGEND = (
-    "NE (Eq. 9) is progressive: every batch is scored before it is learnt. Cosine and norm change: the same users, since "
-    "the last promoted day; each embedding as computed → pooled over the newest versions."
+    "NE (Eq. 9) is progressive: every batch is scored before it is learnt. Cosine and norm change: the same users, "
+    "since the last promoted day; each embedding as computed → pooled over the newest versions."
 )
 
 
