@@ -32,9 +32,7 @@ def print_lineage(found: Lineage, learnt: Mapping[int, Mapping[str, Sequence[dat
             terminal.print(f"  {link.ds} r{link.revision} {change}", style="dim", soft_wrap=True, markup=False)
     for number, consumers in sorted(learnt.items()):
         by = ", ".join(f"{name} {min(days)}..{max(days)}" for name, days in consumers.items())
-        terminal.print(
-            f"  version {number} was there to learn from for {by}", style="dim", soft_wrap=True, markup=False
-        )
+        terminal.print(f"  version {number} was there to join for {by}", style="dim", soft_wrap=True, markup=False)
     if found.registry is not None:
         terminal.print(f"no versions: {found.registry}", style="yellow", soft_wrap=True, markup=False)
     again = [link.ds for link in found.links if link.stale or link.late]

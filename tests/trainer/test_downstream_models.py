@@ -174,6 +174,9 @@ def test_both_models_are_joined_as_of_the_day_before(trained: tuple[World, Promo
     ]  # fmt: skip
     assert {p.table for p in first.embeddings} == {"user_embeddings/first"}, "the second model had nothing yet"
     assert (first.coverage.users, second.coverage.users) == (0.8, 1.0)
+    assert (first.coverage.by_model, second.coverage.by_model) == (
+        {"first": 0.8, "second": 0.0}, {"first": 0.8, "second": 0.6},
+    )  # fmt: skip
     assert last.evaluation is not None
     assert last.evaluation.everyone.interval is not None
     assert last.evaluation.everyone.interval[1] < 0

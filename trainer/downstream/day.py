@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
@@ -23,6 +23,8 @@ class Coverage:
     """Share of the day's examples."""
     mean_age_days: float
     """Mean age of the joined embeddings over users; 0 where none was joined."""
+    by_model: dict[str, float] = field(default_factory=dict)
+    """Share of the day's users, by user model."""
 
 
 @dataclass(frozen=True, kw_only=True)

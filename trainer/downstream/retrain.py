@@ -172,7 +172,7 @@ def _retrain(work: _Work, checkpoints: Checkpoints) -> DownstreamDay:
         embeddings=tuple(partition for partitions in work.embeddings for partition in partitions),
         num_examples=training.everyone.num_examples,
         num_users=training.everyone.num_users,
-        coverage=_coverage(users, counts, embeddings),
+        coverage=_coverage(users, counts, dict(zip(work.downstream.upstreams, embeddings, strict=True))),
         evaluation=evaluation,
         training=training,
         seconds=time.perf_counter() - started,
@@ -221,14 +221,15 @@ def _batches(work: _Work, embeddings: tuple[NewestEmbeddings, ...], batch_size: 
 
 
 def _coverage(
-    users: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], embeddings: tuple[NewestEmbeddings, ...]
+    users: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], embeddings: Mapping[str, NewestEmbeddings]
 ) -> Coverage:
-    known = np.isin(users, np.concatenate([of.user_ids for of in embeddings]))
-    ages = np.concatenate([of.age_days for of in embeddings])
+    known = np.isin(users, np.concatenate([of.user_ids for of in embeddings.values()]))
+    ages = np.concatenate([of.age_days for of in embeddings.values()])
     return Coverage(
         users=float(known.mean()),
         examples=float(counts[known].sum() / counts.sum()),
         mean_age_days=float(ages.mean()) if ages.size else 0.0,
+        by_model={name: of.user_ids.size / users.size for name, of in embeddings.items()},
     )
 
 

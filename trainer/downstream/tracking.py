@@ -117,6 +117,7 @@ def _values(day: DownstreamDay) -> dict[str, float]:
         "num_users": float(day.num_users),
         "coverage.users": day.coverage.users,
         "coverage.examples": day.coverage.examples,
+        **{f"coverage.users.{name}": share for name, share in day.coverage.by_model.items()},
         "seconds": day.seconds,
         **dict(_breakdown("train", day.training)),
     }
