@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 
 import numpy as np
 import torch
@@ -139,7 +139,7 @@ def stored(lab: Lab, towers: DailyTowers, storage: Storage) -> Joined:
         days = [computed(d) for d in range(max(day - LOOKBACK_DAYS, 0), day + 1)]
         return lab.pooled(days, versions=recipe.pooling_versions, stored=storage.round)
 
-    @cache
+    @lru_cache(maxsize=1)  # the days come in turn, and every storage has its own
     def newest(day: int) -> NewestEmbeddings:
         return lab.newest({d: served(d) for d in range(max(day - LOOKBACK_DAYS, 0), day)}, day, as_fp16=False)
 

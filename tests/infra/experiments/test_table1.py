@@ -40,15 +40,18 @@ def finding_of(name: str, settings: Settings) -> Finding:
 
 
 def planted(world: World, *, noise: bool) -> Joined:
-    """Every user's true taste, or as many numbers that say nothing."""
+    """Every user's true taste; or numbers that say nothing, and are others every day, or else they would be an id."""
     order = np.argsort(world.user_ids)
-    values = np.random.default_rng(3).normal(size=world.tastes.shape) if noise else world.tastes
-    found = NewestEmbeddings(
-        user_ids=world.user_ids[order],
-        vectors=values[order][:, None].astype(np.float16),
-        age_days=np.ones(len(order), dtype=np.int64),
-    )
-    return Joined(shapes=((1, TASTES),), trained=lambda day: found)
+
+    def on(of: int) -> NewestEmbeddings:
+        values = np.random.default_rng(of).normal(size=world.tastes.shape) if noise else world.tastes
+        return NewestEmbeddings(
+            user_ids=world.user_ids[order],
+            vectors=values[order][:, None].astype(np.float16),
+            age_days=np.ones(len(order), dtype=np.int64),
+        )
+
+    return Joined(shapes=((1, TASTES),), trained=on)
 
 
 def test_planted_tastes_rank_first_and_noise_does_not(settings: Settings) -> None:
