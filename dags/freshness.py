@@ -18,9 +18,10 @@ HOURLY = "5 * * * *"
 NOW = "{{ data_interval_end.isoformat() }}"
 DOC = """
 Raises an alarm, once per day of data, when no version of that day (or a later one) was promoted by its deadline: the
-recipe's `Schedule.promote_by` after the day's end. Ends it when one is. Sends alerts that could not be delivered.
-A recipe whose schedule has ended has no deadline. By hand, and for a watchdog outside of Airflow, which sees that
-Airflow itself is down: `usermodel snapshots freshness --recipe R`, exit status 1 when late.
+recipe's `Schedule.promote_by` after the day's end. Ends it when one is. So for a promoted version that consumers have
+not learnt after two days, where they do so before it serves (`Serving.after`). Sends alerts that could not be
+delivered. A recipe whose schedule has ended has no deadline. By hand, and for a watchdog outside of Airflow, which sees
+that Airflow itself is down: `usermodel snapshots freshness --recipe R`, exit status 1 when late.
 """
 
 

@@ -23,7 +23,8 @@ A held day: read the report, answer under "Required Actions", with a note for wh
 when and why is kept with the version in MLflow and in the table `alerts/R`.
 
 - hold: the champion and the consumers stay on the last promoted day. So they do without an answer within 12 hours.
-- promote: the day becomes visible to consumers, and the champion unless a later day is.
+- promote: the day becomes visible to consumers, and the champion unless a later day is; where consumers learn a version
+  before it serves (`Serving.after`), the champion when they have.
 - reject: the day is refused.
 - rollback: the champion before becomes the champion again; this day stays on hold.
 

@@ -56,7 +56,7 @@ class Freshness(Summarised):
     days_behind: int
     """0: fresh."""
     unlearnt: Unlearnt | None = None
-    """The oldest promoted version that should have been learnt by now, and was not."""
+    """The oldest promoted version after the champion that should have been learnt by now, and was not."""
 
     @property
     def sentence(self) -> str:
@@ -121,15 +121,18 @@ def freshness(recipe: Recipe, *, now: datetime, settings: Settings) -> Freshness
     if due is not None:
         behind = max((due - (newest or recipe.schedule.start - timedelta(days=1))).days, 0)
     return Freshness(
-        model=recipe.name, due=due, promoted=newest, days_behind=behind, unlearnt=_unlearnt(promoted, due)
+        model=recipe.name, due=due, promoted=newest, days_behind=behind, unlearnt=_unlearnt(registry, promoted, due)
     )  # fmt: skip
 
 
-def _unlearnt(promoted: Sequence[Version], due: date | None) -> Unlearnt | None:
-    """promoted: newest first."""
-    if due is None:
+def _unlearnt(registry: Registry, promoted: Sequence[Version], due: date | None) -> Unlearnt | None:
+    """promoted: newest first. The newest cannot be learnt yet, and what waits behind the champion holds nothing back."""
+    waiting = [version for version in promoted[1:] if version.waits_for]
+    if due is None or not waiting:
         return None
-    late = [version for version in promoted if version.waits_for and (due - version.ds).days >= DAYS_TO_LEARN]
+    champion = registry.alias(waiting[0].model, "champion")
+    served = date.min if champion is None else champion.ds
+    late = [version for version in waiting if served <= version.ds and (due - version.ds).days >= DAYS_TO_LEARN]
     return Unlearnt(ds=late[-1].ds, version=late[-1].number, waits_for=late[-1].waits_for) if late else None
 
 

@@ -190,7 +190,7 @@ def point_at_previous(registry: Registry, champion: Version) -> None:
     """`previous`: what a rollback from `champion` goes back to, the newest before it that may serve; or nothing."""
     same_day = registry.promoted_on(champion.model, champion.ds, below=champion.number)
     older = [*filter(None, [same_day]), *registry.promoted(champion.model, before=champion.ds)]
-    earlier = next((version for version in older if version.may_serve), None)
+    earlier = next((version for version in older if version.may_serve and "pruned" not in version.tags), None)
     if earlier is None:
         registry.drop_alias(champion.model, "previous")
     else:

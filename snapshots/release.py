@@ -61,7 +61,7 @@ def release(recipe: Recipe, *, settings: Settings) -> Released:
                 f"a rollback from {champion.described()} was cut short; nothing serves instead of it before "
                 f"`usermodel snapshots rollback --recipe {recipe.name}` has ended"
             )
-        learnt, still = _learn(recipe, registry)
+        learnt, still = _learn(recipe, registry, champion)
         ready = [one for one in registry.versions(recipe.name) if one.may_serve and "waits_for" in one.tags]
         newest = max(ready, key=order, default=None)
         if newest is not None and (champion is None or order(champion) < order(newest)):
@@ -82,7 +82,9 @@ def release(recipe: Recipe, *, settings: Settings) -> Released:
     return released
 
 
-def _learn(recipe: Recipe, registry: Registry) -> tuple[tuple[Version, ...], tuple[Learning, ...]]:
+def _learn(
+    recipe: Recipe, registry: Registry, champion: Version | None
+) -> tuple[tuple[Version, ...], tuple[Learning, ...]]:
     """What need not wait any more, and what still does, newest first; the registry has been told."""
     lessons = taught(recipe, registry)
     learnt: list[Version] = []
@@ -94,17 +96,19 @@ def _learn(recipe: Recipe, registry: Registry) -> tuple[tuple[Version, ...], tup
         if found.waits_for:
             still.append(found)
         else:
-            require_whole(version, registry.settings)
+            if champion is None or order(champion) < order(version):
+                require_whole(version, registry.settings)  # an older one is loaded, and computes nothing
             learnt.append(version)
         registry.tag(version, found.tags)
     return tuple(learnt), tuple(still)
 
 
 def _news(learnt: Sequence[Version], champion: Version | None, still: Sequence[Learning]) -> tuple[date, ...]:
-    """The days to be loaded. The champion's again while no version is learnt by some consumers only, which is so after
-    the last of a day: what was killed before it told is told by the next."""
+    """The days to be loaded. The champion's again unless a version after it is learnt by some consumers and not by all,
+    which is so until the last of a day has trained: what was killed before it told is told by the next."""
     if learnt:
         return tuple(sorted({version.ds for version in learnt}, reverse=True))
-    if champion is None or "waits_for" not in champion.tags or any(one.learnt for one in still):
+    if champion is None or "waits_for" not in champion.tags:
         return ()
-    return (champion.ds,)
+    under_way = any(one.learnt for one in still if one.ds > champion.ds)
+    return () if under_way else (champion.ds,)

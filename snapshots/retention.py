@@ -56,6 +56,7 @@ def pointers(versions: Sequence[Version], aliases: Mapping[str, int], *, keep_da
     it, nobody has decided it, it waits to be learnt before it serves, or a version that stays was trained from it (its
     shift is measured against that one)."""
     newest = max((version.ds for version in versions), default=date.min)
+    served = max((version.ds for version in versions if version.number == aliases.get("champion")), default=date.min)
     why: dict[int, list[str]] = {}
     for version in versions:
         reasons = [f"alias {alias}" for alias, number in sorted(aliases.items()) if number == version.number]
@@ -63,7 +64,7 @@ def pointers(versions: Sequence[Version], aliases: Mapping[str, int], *, keep_da
             reasons.append(f"of the newest {keep_days} days")
         if version.decision in ("pending", "held"):
             reasons.append(f"{version.decision}: not decided")
-        if version.decision == "promoted" and version.waits_for:
+        if version.decision == "promoted" and version.waits_for and version.ds >= served:
             reasons.append(f"promoted: waits for {', '.join(version.waits_for)} to learn it")
         if reasons:
             why[version.number] = reasons

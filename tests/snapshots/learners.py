@@ -106,6 +106,8 @@ class Learners:
             else:
                 assert word == "consume", step
                 self.consume(*rest)
+            champion = self.registry.alias("tiny", "champion")
+            assert champion is None or champion.may_serve, f"after {step!r}, version {champion.number} serves"
 
     @property
     def state(self) -> tuple[int | None, int | None, dict[int, tuple[str, ...]]]:

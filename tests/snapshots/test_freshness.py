@@ -121,6 +121,8 @@ def test_consumers_that_do_not_learn_are_late_after_two_days(recipe: Recipe, set
         assert alarms_at(hour) == [late], "the oldest alone, once"
     registry.tag(registry.get("tiny", DAYS[0]), {"waits_for": ""})
     assert [of[:2] for of in alarms_at("2026-01-05T13:00")] == [(DAYS[1], 2)]
-    for ds in DAYS[1:3]:
-        registry.tag(registry.get("tiny", ds), {"waits_for": ""})
-    assert alarms_at("2026-01-05T14:00") == []
+    registry.tag(registry.get("tiny", DAYS[1]), {"waits_for": ""})
+    assert alarms_at("2026-01-06T13:00") == [], "the newest is learnt with the next"
+    registry.tag(registry.get("tiny", DAYS[0]), {"waits_for": "one"})
+    registry.set_alias("tiny", "champion", 2)
+    assert alarms_at("2026-01-06T14:00") == [], "what waits behind the champion holds nothing back"

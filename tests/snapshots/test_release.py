@@ -101,6 +101,7 @@ def test_what_serves(steady: Learners, steps: list[str], state: object) -> None:
 def test_consumers_come_late_and_an_older_day_later(ready: Learners) -> None:
     ready.run("consume one", "promote 0", "promote 2", "promote 3", "learn 3 one", "release", "older 1", "release")
     assert ready.state == (3, 1, {1: (), 2: ("one",), 3: (), 4: ("one",)})
+    ready.registry.tag(ready.registry.number("tiny", 2), {"path": "/gone"})  # it is loaded, and computes nothing
     ready.run("learn 3 one", "release")
     assert ready.state == (3, 2, {1: (), 2: (), 3: (), 4: ("one",)}), "a rollback would go back to it"
 
@@ -241,6 +242,7 @@ def test_what_waits_is_neither_served_frozen_nor_pruned(steady: Learners) -> Non
         3: ("promoted: waits for one, two to learn it",),
         9: ("of the newest 1 days",),
     }
+    assert set(pointers([*promoted, replace(promoted[0], number=9, ds=DAYS[5])], {"champion": 9}, keep_days=1)) == {9}
 
 
 def test_the_policy_is_one_of_two() -> None:
