@@ -21,6 +21,8 @@ class Column:
     signed: bool = False
     drawn: bool = False
     """A panel of the picture."""
+    marks: bool = False
+    """Marks in the panel of the column after it, as the paper's numbers beside ours."""
 
     def text(self, cell: Cell) -> str:
         """A number with its interval."""

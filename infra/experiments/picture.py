@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,14 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from infra.experiments.finding import Curve, Finding, Table
+from infra.experiments.finding import Cell, Curve, Finding, Table
 from infra.experiments.statistics import Estimate
 
 _CURVE_HEIGHT = 4.0
 
 
 def draw(finding: Finding, path: Path) -> None:
-    """As PNG; the same bytes of the same finding. Numbers without an interval, as the paper's, are grey."""
+    """As PNG; the same bytes of the same finding. Numbers without an interval are grey; black marks are the paper's."""
     tables = [table for table in finding.tables if any(column.drawn for column in table.columns)]
     if not tables:
         return
@@ -48,6 +49,8 @@ def _draw_table(table: Table, panels: Any) -> None:
                 axes.barh(height, cell.mean, xerr=cell.half, color="tab:blue", capsize=3)
             elif isinstance(cell, float):
                 axes.barh(height, cell, color="tab:gray")
+        if drawn[place] and table.columns[drawn[place] - 1].marks:
+            _mark(axes, rows, [row.cells[drawn[place] - 1] for row in table.rows])
         axes.set_yticks(rows, [row.name for row in table.rows] if place == 0 else [""] * len(rows), fontsize="small")
         axes.set_xlabel(table.columns[drawn[place]].title, fontsize="small")
         axes.axvline(0, color="black", linewidth=0.8)
@@ -67,3 +70,10 @@ def _draw_curve(curve: Curve, axes: Any) -> None:
     axes.set_ylabel(curve.y, fontsize="small")
     axes.set_title(curve.title, fontsize="small", loc="left")
     axes.legend(fontsize="x-small")
+
+
+def _mark(axes: Any, rows: Any, cells: Sequence[Cell]) -> None:
+    at = [(cell, height) for cell, height in zip(cells, rows, strict=True) if isinstance(cell, float)]
+    if at:
+        axes.plot(*zip(*at, strict=True), "D", color="black", markersize=5, label="paper")
+        axes.legend(fontsize="small")

@@ -117,7 +117,8 @@ class Clock:
 
 
 def measure(study: Study, unit: Unit, *, settings: Settings, progress: Callable[[str, float], None]) -> float:
-    """One unit, kept; returns its seconds."""
+    """One unit, kept; returns its seconds. By one thread, whoever measures: sums of more have another order."""
+    torch.set_num_threads(1)
     began = time.monotonic()
     values = study.measure(Trial(unit=unit, settings=settings, tell=progress))
     seconds = time.monotonic() - began
@@ -195,7 +196,6 @@ def _begin(queue: SimpleQueue[tuple[str, str, float] | None]) -> None:
     parent = multiprocessing.parent_process()
     if parent is None or not parent.is_alive():  # it died while this process was starting
         os._exit(1)
-    torch.set_num_threads(1)
     _QUEUE = queue
 
 

@@ -87,9 +87,9 @@ def _value(results: Results, role: str, kind: str, k: int, which: int) -> Estima
 
 def _table(results: Results, role: str, kinds: Mapping[str, list[list[float]]]) -> Table:
     columns = (
-        Column(title="cosine, paper", digits=2),
+        Column(title="cosine, paper", digits=2, marks=True),
         Column(title="cosine", drawn=True),
-        Column(title="norm change %, paper", digits=0),
+        Column(title="norm change %, paper", digits=0, marks=True),
         Column(title="norm change %", digits=1, drawn=True),
     )
     rows = []

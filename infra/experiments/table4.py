@@ -146,12 +146,12 @@ def _table(results: Results, part: str) -> Table:
     numbers = _Numbers(results=results, part=part)
     columns: tuple[Column, ...] = (
         Column(title="cosine", digits=2),
-        Column(title="train NE %, paper", signed=True),
+        Column(title="train NE %, paper", signed=True, marks=True),
         Column(title="train NE %", signed=True, digits=2, drawn=True),
-        Column(title="eval NE %, paper", signed=True),
+        Column(title="eval NE %, paper", signed=True, marks=True),
         Column(title="eval NE %", signed=True, digits=2, drawn=True),
         Column(title="eval against no pooling", signed=True, digits=2),
-        Column(title="lost %, paper", digits=0),
+        Column(title="lost %, paper", digits=0, marks=True),
         Column(title="lost %", digits=1, drawn=True),
     )
     rows, one_seed = [], len(results) == 1
