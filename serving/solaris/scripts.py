@@ -119,9 +119,11 @@ time alone.
 """
 
 ENQUEUE_PAIRS = """
--- KEYS: queue, leases, held. ARGV: longest, then member, priority of each pair
+-- KEYS: queue, leases, held, features of some users
+-- ARGV: longest, then of each pair member, priority and which of the users it is of, from 1
 local found = {}
-local function outcome(member, priority)
+local function outcome(member, priority, user)
+  if redis.call('EXISTS', KEYS[3 + user]) == 0 then return -2 end
   if redis.call('ZSCORE', KEYS[2], member) then return 0 end
   local known = redis.call('ZSCORE', KEYS[1], member)
   if known then
@@ -139,11 +141,11 @@ local function outcome(member, priority)
   redis.call('ZADD', KEYS[1], priority, member)
   return 2
 end
-for k = 2, #ARGV, 2 do found[#found + 1] = outcome(ARGV[k], ARGV[k + 1]) end
+for k = 2, #ARGV, 3 do found[#found + 1] = outcome(ARGV[k], ARGV[k + 1], ARGV[k + 2]) end
 return found
 """
 """Of each: 1: queued; 0: waits already, with the higher priority of the two, or is worked on; -1: shed; 2: queued, and
-one of a lower priority was shed for it."""
+one of a lower priority was shed for it; -2: the user has no features that it could be computed with."""
 
 TAKE_PAIRS = (
     NOW

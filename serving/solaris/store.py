@@ -26,7 +26,7 @@ _MERGE, _ENQUEUE = Script(MERGE_PAIRS), Script(ENQUEUE_PAIRS)
 RECORDS_PER_CALL = 16
 """The store does nothing else while a call runs."""
 PAIRS_PER_CALL = 128
-_OUTCOMES = {1: "queued", 0: "coalesced", -1: "shed"}
+_OUTCOMES = {1: "queued", 0: "coalesced", -1: "shed", -2: "no_features"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,20 +128,28 @@ class PairStore:
         return calls
 
     def enqueue(self, pairs: Iterable[Likely]) -> Counter[str]:
-        """Queue them for computation: how many were queued, coalesced (they wait already, or are worked on) and shed,
-        they or others of lower priority. ValueError for a priority that is not finite.
+        """Queue them for computation: how many were queued, coalesced (they wait already, or are worked on), shed, they
+        or others of lower priority, and of users without features. ValueError for a priority that is not finite.
         """
-        waiting: dict[int, list[bytes | float]] = {}
-        for user, item, priority in pairs:
-            if not np.isfinite(priority):
-                raise ValueError(f"the pair of user {user} and item {item} has the priority {priority}; give a number")
-            waiting.setdefault(self.keys.keys.partition(user), []).extend((packed(user, item), float(priority)))
-        longest = max(self.model.longest_queue // self.keys.keys.partitions, 1)
-        calls: list[Call] = []
-        for partition, arguments in waiting.items():
-            names = [self.keys.queue(partition), self.keys.leases(partition), self.keys.held(partition)]
-            for begin in range(0, len(arguments), 2 * PAIRS_PER_CALL):
-                calls.append((names, [longest, *arguments[begin : begin + 2 * PAIRS_PER_CALL]]))
+        waiting: dict[int, list[Likely]] = {}
+        for pair in pairs:
+            if not np.isfinite(pair.priority):
+                raise ValueError(f"{pair}: the priority is a finite number")
+            waiting.setdefault(self.keys.keys.partition(pair.user), []).append(pair)
+        calls = [
+            self._enqueues(partition, of_it[begin : begin + PAIRS_PER_CALL])
+            for partition, of_it in waiting.items()
+            for begin in range(0, len(of_it), PAIRS_PER_CALL)
+        ]
         became = Counter(code for answer in _ENQUEUE.run(self.redis, calls) for code in answer)
         became[1], became[-1] = became[1] + became[2], became[-1] + became[2]
         return Counter({name: became[code] for code, name in _OUTCOMES.items() if became[code]})
+
+    def _enqueues(self, partition: int, pairs: Sequence[Likely]) -> Call:
+        """A call of ENQUEUE_PAIRS."""
+        keys, places = self.keys, dict[int, int]()
+        arguments: list[Any] = [max(self.model.longest_queue // keys.keys.partitions, 1)]
+        for user, item, priority in pairs:
+            arguments += [packed(user, item), float(priority), places.setdefault(user, len(places) + 1)]
+        features = keys.keys.features_of(self.model.source, list(places), partition)
+        return [keys.queue(partition), keys.leases(partition), keys.held(partition), *features], arguments

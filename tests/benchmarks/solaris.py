@@ -86,10 +86,17 @@ class Everything:
         return pa.record_batch({"item_id": pa.array(items, pa.int64())})
 
 
+def give_features(store: PairStore, users: range) -> None:
+    """Of now."""
+    value = int(1000 * time.time()).to_bytes(8, "little") + CODEC.encode({"clicked": list(range(12)), "dense_0": 0.5})
+    store.redis.mset({store.keys.keys.features(MODEL.source, user): value for user in users})
+
+
 def fill(store: PairStore) -> None:
     """Every user's pairs, and hashes of the same bytes."""
     drawn = np.random.default_rng(0)
     now_ms = int(1000 * time.time())
+    give_features(store, range(USERS))
     for user in range(USERS):
         vectors = drawn.standard_normal((PAIRS, WIDTH), dtype=np.float32).astype(np.float16)
         pairs = [Likely(user, item, 1.0) for item in range(PAIRS)]
@@ -140,12 +147,8 @@ def bare(number: int) -> tuple[float, float]:
 
 def drained(store: PairStore, number: int) -> tuple[float, float]:
     """Seconds of a worker until everything is in the store."""
-    payload = CODEC.encode({"clicked": list(range(12)), "dense_0": 0.5})
     users = range(number // ITEMS_PER_USER)
-    now_ms = int(1000 * time.time())
-    for user in users:
-        name = store.keys.keys.features(MODEL.source, user)
-        store.redis.set(name, now_ms.to_bytes(8, "little", signed=True) + payload)
+    give_features(store, users)
     store.enqueue(Likely(user, 100 + item, 1.0 + user) for user in users for item in range(ITEMS_PER_USER))
     counted = Statistics(WORKER)
     precompute = Precompute(Stack(), Everything(), CODEC, counted)

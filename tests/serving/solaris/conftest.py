@@ -1,4 +1,4 @@
-"""A redis-server for the tests of one module, emptied for each."""
+"""A redis-server for the tests of one module, with nothing but users' features in it for each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import pytest
 
 from serving.solaris.store import PairStore
 from tests.serving.servers import Server, redis_server
-from tests.serving.solaris.world import MODEL
+from tests.serving.solaris.world import MODEL, give_features
+
+USERS = range(200)
+"""Have features."""
 
 
 @pytest.fixture(scope="module")
@@ -22,4 +25,6 @@ def store(server: Server) -> Iterator[PairStore]:
     with server.client() as client:
         client.flushall()
         client.script_flush()
-        yield PairStore(client, MODEL)
+        made = PairStore(client, MODEL)
+        give_features(made, USERS)
+        yield made

@@ -102,6 +102,7 @@ def test_writes_find_the_nodes_of_users_and_items(nodes: list[Server], store: Pa
             node.script_flush()
     assert all(write(store, user, 1) == (1, 0) for user in USERS)
     assert all(len(kept(store, user)) == 30 for user in USERS)
+    give_features(store, USERS)
     assert store.enqueue(Likely(user, 5, 1.0) for user in USERS) == {"queued": len(USERS)}
 
 

@@ -32,6 +32,14 @@ def test_the_highest_priority_comes_first_and_a_pair_waits_once(store: PairStore
     assert take(queue) == []
 
 
+def test_a_user_without_features_is_not_queued(store: PairStore) -> None:
+    nobody = 10**6
+    assert store.enqueue([Likely(nobody, 1, 1.0), Likely(1, 1, 1.0), Likely(nobody, 2, 9.0)]) == Counter(
+        queued=1, no_features=2
+    )
+    assert pairs_of(take(queue_of(store))) == [(1, 1)]
+
+
 def test_what_is_worked_on_is_not_queued_until_it_is_done(store: PairStore) -> None:
     queue = queue_of(store)
     store.enqueue([Likely(1, 1, 1.0)])
@@ -52,7 +60,7 @@ def test_a_full_queue_sheds_the_lowest_priority(store: PairStore) -> None:
 
 @pytest.mark.parametrize("priority", [float("nan"), float("inf")], ids=["nan", "inf"])
 def test_a_priority_is_finite(store: PairStore, priority: float) -> None:
-    with pytest.raises(ValueError, match="user 1 and item 2 has the priority"):
+    with pytest.raises(ValueError, match="the priority is a finite number"):
         store.enqueue([Likely(1, 2, priority)])
 
 

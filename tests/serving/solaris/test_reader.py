@@ -28,7 +28,6 @@ from tests.serving.solaris.world import (
     MODEL,
     NOW_MS,
     Formula,
-    give_features,
     kept,
     queue_of,
     vector,
@@ -134,8 +133,8 @@ def test_a_damaged_record_is_a_miss(server: Server, store: PairStore) -> None:
 
 def test_values_of_other_types_are_as_nothing(server: Server, store: PairStore) -> None:
     """Neither the store's servers are taken for broken, nor does a worker end."""
-    give_features(store, [8])
     for name in (store.keys.user(7), store.keys.item(5), store.keys.keys.features("s", 7)):
+        store.redis.delete(name)
         store.redis.rpush(name, "x")
     with working(worker_of(store, Formula())) as worker, reader_of(server) as reader:
         for _ in range(10):
@@ -148,7 +147,6 @@ def test_values_of_other_types_are_as_nothing(server: Server, store: PairStore) 
 
 def test_the_round_of_a_miss(server: Server, store: PairStore) -> None:
     """Asked for, computed behind the answer, and there the next time; asking again computes nothing."""
-    give_features(store, [7])
     formula = Formula()
     with working(worker_of(store, formula)), reader_of(server) as reader:
         assert reader.read(7, [1, 2]).levels.tolist() == [Level.ZERO] * 2

@@ -58,7 +58,6 @@ def test_what_was_queued_is_in_the_store_with_the_features_time(store: PairStore
 
 
 def test_the_likeliest_are_computed_first(store: PairStore) -> None:
-    give_features(store, range(40))
     store.enqueue(Likely(user, 1, float(user)) for user in range(40))
     formula = Formula()
     with working(worker_of(store, formula)):
@@ -72,10 +71,10 @@ def test_why_a_pair_cannot_be_computed(store: PairStore) -> None:
     def spoilt(pairs: list[tuple[int, int]]) -> None:
         assert (5, 5) not in pairs, "never given out"
 
-    give_features(store, [1, 2, 4])
     give_features(store, [6], feature_ms=NOW_MS + 10**8)
     store.redis.set(store.keys.keys.features("s", 3), NOW_MS.to_bytes(8, "little") + b"noise")
     store.enqueue([Likely(1, 5_000, 1.0), Likely(2, 1, 1.0), Likely(3, 1, 1.0), Likely(5, 5, 1.0), Likely(6, 1, 1.0)])
+    store.redis.delete(store.keys.keys.features("s", 5))
     with working(worker_of(store, Formula(before=spoilt))) as worker:
         until(lambda: drained(store), seconds=SECONDS)
     for reason in ("no_item", "unreadable", "no_features", "future"):
@@ -90,7 +89,6 @@ def test_a_representation_that_float16_cannot_hold_is_refused(store: PairStore) 
             found[found[:, 0] == 2] = 1e6
             return found
 
-    give_features(store, [1, 2])
     store.enqueue([Likely(1, 1, 1.0), Likely(2, 1, 1.0)])
     with working(worker_of(store, Large())) as worker:
         until(lambda: drained(store), seconds=SECONDS)
@@ -103,7 +101,6 @@ def test_a_poisonous_pair_is_set_aside_and_its_batch_is_not(store: PairStore) ->
         if (3, 1) in pairs:
             raise RuntimeError("poison")
 
-    give_features(store, range(8))
     store.enqueue(Likely(user, 1, 1.0) for user in range(8))
     impatient = replace(QUICK, lease_seconds=0.4, most_deliveries=2)
     with working(worker_of(store, Formula(before=fails), impatient)) as worker:
@@ -113,7 +110,6 @@ def test_a_poisonous_pair_is_set_aside_and_its_batch_is_not(store: PairStore) ->
 
 
 def test_several_workers_compute_each_pair_once(server: Server, store: PairStore) -> None:
-    give_features(store, range(30))
     formulas = [Formula(before=lambda _: time.sleep(0.002)) for _ in range(3)]
     with ExitStack() as stack:
         for formula in formulas:
@@ -128,7 +124,6 @@ def test_several_workers_compute_each_pair_once(server: Server, store: PairStore
 
 
 def test_a_worker_that_is_told_to_end_finishes_what_it_took(store: PairStore) -> None:
-    give_features(store, range(64))
     store.enqueue(Likely(user, 1, 1.0) for user in range(64))
     formula = Formula(before=lambda _: time.sleep(0.05))
     with working(worker_of(store, formula)) as worker:
@@ -142,7 +137,6 @@ def test_a_worker_that_is_told_to_end_finishes_what_it_took(store: PairStore) ->
 
 def test_the_budget_holds_for_workers(store: PairStore) -> None:
     limited = with_model(store, pairs_per_second=20.0)
-    give_features(store, [1])
     store.enqueue(Likely(1, item, 1.0) for item in range(60))
     began = time.monotonic()
     with working(worker_of(limited, Formula())) as worker:
@@ -152,7 +146,6 @@ def test_the_budget_holds_for_workers(store: PairStore) -> None:
 
 def test_a_worker_that_is_killed_loses_nothing(server: Server, store: PairStore) -> None:
     """SIGKILL while it computes: its pairs are taken over when their lease ends, and are computed once more."""
-    give_features(store, range(12))
     store.enqueue(Likely(user, 1, 1.0) for user in range(12))
     with subprocess.Popen(
         [sys.executable, "-m", "tests.serving.solaris.stuck", server.url], cwd=REPOSITORY, env=child_environment(),
@@ -174,7 +167,6 @@ def test_a_worker_that_is_killed_loses_nothing(server: Server, store: PairStore)
 
 
 def test_pairs_of_a_batch_that_hangs_are_taken_over(server: Server, store: PairStore) -> None:
-    give_features(store, [1])
     store.enqueue([Likely(1, 1, 1.0)])
     hangs = threading.Event()
     stuck = worker_of(

@@ -73,9 +73,11 @@ class Shelf:
 def give_features(store: PairStore, users: Sequence[int], *, feature_ms: int = NOW_MS) -> None:
     """As a request leaves them in the feature store."""
     payload = CODEC.encode({"clicked": [1, 2], "age": 30.0})
-    for user in users:
-        name = store.keys.keys.features(store.model.source, user)
-        store.redis.set(name, feature_ms.to_bytes(8, "little", signed=True) + payload)
+    with store.redis.pipeline(transaction=False) as pipeline:
+        for user in users:
+            name = store.keys.keys.features(store.model.source, user)
+            pipeline.set(name, feature_ms.to_bytes(8, "little", signed=True) + payload)
+        pipeline.execute()
 
 
 def write(
