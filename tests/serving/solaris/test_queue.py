@@ -58,6 +58,18 @@ def test_a_full_queue_sheds_the_lowest_priority(store: PairStore) -> None:
     assert pairs_of(take(queue_of(small))) == [(1, 2), (1, 5), (1, 3)]
 
 
+def test_nothing_is_left_of_what_came_back_and_was_shed(store: PairStore) -> None:
+    small = with_model(store, longest_queue=1)
+    queue = queue_of(small)
+    small.enqueue([Likely(1, 1, 0.1)])
+    take(queue, lease_seconds=0.01)
+    small.enqueue([Likely(2, 2, 0.9)])
+    time.sleep(0.02)
+    assert pairs_of(take(queue, 1)) == [(2, 2)]
+    assert small.enqueue([Likely(3, 3, 0.5)]) == Counter(queued=1, shed=1)
+    assert store.redis.hlen(store.keys.held(0)) == 1, "of the pair that is worked on"
+
+
 @pytest.mark.parametrize("priority", [float("nan"), float("inf")], ids=["nan", "inf"])
 def test_a_priority_is_finite(store: PairStore, priority: float) -> None:
     with pytest.raises(ValueError, match="the priority is a finite number"):
