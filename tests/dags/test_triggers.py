@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from functools import reduce
 from operator import and_, or_
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from infra.settings import get_settings
+from trainer.recipes import get_downstream
 
 A, B = "user_embeddings/first", "user_embeddings/second"
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -67,3 +72,18 @@ def test_what_waiting_in_airflow_would_lose(runs: Callable[[str, str], list[str]
     assert runs(B, "2026-01-02") == [], "each day waits for its own"
     assert runs(B, "2026-01-01") == ["2026-01-01"]
     assert runs(B, "2026-01-01") == [], "a rollback of one model alone would reach nobody"
+
+
+def test_a_run_that_finds_a_model_missing_is_skipped(
+    airflow_home: Path, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    from dags.downstreams import downstream_model
+
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    monkeypatch.setenv("USERMODEL_MLFLOW_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    get_settings.cache_clear()
+    retrain = downstream_model(get_downstream("demo_a_ctr_large")).get_task("retrain").python_callable
+    with pytest.raises(AirflowSkipException, match="2026-01-02 waits for the promotion by demo_a, demo_b"):
+        retrain("demo_a_ctr_large", dag_run=SimpleNamespace(partition_key="2026-01-02"))
