@@ -126,7 +126,7 @@ def freshness(recipe: Recipe, *, now: datetime, settings: Settings) -> Freshness
 
 
 def _unlearnt(registry: Registry, promoted: Sequence[Version], due: date | None) -> Unlearnt | None:
-    """promoted: newest first. The newest cannot be learnt yet, and what waits behind the champion holds nothing back."""
+    """promoted: newest first. The newest cannot be learnt yet; what waits behind the champion holds nothing back."""
     waiting = [version for version in promoted[1:] if version.waits_for]
     if due is None or not waiting:
         return None
