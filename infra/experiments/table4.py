@@ -189,6 +189,14 @@ def _verdicts(numbers: _Numbers) -> Iterator[Verdict]:
             agrees=_says(better, -1),
             why=f"{_text(better)} % against no pooling.",
         )
+    if "pooling 5" in numbers.arms:
+        more = numbers.beyond("pooling 5", "pooling 3", "eval")
+        yield Verdict(
+            claim=of + "three versions are enough: five gain no more.",
+            agrees=None if more.sign == 0 else more.sign > 0,
+            why=f"{_text(more)} % eval NE. An average takes the noise of a day's features out too, and what is read of "
+            "a user changes more from day to day than the user does.",
+        )
     rescued = numbers.beyond(f"{TURNED_ONCE}, pooling 3", TURNED_ONCE, "eval")
     yield Verdict(
         claim=of + f"pooling three versions mends what a space that turns to {PAPERS_TURN} a day breaks.",

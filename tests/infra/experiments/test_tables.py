@@ -35,10 +35,11 @@ def test_tables_3_and_4(tmp_path: Path) -> None:
     assert cosines[0] < rows["Embedding0, model alone"][1]["mean"] < 1
 
     scored = _run("table4", first)
-    (table,) = scored["tables"]
+    table, of_rich = scored["tables"]
     cells = {row["name"]: row["cells"] for row in table["rows"]}
     assert cells["no pooling"][1] == -0.081
     assert cells["no pooling"][2]["values"] == cells["option 1"][2]["values"], "the same training"
     assert cells["no pooling"][4]["values"] != cells["option 1"][4]["values"]
     assert cells["turned to 0.7"][0]["mean"] < cells["turned to 0.97"][0]["mean"] < cells["no pooling"][0]["mean"]
+    assert 0 < len(of_rich["rows"]) < len(table["rows"])
     assert (first / "experiments" / "table4" / "quick" / "plot.png").exists()
