@@ -13,6 +13,7 @@ STUDIES: dict[str, str] = {
     "table2": "what each serving mode keeps of a user model's gain, replayed in event time",
     "table3": "how far embeddings move from day to day, by number of pooled versions",
     "table4": "what pooling is worth to a consumer in training and on the next day, and what moves cost it",
+    "domains": "the gain in a user model's own domain against another, and what its embeddings hold of tastes",
     "outputs": "the value of K, the number of embeddings of a user",
     "precision": "what fp16 and int8 vectors and tables cost downstream",
     "extractors": "what each feature extractor of the user tower is worth",
@@ -23,7 +24,7 @@ STUDIES: dict[str, str] = {
     "solaris": "what precomputed representations of user-item pairs are worth to a consumer, against distillation",
 }
 """What each is about, by name: its module in this package has it as `STUDY`."""
-OF_WORLDS = frozenset({"control", "ceiling"})
+OF_WORLDS = frozenset({"domains", "control", "ceiling"})
 """Those that ask for the truth: not of real clicks."""
 
 TABLES = ("table1", "table2", "table3", "table4")

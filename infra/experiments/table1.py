@@ -24,6 +24,7 @@ from infra.experiments.verdicts import is_below_zero, text
 from trainer.downstream import explain
 from trainer.downstream.arms import BASELINE, Arms, own_features, small_tables
 from trainer.downstream.joined import JoinedBatch, JoiningEncoder
+from trainer.importance import Importance
 from trainer.importance import measure as measure_importance
 from trainer.sample import chunks_of, sample_rows
 
@@ -97,17 +98,18 @@ def _measure_row(
 
     def before(day: int, model: Arms) -> None:
         if day == followed[-1]:
-            importances.append(rank_of(trial, row, model, arm=A, day=day, joined=joins[A]))
+            importances.append(importance_of(trial, row, model, arm=A, day=day, joined=joins[A]))
 
     losses = follow(trial.lab, row.recipe, followed, joins, progress=progress, before=before)
-    (rank, features), ne = importances[0], losses.ne(BASELINE, kind="eval", first=first)
+    ne = losses.ne(BASELINE, kind="eval", first=first)
+    features = len(own_features(row.recipe, small_tables(trial.lab.source.schema))) + 1
     gains = {f"gain {arm}": losses.diff_percent(arm, kind="eval", first=first) for arm in joins}
-    return {**gains, "rank": rank, "features": features, "baseline NE": ne}
+    return {**gains, "rank": importances[0].rank, "features": features, "baseline NE": ne}
 
 
-def rank_of(trial: Trial, row: Consumer, model: Arms, *, arm: str, day: int, joined: Joined) -> tuple[int, int]:
-    """The rank of the arm's embeddings, all of them as one, and the number of features that are ranked, by permutation
-    (section 6.1.2) on the examples of a day that the model has not learnt."""
+def importance_of(trial: Trial, row: Consumer, model: Arms, *, arm: str, day: int, joined: Joined) -> Importance:
+    """Of the arm's embeddings, all of them as one, by permutation (section 6.1.2) on the examples of a day that the
+    model has not learnt."""
     lab, consumer = trial.lab, row.recipe
     schema = small_tables(lab.source.schema)
     own = own_features(consumer, schema)
@@ -127,7 +129,7 @@ def rank_of(trial: Trial, row: Consumer, model: Arms, *, arm: str, day: int, joi
     )
     (ranking,) = measure_importance(subject, repeats=REPEATS, seed=consumer.seed)
     (together,) = (one for one in ranking.importances if one.feature.name == explain.TOGETHER)
-    return together.rank, len(own) + 1
+    return together
 
 
 Side = tuple[str, dict[str, str]]
@@ -204,7 +206,10 @@ def conclude(setting: Setting, results: Results) -> Finding:
         ),
         verdicts=(
             _everywhere(rows),
-            *(is_below_zero(f"{claim}.", estimate([one[claim] for one in told])) for claim in told[0]),
+            *(
+                is_below_zero(f"{claim}.", estimate([one[claim] for one in told]), unit=_unit(claim))
+                for claim in told[0]
+            ),
         ),
         notes=(NOTE,),
     )
@@ -228,6 +233,11 @@ def _row(consumer: Consumer, measured: Sequence[Values]) -> Row:
         name=str(consumer),
         cells=(*gains, of("rank").mean, float(measured[0]["features"]), of("baseline NE").mean, *printed),
     )
+
+
+def _unit(claim: str) -> str:
+    (column, _), _ = CLAIMS[claim]
+    return "ranks" if column == "rank" else "points of NE diff %"
 
 
 def _everywhere(rows: Sequence[Row]) -> Verdict:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from infra.experiments.consumers import Consumer, consumers_of
+from infra.experiments.domains import explained_share, user_models
 from infra.experiments.finding import Finding
 from infra.experiments.following import Joined, follow
 from infra.experiments.joins import beside
@@ -15,7 +16,7 @@ from infra.experiments.setting import get_setting
 from infra.experiments.statistics import Estimate
 from infra.experiments.studies import get_study
 from infra.experiments.study import Trial, Unit
-from infra.experiments.table1 import ARMS, PAPER, claims, rank_of
+from infra.experiments.table1 import ARMS, PAPER, claims, importance_of
 from infra.settings import Settings
 from tests.trainer.downstream_world import CTR, TASTES, UPSTREAM, World, day
 from trainer.downstream.arms import Arms
@@ -64,16 +65,16 @@ def test_planted_tastes_rank_first_and_noise_does_not(settings: Settings) -> Non
     trial._lab = lab
     consumer = Consumer(task="CTR", domain="tiny", size="small", recipe=CTR)
     joins = {"taste": planted(world, noise=False), "noise": planted(world, noise=True)}
-    ranks = {}
+    found = {}
 
     def before(of: int, model: Arms) -> None:
         if of == 2:
             for arm, joined in joins.items():
-                ranks[arm] = rank_of(trial, consumer, model, arm=arm, day=of, joined=joined)
+                found[arm] = importance_of(trial, consumer, model, arm=arm, day=of, joined=joined)
 
     losses = follow(lab, CTR, range(3), joins, progress=lambda *_: None, before=before)
-    assert ranks["taste"] == (1, 5), "hour, item, slot, price"
-    assert ranks["noise"][0] > 1
+    assert (found["taste"].rank, found["taste"].verdict) == (1, "helps")
+    assert found["noise"].increase < 0.1 * found["taste"].increase
     assert losses.diff_percent("taste", kind="eval", first=2, reference="noise") < -10
 
 
@@ -126,6 +127,18 @@ def test_user_models_stand_side_by_side() -> None:
     assert flags.tolist() == [[1, 1], [0, 0]]
 
 
+def test_what_vectors_explain() -> None:
+    rng = np.random.default_rng(0)
+    vectors, noise = rng.normal(size=(2, 4_000, 3))
+    values = np.stack([vectors @ [1.0, 2.0, 3.0], noise[:, 0], vectors[:, 0] + noise[:, 1]], axis=1)
+    assert explained_share(vectors, values) == pytest.approx([1.0, 0.0, 0.5], abs=0.05)
+
+
+def test_real_clicks_have_one_domain() -> None:
+    with pytest.raises(ValueError, match=r"setting globo has one domain"):
+        user_models(get_setting("globo").of(0))
+
+
 def test_table_1(settings: Settings) -> None:
     found = finding_of("table1", settings)
     ours, paper = found.tables
@@ -141,6 +154,7 @@ def test_table_1(settings: Settings) -> None:
 @pytest.mark.parametrize(
     ("name", "names"),
     [
+        pytest.param("domains", ["clicks of a", "clicks of b", "clicks of a and b"], id="domains"),
         pytest.param("outputs", ["K = 1", "K = 2", "K = 4"], id="K"),
         pytest.param("precision", ["fp32", "fp16", "int8"], id="precision"),
         pytest.param("extractors", ["all", "without MLP"], id="extractors"),
