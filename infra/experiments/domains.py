@@ -98,7 +98,10 @@ def conclude(setting: Setting, results: Results) -> Finding:
         gains = [estimate(of("gains", model, domain)) for domain in DOMAINS]
         tastes = [estimate(of("tastes", model, kind)) for kind in (ALIKE, ANOTHER)]
         rows.append(Row(name=f"clicks of {model}", cells=(*gains, *tastes)))
-    verdicts = []
+    a_a, a_b, b_a, b_b = (of("gains", model, domain) for model in DOMAINS for domain in DOMAINS)
+    own_less_other = [(aa + bb - ab - ba) / 2 for aa, ab, ba, bb in zip(a_a, a_b, b_a, b_b, strict=True)]
+    claim = "Models gain more in their own domain, however hard the domains are (a in a and b in b, less the others)."
+    verdicts = [is_below_zero(claim, estimate(own_less_other))]
     for own, other in (("a", "b"), ("b", "a")):
         by_own, by_other, by_both = (of("gains", model, own) for model in (own, other, BOTH))
         claim = f"CTR of domain {own} gains more by its own domain's clicks than by those of {other}."
