@@ -160,7 +160,8 @@ def quick() -> Setting:
 
 
 def globo() -> Setting:
-    """The twelve days of real clicks; `a` learns from clicks, `b` from visits that went on."""
+    """The twelve days of real clicks of one user of twelve (all of them take hours); `a` learns from clicks, `b` from
+    visits that went on."""
     recipe = replace(globo_recipe(), name="a", tasks=(Task(name="click"),))
     context = tuple(f"context_{name}" for name in CONTEXT)
     ctr = DownstreamRecipe(name="ctr_a", upstreams=("a",), task="click", user_features=context)
@@ -174,6 +175,7 @@ def globo() -> Setting:
         user_models={"a": recipe, "b": replace(recipe, name="b", tasks=(Task(name="engaged"),))},
         consumers={"ctr_a": ctr, "ctr_b": replace(ctr, name="ctr_b", task="engaged", upstreams=("b",))},
         seeds=(0, 1, 2),
+        one_of=12,
     )
 
 

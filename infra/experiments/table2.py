@@ -108,9 +108,10 @@ class _Replays:
         self._trial.progress(line, min(self._done / self._all, 1.0))
 
 
-def _of_mode(one: ModeResult) -> dict[str, float]:
+def _of_mode(one: ModeResult) -> Values:
     return {
         "next_day": one.next_day.diff_percent,
+        "interval": list(one.next_day.interval),
         "online": one.online.diff_percent,
         "coverage": one.coverage,
         "fallback_rate": one.fallback_rate,
@@ -143,6 +144,11 @@ class _Of:
     def __call__(self, value: Callable[[Values], float]) -> Sequence[float]:
         return by_seed(self._results, lambda parts: value(parts["all"]))
 
+    def users(self, name: str) -> str | None:
+        """The interval of the first seed when its users are drawn anew; None where it was not kept."""
+        interval = self.any["modes"][name].get("interval")
+        return interval and f"{interval[0]:+.2f} … {interval[1]:+.2f}"
+
     def mode(self, name: str, key: str = "next_day") -> Sequence[float]:
         return self(lambda values: values["modes"][name][key])
 
@@ -161,10 +167,17 @@ class _Of:
 def _modes(of: _Of) -> Table:
     papers = {mode: (value, 100 * value / PAPER["realtime"]) for mode, value in PAPER.items()}
     of_mode = {ours: papers[name] for name, ours in TABLE_2.items()}
-    rows = [Row(name="baseline, no embeddings", cells=(0.0, None, 0.0, None, None, None, None, None))]
+    rows = [Row(name="baseline, no embeddings", cells=(0.0, None, 0.0, *[None] * 6))]
     for mode, title in TITLES.items():
         paper, share = of_mode.get(mode, (None, None))
-        cells = (paper, share, estimate(of.mode(mode)), of.share(mode), estimate(of.mode(mode, "online")))
+        cells = (
+            paper,
+            share,
+            estimate(of.mode(mode)),
+            of.users(mode),
+            of.share(mode),
+            estimate(of.mode(mode, "online")),
+        )
         ages = estimate(of.mode(mode, "newest_age_hours")).mean, estimate(of.mode(mode, "mean_age_hours")).mean
         rows.append(Row(name=title, cells=(*cells, 100 * estimate(of.mode(mode, "coverage")).mean, *ages)))
     return Table(
@@ -174,6 +187,7 @@ def _modes(of: _Of) -> Table:
             Column(title="paper", signed=True),
             Column(title="paper: of real-time's gain, %", digits=0),
             Column(title="next day", signed=True, drawn=True),
+            Column(title="first seed, 95 % over users"),
             Column(title="of real-time's gain, %", digits=1, drawn=True),
             Column(title="online", signed=True),
             Column(title="served, %", digits=1),

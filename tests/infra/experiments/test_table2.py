@@ -23,6 +23,8 @@ def test_table_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = {row["name"]: dict(zip(titles, row["cells"], strict=True)) for row in modes["rows"]}
     assert rows["online async"]["paper"] == -0.126
     assert rows["online real-time"]["served, %"] == 100
+    low, high = map(float, rows["online async"]["first seed, 95 % over users"].split(" … "))
+    assert low < rows["online async"]["next day"]["mean"] < high
     ages = [rows[name]["newest, h"] for name in ("online real-time", "online async", "offline batch")]
     assert ages == sorted(ages)
     assert len({row["next day"]["mean"] for name, row in rows.items() if name.startswith("o")}) == 5
