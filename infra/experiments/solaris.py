@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from itertools import count
 from typing import Any
 
@@ -39,6 +40,8 @@ from trainer.recipe import DownstreamRecipe, Recipe, Task
 from trainer.recipes.towers import large_mix_tower
 
 REPEATED_SHARE = 0.5
+MOST_LEARNT = 20
+"""Days that the foundation model learns, the setting's last: what consumers are scored on has settled by then."""
 MOST_FOLLOWED = 8
 """Days that the consumers follow, the last ones; of fewer than twice as many days the second half."""
 SETTLING = 2
@@ -60,16 +63,32 @@ def foundation_of(setting: Setting) -> Recipe:
     )
 
 
+def repeating(setting: Setting) -> Setting:
+    """The setting in a world of the same users and items in which half of the events repeat what was shown."""
+    assert isinstance(setting.source, SyntheticWorld), f"{setting.source.name} is what it is"
+    source = replace(setting.source, name=f"{setting.source.name}_repeated", repeated_share=REPEATED_SHARE)
+    models = {role: replace(recipe, source=source) for role, recipe in setting.user_models.items()}
+    return replace(setting, source=source, user_models=models)
+
+
+def last_days(setting: Setting, count: int) -> Setting:
+    """The setting without the days before its last `count`."""
+    skipped = max(setting.num_days - count, 0)
+    days = setting.num_days - skipped
+    followed = min(setting.num_followed, days - 1)
+    return replace(
+        setting, start=setting.start + timedelta(days=skipped), num_days=days, num_followed=followed,
+        num_settling=min(setting.num_settling, followed - 1),
+    )  # fmt: skip
+
+
 def measure(trial: Trial) -> Values:
     """By arm: the consumer's loss, the levels it was served and what that cost; of the predictor: its recall."""
-    setting, seed = trial.setting, trial.seed
+    setting, seed, learnt = last_days(trial.setting, MOST_LEARNT), trial.seed, count(1)
     if trial.unit.part == REPEATED:
         if not isinstance(setting.source, SyntheticWorld):
             return {}  # real requests repeat what they repeat
-        source = replace(setting.source, name=f"{setting.source.name}_repeated", repeated_share=REPEATED_SHARE)
-        models = {role: replace(recipe, source=source) for role, recipe in setting.user_models.items()}
-        setting = replace(setting, source=source, user_models=models)
-    learnt = count(1)
+        setting = repeating(setting)
     lab = open_lab(
         setting, trial.settings, say=lambda line: trial.progress(line, next(learnt) / setting.num_days * _TRAINING)
     )
@@ -118,7 +137,7 @@ class Following:
             features=own_features(consumer, self._schema), embeddings=lookups,
         )  # fmt: skip
         examples = lab.lake.get(f"examples/{lab.source.name}", lab.days[number])
-        size = consumer.batch_size if learns else EVALUATION_BATCH
+        size = consumer.batch_size if learns else min(EVALUATION_BATCH, len(day.impressions))
         return DayReader(lab.lake, examples, encoder, batch_size=size, seed=consumer.seed)
 
     def values(self, *, first: int) -> Values:

@@ -36,6 +36,8 @@ from trainer.downstream.joined import Lookup
 
 HISTORY_DAYS = 8
 """Of requests, users and items that the predictor and the catalogue know."""
+MOST_PAIRS = 256
+"""Of a user: the busiest make hundreds of requests a day."""
 DELAY_SECONDS = 60.0
 """From a miss until its pair is there."""
 
@@ -91,7 +93,8 @@ class Replay:
 
     def __post_init__(self) -> None:
         recipe = self.foundations.towers.recipe
-        self.model = PairModel(name=recipe.name, source=recipe.source.name, width=self.foundations.models[0].width)
+        width = self.foundations.models[0].width
+        self.model = PairModel(name=recipe.name, source=recipe.source.name, width=width, most_pairs=MOST_PAIRS)
 
     def impressions(self, day: int) -> Impressions:
         """The day's requests."""

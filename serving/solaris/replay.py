@@ -55,6 +55,13 @@ class Stored:
         """Those that a request at that time or later can still be served."""
         return self.taken(np.flatnonzero(self.written_us + _ttl_us(model) > at_us))
 
+    def capped(self, most: int) -> Stored:
+        """Each user's newest `most`; of equals, the likeliest."""
+        order = np.lexsort((np.arange(len(self)), -self.written_us, self.user))
+        users = self.user[order]
+        rank = np.arange(len(users)) - np.searchsorted(users, users)
+        return self.taken(np.sort(order[rank < most]))
+
     def taken(self, places: Ids) -> Stored:
         """Some of them."""
         return Stored(**{name: value[places] for name, value in vars(self).items()})
@@ -112,12 +119,14 @@ def serve(
 ) -> tuple[Served, Stored]:
     """A day's requests, and what is stored when it is over.
 
-    stored: when the day begins. own: [N, E], what the model makes of each request's pair from the request's features;
-    looked at where a miss is computed. delay_seconds: from a miss until its pair is there, beyond the wait for the
-    budget (`model.pairs_per_second`); None: misses are not computed.
+    stored: when the day begins; of each user `model.most_pairs` are kept, what comes during the day beside them.
+    own: [N, E], what the model makes of each request's pair from the request's features; looked at where a miss is
+    computed. delay_seconds: from a miss until its pair is there, beyond the wait for the budget
+    (`model.pairs_per_second`); None: misses are not computed.
     """
     if _ttl_us(model) < DAY_US:
         raise ValueError(f"pairs of {model.name} live {model.ttl_seconds} s; a replay needs a day at least")
+    stored = stored.capped(model.most_pairs)
     times, number = requests.time_us, len(requests)
     of_entry, of_request = _shared_codes(stored, requests)
     entry = _last_of(of_entry, of_request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,15 +11,18 @@ from infra.experiments.record import write
 from infra.experiments.run import run
 from infra.experiments.setting import get_setting
 from infra.experiments.solaris import STUDY
-from infra.experiments.solaris_arms import BUDGETS, EXACT_ONLY, KNOWN, ORACLE, budget_arm, known_arm
+from infra.experiments.solaris_arms import BUDGETS, EXACT_ONLY, KNOWN, ORACLE, REPEATED, budget_arm, known_arm
 from infra.settings import Settings
 from trainer.downstream.arms import BASELINE, SUM
 
+ONE_PART = replace(STUDY, parts=(REPEATED,))
+"""The other part is the same in another world."""
+
 
 def test_gain_coverage_and_cost_by_arm(tmp_path: Path) -> None:
-    setting, settings = get_setting("quick", num_seeds=1), Settings(home=tmp_path, _env_file=None)
-    results = run(STUDY, setting, settings=settings, workers=0, say=lambda line: None)
-    for part in STUDY.parts:
+    setting, settings = get_setting("quick", num_seeds=1, num_days=4), Settings(home=tmp_path, _env_file=None)
+    results = run(ONE_PART, setting, settings=settings, workers=0, say=lambda line: None)
+    for part in ONE_PART.parts:
         arms = results[0][part]["arms"]
         assert arms[SUM]["to_sum"] == 0
         assert arms[BASELINE]["to_baseline"] == 0
@@ -35,10 +39,10 @@ def test_gain_coverage_and_cost_by_arm(tmp_path: Path) -> None:
         assert known == sorted(known)
         assert known[-1] < arms[ORACLE]["exact"] == 1, "nobody had seen some users and items"
         assert results[0][part]["recalls"]["predictor 2"] > results[0][part]["recalls"]["random 2"]
-    finding = STUDY.conclude(setting, results)
+    finding = ONE_PART.conclude(setting, results)
     folder = write(finding, settings)
     assert "| oracle |" in finding.markdown()
     assert (folder / "plot.png").exists()
-    assert STUDY.conclude(setting, run(STUDY, setting, settings=settings, workers=0)) == finding, (
+    assert ONE_PART.conclude(setting, run(ONE_PART, setting, settings=settings, workers=0)) == finding, (
         "nothing is measured twice"
     )

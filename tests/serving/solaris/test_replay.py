@@ -88,6 +88,8 @@ def one_by_one(ahead: Stored, asked: Impressions, own: np.ndarray, *, model: Pai
     entries = list(
         zip(*(getattr(ahead, name).tolist() for name in ("user", "item", "written_us")), ahead.vectors, strict=True)
     )
+    entries.sort(key=lambda entry: -entry[2])
+    entries = [e for place, e in enumerate(entries) if sum(o[0] == e[0] for o in entries[:place]) < model.most_pairs]
     entries.reverse()  # of those written together, the likeliest last
     levels, vectors = [], []
     for place in np.argsort(asked.time_us, kind="stable").tolist():
