@@ -32,7 +32,8 @@ def draw(finding: Finding, path: Path) -> None:
         _draw_curve(curve, first)
         for axes in others:
             axes.set_axis_off()
-    figure.suptitle(finding.title, fontsize="medium")
+    marked = any(column.marks for table in tables for column in table.columns)
+    figure.suptitle(finding.title + (" (marks: the paper)" if marked else ""), fontsize="medium")
     figure.savefig(path, dpi=100, format="png", metadata={"Software": None})
 
 
@@ -69,11 +70,10 @@ def _draw_curve(curve: Curve, axes: Any) -> None:
     axes.set_xlabel(curve.x, fontsize="small")
     axes.set_ylabel(curve.y, fontsize="small")
     axes.set_title(curve.title, fontsize="small", loc="left")
-    axes.legend(fontsize="x-small")
+    axes.legend(fontsize="x-small", loc="upper right")  # "best" warns where it takes a second
 
 
 def _mark(axes: Any, rows: Any, cells: Sequence[Cell]) -> None:
     at = [(cell, height) for cell, height in zip(cells, rows, strict=True) if isinstance(cell, float)]
     if at:
-        axes.plot(*zip(*at, strict=True), "D", color="black", markersize=5, label="paper")
-        axes.legend(fontsize="small")
+        axes.plot(*zip(*at, strict=True), "D", color="black", markersize=5)
