@@ -7,19 +7,20 @@ is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from features.schema import Schema
 from infra.experiments.consumers import LARGE, SMALL, consumer_of
 from infra.experiments.finding import Column, Finding, Row, Table
-from infra.experiments.following import follow
+from infra.experiments.following import Joined, follow
+from infra.experiments.importance import importance_of, num_ranked
 from infra.experiments.joins import served_by
 from infra.experiments.setting import Setting
 from infra.experiments.statistics import Estimate, difference, estimate
 from infra.experiments.study import Results, Study, Trial, Values
 from infra.experiments.verdicts import is_below_zero
-from trainer.downstream.arms import BASELINE
+from trainer.downstream.arms import BASELINE, Arms
 from trainer.recipe import DownstreamRecipe
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -55,24 +56,39 @@ def sizes_of(setting: Setting) -> dict[str, DownstreamRecipe]:
 
 
 def measure(trial: Trial) -> Values:
-    """By size the `gain` of a's embeddings and the `training gain`, percent, the `baseline NE`, and the number of its
-    own user `features`."""
-    joins = {ARM: served_by(trial.lab, trial.towers(trial.setting.user_models[ARM]))}
-    first, found = trial.setting.num_settling, {}
+    """By size the `gain` of a's embeddings and the `training gain`, percent, the `baseline NE`, the `rank` of the
+    embeddings and of how many it is, and the number of its own user `features`."""
+    joined = served_by(trial.lab, trial.towers(trial.setting.user_models[ARM]))
+    found = {}
     sizes = sizes_of(trial.setting)
     for done, (name, recipe) in enumerate(sizes.items()):
 
         def progress(line: str, share: float, done: int = done) -> None:
             trial.progress(line, (done + share) / len(sizes))
 
-        losses = follow(trial.lab, recipe, trial.setting.followed, joins, progress=progress)
-        found[name] = {
-            "gain": losses.diff_percent(ARM, kind="eval", first=first),
-            "training gain": losses.diff_percent(ARM, kind="train", first=first),
-            "baseline NE": losses.ne(BASELINE, kind="eval", first=first),
-            "features": len(recipe.user_features),
-        }
+        found[name] = _measure_size(trial, recipe, joined, progress)
     return found
+
+
+def _measure_size(
+    trial: Trial, recipe: DownstreamRecipe, joined: Joined, progress: Callable[[str, float], None]
+) -> dict[str, float]:
+    followed, first = trial.setting.followed, trial.setting.num_settling
+    ranks = []
+
+    def before(day: int, model: Arms) -> None:
+        if day == followed[-1]:
+            ranks.append(importance_of(trial.lab, recipe, model, arm=ARM, day=day, joined=joined).rank)
+
+    losses = follow(trial.lab, recipe, followed, {ARM: joined}, progress=progress, before=before)
+    return {
+        "gain": losses.diff_percent(ARM, kind="eval", first=first),
+        "training gain": losses.diff_percent(ARM, kind="train", first=first),
+        "baseline NE": losses.ne(BASELINE, kind="eval", first=first),
+        "features": len(recipe.user_features),
+        "rank": ranks[0],
+        "ranked": num_ranked(trial.lab, recipe),
+    }
 
 
 def conclude(setting: Setting, results: Results) -> Finding:
@@ -90,6 +106,8 @@ def conclude(setting: Setting, results: Results) -> Finding:
                 of(name, "baseline NE").mean,
                 of(name, "training gain"),
                 of(name, "gain"),
+                of(name, "rank").mean,
+                of(name, "ranked").mean,
             ),
         )
         for name in sizes_of(setting.of(seeds[0]))
@@ -99,6 +117,8 @@ def conclude(setting: Setting, results: Results) -> Finding:
         Column(title="baseline NE", digits=4),
         Column(title="training NE diff %", signed=True),
         Column(title="NE diff %", signed=True, drawn=True),
+        Column(title="FI", digits=1),
+        Column(title="of features", digits=0),
     )
     none, full = (of(name_of(WIDE, share), "gain").values for share in (0.0, 1.0))
     narrow = [of(name_of(NARROW, share), "gain").values for share in SHARES]

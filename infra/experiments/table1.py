@@ -9,29 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 
 from infra.experiments.consumers import CTR, LARGE, POST_CLICK, POST_IMPRESSION, SMALL, Consumer, consumers_of
 from infra.experiments.finding import Column, Finding, Row, Table, Verdict
 from infra.experiments.following import Joined, follow
+from infra.experiments.importance import importance_of, num_ranked
 from infra.experiments.joins import beside, served_by
 from infra.experiments.setting import Setting
 from infra.experiments.statistics import Estimate, estimate
 from infra.experiments.study import Results, Study, Trial, Values
 from infra.experiments.verdicts import is_below_zero, text
-from trainer.downstream import explain
-from trainer.downstream.arms import BASELINE, Arms, own_features, small_tables
-from trainer.downstream.joined import JoinedBatch, JoiningEncoder
-from trainer.importance import Importance
-from trainer.importance import measure as measure_importance
-from trainer.sample import chunks_of, sample_rows
+from trainer.downstream.arms import BASELINE, Arms
 
 A, B, BOTH = "a", "b", "both"
 ARMS = (A, B, BOTH)
-ROWS, REPEATS = 4_096, 2
-"""Of the examples that features are permuted among, and how often."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,38 +91,13 @@ def _measure_row(
 
     def before(day: int, model: Arms) -> None:
         if day == followed[-1]:
-            importances.append(importance_of(trial, row, model, arm=A, day=day, joined=joins[A]))
+            importances.append(importance_of(trial.lab, row.recipe, model, arm=A, day=day, joined=joins[A]))
 
     losses = follow(trial.lab, row.recipe, followed, joins, progress=progress, before=before)
     ne = losses.ne(BASELINE, kind="eval", first=first)
-    features = len(own_features(row.recipe, small_tables(trial.lab.source.schema))) + 1
+    features = num_ranked(trial.lab, row.recipe)
     gains = {f"gain {arm}": losses.diff_percent(arm, kind="eval", first=first) for arm in joins}
     return {**gains, "rank": importances[0].rank, "features": features, "baseline NE": ne}
-
-
-def importance_of(trial: Trial, row: Consumer, model: Arms, *, arm: str, day: int, joined: Joined) -> Importance:
-    """Of the arm's embeddings, all of them as one, by permutation (section 6.1.2) on the examples of a day that the
-    model has not learnt."""
-    lab, consumer = trial.lab, row.recipe
-    schema = small_tables(lab.source.schema)
-    own = own_features(consumer, schema)
-    encoder = JoiningEncoder(schema, task=consumer.task, features=own, embeddings={arm: joined.trained(day)})
-    sample = sample_rows(
-        lab.lake,
-        lab.lake.get(f"examples/{lab.source.name}", lab.days[day]),
-        columns=encoder.columns,
-        num_rows=ROWS,
-        seed=consumer.seed,
-        where=consumer.examples,
-    )
-    batches = [cast(JoinedBatch, encoder.encode(chunk)) for chunk in chunks_of(sample)]
-    sizes = {arm: sum(num for num, _ in joined.shapes)}
-    subject = explain.Consumer(
-        model, explain.own_of(schema, own), task=consumer.task, batches=batches, num_embeddings=sizes, arm=arm
-    )
-    (ranking,) = measure_importance(subject, repeats=REPEATS, seed=consumer.seed)
-    (together,) = (one for one in ranking.importances if one.feature.name == explain.TOGETHER)
-    return together
 
 
 Cells = tuple[tuple[str, dict[str, str]], ...]

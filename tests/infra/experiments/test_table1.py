@@ -10,13 +10,14 @@ from infra.experiments.consumers import Consumer, consumers_of
 from infra.experiments.domains import explained_share, user_models
 from infra.experiments.finding import Finding
 from infra.experiments.following import Joined, follow
+from infra.experiments.importance import importance_of
 from infra.experiments.joins import beside
 from infra.experiments.lab import Lab
 from infra.experiments.setting import get_setting
 from infra.experiments.statistics import Estimate
 from infra.experiments.studies import get_study
-from infra.experiments.study import Trial, Unit
-from infra.experiments.table1 import ARMS, PAPER, claims, importance_of
+from infra.experiments.study import Trial
+from infra.experiments.table1 import ARMS, PAPER, claims
 from infra.settings import Settings
 from tests.trainer.downstream_world import CTR, TASTES, UPSTREAM, World, day
 from trainer.downstream.arms import Arms
@@ -61,16 +62,13 @@ def test_planted_tastes_rank_first_and_noise_does_not(settings: Settings) -> Non
     for ds in days:
         world.commit_examples(ds)
     lab = Lab(source=UPSTREAM.source, days=days, lake=world.lake, folder=settings.home, users=())
-    trial = Trial(unit=Unit(study="planted", format=1, setting=QUICK.of(0), seed=0, part="all"), settings=settings)
-    trial._lab = lab
-    consumer = Consumer(task="CTR", domain="tiny", size="small", recipe=CTR)
     joins = {"taste": planted(world, noise=False), "noise": planted(world, noise=True)}
     found = {}
 
     def before(of: int, model: Arms) -> None:
         if of == 2:
             for arm, joined in joins.items():
-                found[arm] = importance_of(trial, consumer, model, arm=arm, day=of, joined=joined)
+                found[arm] = importance_of(lab, CTR, model, arm=arm, day=of, joined=joined)
 
     losses = follow(lab, CTR, range(3), joins, progress=lambda *_: None, before=before)
     assert (found["taste"].rank, found["taste"].verdict) == (1, "helps")
