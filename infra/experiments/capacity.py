@@ -22,7 +22,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from features.batches import Encoder
-from infra.experiments.consumers import Consumer, consumers_of
+from infra.experiments.consumers import consumers_of
 from infra.experiments.finding import Cell, Column, Finding, Row, Table, Verdict
 from infra.experiments.joins import served_by
 from infra.experiments.setting import Setting
@@ -30,7 +30,7 @@ from infra.experiments.statistics import Estimate, estimate
 from infra.experiments.study import Results, Study, Trial, Values
 from infra.experiments.towers import DailyTowers
 from infra.experiments.verdicts import text
-from trainer.downstream.arms import BASELINE, SUM, Arm, Inputs, small_tables, with_and_without
+from trainer.downstream.arms import BASELINE, SUM, Arms, Inputs, small_tables, with_and_without
 from trainer.model.user_tower import UserTower
 from trainer.recipe import Recipe
 from trainer.recipes import get_recipe
@@ -86,25 +86,32 @@ def tower_multiply_adds(recipe: Recipe) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
-    """A downstream model, and a request of M items, without embeddings and with those of user model a."""
+class Request:
+    """Of M items to a downstream model, without embeddings and with those of user model a."""
 
-    without: tuple[Arm, Inputs]
-    with_sum: tuple[Arm, Inputs]
+    arms: Arms
+    inputs: Mapping[str, Inputs]
+    """By arm."""
 
     def serve(self, *, joined: bool) -> torch.Tensor:
         """Logits [M]."""
-        arm, inputs = self.with_sum if joined else self.without
-        return arm.predict(inputs)
+        arm = SUM if joined else BASELINE
+        return self.arms.arms[arm].predict(self.inputs[arm])
 
 
-def _model(trial: Trial, consumer: Consumer, towers: DailyTowers, *, num_items: int) -> Model:
+def _requests(trial: Trial, towers: DailyTowers) -> dict[str, list[Request]]:
+    """By consumer, of every M."""
     lab, day = trial.lab, trial.setting.followed[-1]
     joined = served_by(lab, towers)
-    arms = with_and_without(consumer.recipe, small_tables(lab.source.schema), joined.shapes)
-    batch = next(iter(lab.batches(consumer.recipe, day, {SUM: joined.trained(day)}, batch_size=num_items)))
-    inputs = dict(arms.inputs(batch))
-    return Model(without=(arms.arms[BASELINE], inputs[BASELINE]), with_sum=(arms.arms[SUM], inputs[SUM]))
+    found = {}
+    for consumer in consumers_of(trial.setting):
+        arms = with_and_without(consumer.recipe, small_tables(lab.source.schema), joined.shapes)
+        batches = (
+            next(iter(lab.batches(consumer.recipe, day, {SUM: joined.trained(day)}, batch_size=num_items)))
+            for num_items in ITEMS
+        )
+        found[str(consumer)] = [Request(arms=arms, inputs=dict(arms.inputs(batch))) for batch in batches]
+    return found
 
 
 def measure(trial: Trial) -> Values:
@@ -119,42 +126,38 @@ def measure(trial: Trial) -> Values:
         found: torch.Tensor = towers.towers[-1](batch.user_sparse, batch.user_dense)
         return found
 
-    consumers = consumers_of(trial.setting)
     counted: dict[str, Any] = {"tower": tower_multiply_adds(recipe)}
     seconds: dict[str, Any] = {}
-    shares: dict[str, float] = {}
     with torch.no_grad():  # not inference_mode: the lookup kernel is registered for autograd alone
-        for done, num_items in enumerate(ITEMS, start=1):
-            models = {str(one): _model(trial, one, towers, num_items=num_items) for one in consumers}
-            for name, model in models.items():
-                item, joined = (
-                    multiply_adds(partial(model.serve, joined=joined)) / num_items for joined in (False, True)
-                )
-                counted[name] = {"item": item, "joined": joined - item}
-            seconds[str(num_items)] = _seconds(embed, models)
-            shares[str(num_items)] = _avoided(seconds[str(num_items)])
-            trial.progress(f"requests of {num_items} items", done / len(ITEMS))
+        requests = _requests(trial, towers)
+        for name, of_consumer in requests.items():
+            without, joined = (multiply_adds(partial(of_consumer[0].serve, joined=joined)) for joined in (False, True))
+            counted[name] = {"item": without / ITEMS[0], "joined": (joined - without) / ITEMS[0]}
+        for place, num_items in enumerate(ITEMS):
+            seconds[str(num_items)] = _seconds(embed, [of_consumer[place] for of_consumer in requests.values()])
+            trial.progress(f"requests of {num_items} items", (place + 1) / len(ITEMS))
+    shares = {num_items: _avoided(of) for num_items, of in seconds.items()}
     mib = sum(p.numel() * p.element_size() for p in towers.towers[-1].parameters()) / 2**20
     return {"counted": counted, "seconds": seconds, "avoided": shares, "tower MiB": mib}
 
 
-def _seconds(embed: Callable[[], object], models: Mapping[str, Model]) -> dict[str, float]:
+def _seconds(embed: Callable[[], object], requests: Sequence[Request]) -> dict[str, float]:
     """CPU of one request to every model: with the tower `inside` each, with one `shared`, and of the models
     `before`, which have no tower at all."""
 
     def inside() -> None:
-        for model in models.values():
+        for request in requests:
             embed()
-            model.serve(joined=False)
+            request.serve(joined=False)
 
     def shared() -> None:
         embed()
-        for model in models.values():
-            model.serve(joined=True)
+        for request in requests:
+            request.serve(joined=True)
 
     def before() -> None:
-        for model in models.values():
-            model.serve(joined=False)
+        for request in requests:
+            request.serve(joined=False)
 
     ways = {"tower": embed, "inside": inside, "shared": shared, "before": before}
     found = dict.fromkeys(ways, 0.0)

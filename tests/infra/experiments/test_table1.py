@@ -23,7 +23,7 @@ from tests.trainer.downstream_world import CTR, TASTES, UPSTREAM, World, day
 from trainer.downstream.arms import Arms
 from trainer.downstream.joined import NewestEmbeddings
 
-QUICK = get_setting("quick", num_seeds=1)
+QUICK = get_setting("quick", num_seeds=1, num_days=4)
 
 
 @pytest.fixture(scope="module")
