@@ -151,13 +151,14 @@ def test_a_worker_that_is_killed_loses_nothing(server: Server, store: PairStore)
         [sys.executable, "-m", "tests.serving.solaris.stuck", server.url], cwd=REPOSITORY, env=child_environment(),
         stdout=subprocess.PIPE,
     ) as process:  # fmt: skip
-        assert process.stdout is not None
-        computing = json.loads(process.stdout.readline())
-        assert len(computing) == 4
-        until(lambda: queue_of(store).length() == (0, 12, 0), seconds=SECONDS)  # a batch in each of its threads
-        time.sleep(1.2)
-        assert queue_of(store).take(most=12, lease_seconds=1, most_deliveries=9).pairs == [], "it is alive"
-        process.kill()
+        try:
+            assert process.stdout is not None
+            assert len(json.loads(process.stdout.readline())) == 4
+            until(lambda: queue_of(store).length() == (0, 12, 0), seconds=SECONDS)  # a batch in each of its threads
+            time.sleep(1.2)
+            assert queue_of(store).take(most=12, lease_seconds=1, most_deliveries=9).pairs == [], "it is alive"
+        finally:
+            process.kill()
         assert process.wait() == -signal.SIGKILL
     formula = Formula()
     with working(worker_of(store, formula)) as worker:
