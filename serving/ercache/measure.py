@@ -35,6 +35,7 @@ from serving.ercache.replay import NOBODY
 from snapshots.embedder import Embedder
 from trainer.downstream.arms import BASELINE, SUM, Arms, shape_of, small_tables, with_and_without
 from trainer.downstream.joined import JoinedBatch, NewestEmbeddings
+from trainer.downstream.rate import positive_rate
 from trainer.recipe import DownstreamRecipe, Recipe
 
 LEARNT_DAYS = 2
@@ -93,6 +94,7 @@ def measure(
     for seed in seeds:
         consumer = replace(downstream, seed=seed)
         arms = with_and_without(consumer, small_tables(recipe.source.schema), [shape_of(recipe.user_tower)])
+        arms.start_at(positive_rate(lake, lake.get(f"examples/{recipe.source.name}", days[1]), consumer))
         for learnt in days[1:-1]:
             arms.train(batches(learnt, consumer, downstream.batch_size))
         found.append(_losses(arms, batches(ds, downstream, _BATCH), embedded, ways))  # all in the same order

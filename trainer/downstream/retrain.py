@@ -33,13 +33,14 @@ from trainer.downstream.joined import (
     newest_embeddings,
     usable_of,
 )
+from trainer.downstream.rate import positive_rate
 from trainer.downstream.scores import Breakdown, compare
 from trainer.recipe import DownstreamRecipe, Recipe
 from trainer.recipes import get_recipe
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT = 2
 """Part of the fingerprint: raise it when the same inputs give another model."""
 _EVALUATION_BATCH = 8192
 
@@ -153,7 +154,9 @@ def _retrain(work: _Work, checkpoints: Checkpoints) -> DownstreamDay:
     embeddings = _join(work, users)
     arms = with_and_without(work.downstream, work.schema, work.shapes)
     evaluation = None
-    if work.parent is not None:
+    if work.parent is None:
+        arms.start_at(positive_rate(work.lake, work.examples, work.downstream))
+    else:
         arms.load(checkpoints.load(work.parent))
         predictions = arms.evaluate(_batches(work, embeddings, _EVALUATION_BATCH))
         evaluation = compare(predictions, bootstrap_seed=work.downstream.seed)
