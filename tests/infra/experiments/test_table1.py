@@ -153,7 +153,6 @@ def test_table_1(settings: Settings) -> None:
     for row in ours.rows:
         assert all(isinstance(cell, Estimate) for cell in row.cells[: len(ARMS)])
     assert {verdict.agrees for verdict in found.verdicts} == {None}, "one seed decides nothing"
-    assert found == finding_of("table1", settings), "reproducible"
 
 
 @pytest.mark.parametrize(
