@@ -26,9 +26,11 @@ def known_arm(share: float) -> str:
     return f"known {share:.0%}"
 
 
-EXACT_ONLY, NO_REFRESH, NOT_MIRRORED = (f"pairs {BUDGET:g}, {of}" for of in ("exact", "no refresh", "not mirrored"))
+EXACT_ONLY, MEANS_ONLY, NO_REFRESH, NOT_MIRRORED = (
+    f"pairs {BUDGET:g}, {of}" for of in ("exact", "means", "no refresh", "not mirrored")
+)
 ORACLE = "oracle"
-SERVED = (*map(budget_arm, BUDGETS), EXACT_ONLY, NO_REFRESH, NOT_MIRRORED, *map(known_arm, KNOWN), ORACLE)
+SERVED = (*map(budget_arm, BUDGETS), EXACT_ONLY, MEANS_ONLY, NO_REFRESH, NOT_MIRRORED, *map(known_arm, KNOWN), ORACLE)
 """The arms that take pair representations."""
 
 

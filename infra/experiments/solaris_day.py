@@ -19,6 +19,7 @@ from infra.experiments.solaris_arms import (
     BUDGETS,
     EXACT_ONLY,
     KNOWN,
+    MEANS_ONLY,
     NO_REFRESH,
     NOT_MIRRORED,
     ORACLE,
@@ -160,7 +161,7 @@ class Replay:
     def _served(self, day: int, ahead: Ahead, requests: Impressions, own: Vectors) -> dict[str, Served]:
         begins = self._begin_us(day)
         found = {}
-        for name in (*map(budget_arm, BUDGETS), NO_REFRESH):
+        for name in (*map(budget_arm, BUDGETS), MEANS_ONLY, NO_REFRESH):
             count = self._num_ahead(name, ahead)
             new = Stored(
                 user=ahead.likely.users[:count], item=ahead.likely.items[:count],
@@ -168,7 +169,9 @@ class Replay:
             )  # fmt: skip
             stored = self._stores.get(name, Stored.empty(own.shape[1])).alive(begins, self.model).with_newer(new)
             delay = None if name == NO_REFRESH else DELAY_SECONDS
-            found[name], self._stores[name] = serve(stored, requests, own, model=self.model, delay_seconds=delay)
+            found[name], self._stores[name] = serve(
+                stored, requests, own, model=self.model, delay_seconds=delay, exact=name != MEANS_ONLY
+            )
         found[EXACT_ONLY] = found[budget_arm(BUDGET)].without(Level.USER, Level.NEIGHBOURS)
         found[NOT_MIRRORED] = found[budget_arm(BUDGET)]
         return found

@@ -15,6 +15,7 @@ from infra.experiments.solaris_arms import (
     EXACT_ONLY,
     INDEPENDENT,
     KNOWN,
+    MEANS_ONLY,
     NOT_MIRRORED,
     ORACLE,
     REPEATED,
@@ -52,8 +53,8 @@ def conclude(setting: Setting, results: Results) -> Finding:
         notes=(
             "`pairs n`: the n likeliest pairs per request of a day are computed before the day; a miss is computed "
             "from the request, and is there a minute later. `exact`: without the means of the user's and of the item's "
-            "other pairs. `not mirrored`: learns from the representations of all its examples, and is served what "
-            "there is. `known n`: that share of the day's pairs is computed before the day, whichever they are. "
+            "other pairs; `means`: with nothing but these. `not mirrored`: learns from the representations of all its "
+            "examples, and is served what there is. `known n`: that share of the day's pairs is computed before the day, whichever they are. "
             "`oracle`: computed at the request, from its features. `distilled w`: learns from the foundation model's "
             "logits too, with weight w; nothing is computed for its requests. Every arm but the baseline has the "
             "user's SUM embeddings, unless it says baseline.",
@@ -154,6 +155,7 @@ def _verdicts(results: Results, part: str) -> Iterator[Verdict]:
     yield better("Precomputed pairs help.", middle, SUM)
     yield better("A greater budget helps more.", most, budget_arm(0))
     yield better("What stands in for a pair helps.", middle, EXACT_ONLY)
+    yield better("It is the pair that helps, not the mean of its user's.", middle, MEANS_ONLY)
     yield better("Misses have to be mirrored in what the consumer learns from.", middle, NOT_MIRRORED)
     yield better("Precomputed pairs beat distillation.", middle, best)
     yield better("Distillation and precomputed pairs together beat the pairs alone.", BOTH, middle)

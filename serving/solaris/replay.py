@@ -116,13 +116,15 @@ def serve(
     *,
     model: PairModel,
     delay_seconds: float | None,
+    exact: bool = True,
 ) -> tuple[Served, Stored]:
     """A day's requests, and what is stored when it is over.
 
     stored: when the day begins; of each user `model.most_pairs` are kept, what comes during the day beside them.
     own: [N, E], what the model makes of each request's pair from the request's features; looked at where a miss is
     computed. delay_seconds: from a miss until its pair is there, beyond the wait for the budget
-    (`model.pairs_per_second`); None: misses are not computed.
+    (`model.pairs_per_second`); None: misses are not computed. exact: False serves means in place of a request's own
+    pair too, a control: what is stored is the same.
     """
     if _ttl_us(model) < DAY_US:
         raise ValueError(f"pairs of {model.name} live {model.ttl_seconds} s; a replay needs a day at least")
@@ -140,6 +142,7 @@ def serve(
         late[late] = times[late] >= ready[again[late]]
         entry = np.where(late, len(stored) + again, entry)
         alive |= late
+    alive &= exact
     everything = _joined(stored, refreshed)
     vectors, levels = np.zeros((number, own.shape[1]), np.float16), np.full(number, Level.ZERO, np.uint8)
     ages = np.full(number, np.nan, np.float32)

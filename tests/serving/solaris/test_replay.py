@@ -61,6 +61,17 @@ def test_a_request_is_served_the_best_there_is(
     assert served.num_refreshed == (0 if delay is None else len({pair[:2] for pair in asked} - {(1, 10)}))
 
 
+def test_means_alone_are_served_from_the_same_store() -> None:
+    own = np.full((2, WIDTH), 7, np.float16)
+    asked = requests((1, 10, 1), (9, 12, 1))
+    (shown, after), (served, stored_after) = (
+        serve(AHEAD, asked, own, model=MODEL, delay_seconds=60, exact=exact) for exact in (True, False)
+    )
+    assert shown.levels.tolist() == [Level.EXACT, Level.ZERO]
+    assert (served.levels.tolist(), served.vectors[0, 0]) == ([Level.USER, Level.ZERO], 2)
+    assert len(after) == len(stored_after) == len(AHEAD) + 1
+
+
 def test_what_outlived_its_time_is_not_served_and_a_newer_one_replaces_it() -> None:
     old = stored((1, 10, 1.0), hours=-20)
     own = np.full((2, WIDTH), 7, np.float16)
