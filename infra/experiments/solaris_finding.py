@@ -54,10 +54,10 @@ def conclude(setting: Setting, results: Results) -> Finding:
             "`pairs n`: the n likeliest pairs per request of a day are computed before the day; a miss is computed "
             "from the request, and is there a minute later. `exact`: without the means of the user's and of the item's "
             "other pairs; `means`: with nothing but these. `not mirrored`: learns from the representations of all its "
-            "examples, and is served what there is. `known n`: that share of the day's pairs is computed before the day, whichever they are. "
-            "`oracle`: computed at the request, from its features. `distilled w`: learns from the foundation model's "
-            "logits too, with weight w; nothing is computed for its requests. Every arm but the baseline has the "
-            "user's SUM embeddings, unless it says baseline.",
+            "examples, and is served what there is. `known n`: that share of the day's pairs is computed before the "
+            "day, whichever they are. `oracle`: computed at the request, from its features. `distilled w`: learns from "
+            "the foundation model's logits too, with weight w; nothing is computed for its requests. Every arm "
+            "but the baseline has the user's SUM embeddings, unless it says baseline.",
             "The SUM embeddings are of the foundation model's own user tower. A user costs "
             f"{first['mflop_user']:.2f} MFLOP, a pair {first['mflop_pair']:.2f}; `computed` counts pairs.",
         ),
