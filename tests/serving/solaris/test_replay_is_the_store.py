@@ -1,5 +1,5 @@
-"""The replay in event time serves what the store and the levels serve, request by request, to users whose records are
-not full."""
+"""The replay in event time serves what the store and the levels serve, request by request, to users whose records do
+not run full within the day."""
 
 from __future__ import annotations
 
