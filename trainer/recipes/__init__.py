@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 from trainer.recipe import DownstreamRecipe, Recipe
 from trainer.recipes.consumers import CONSUMERS
@@ -57,11 +57,6 @@ def get_downstream(name: str) -> DownstreamRecipe:
 def consumers_of(upstream: str) -> list[str]:
     """The downstream models that consume the user model, alone or among others."""
     return [name for name, make in DOWNSTREAM_MODELS.items() if upstream in make().upstreams]
-
-
-def fed_by(upstreams: Collection[str]) -> list[str]:
-    """The downstream models that these user models feed alone: whose every user model is one of them."""
-    return [name for name, make in DOWNSTREAM_MODELS.items() if set(make().upstreams) <= set(upstreams)]
 
 
 def the_consumer(upstream: str) -> DownstreamRecipe:
