@@ -103,7 +103,7 @@ def _tell_unlearnt(recipe: Recipe, found: Freshness, today: date, *, settings: S
     """One alarm at a time: who learns late learns several versions at once."""
     late = found.unlearnt
     until = today if late is None else late.ds - timedelta(days=1)
-    end_alerts(recipe.name, {NOT_LEARNT}, until=until, note="learnt", settings=settings)
+    end_alerts(recipe.name, {NOT_LEARNT}, until=until, note="waits no more", settings=settings)
     if late is not None:
         raise_alert(
             recipe.name, late.ds, kind=NOT_LEARNT, severity="warning", reasons=(late.sentence,), settings=settings,

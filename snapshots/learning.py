@@ -90,6 +90,12 @@ def order(version: Version) -> tuple[date, int]:
     return version.ds, version.number
 
 
+def learning_first(versions: Sequence[Version]) -> list[Version]:
+    """What consumers learn before it serves, or have learnt, newest first; not what was rejected and is gone."""
+    found = (one for one in versions if one.waits_for or (one.decision == "promoted" and "waits_for" in one.tags))
+    return sorted(found, key=order, reverse=True)
+
+
 def waiting(versions: Sequence[Version]) -> list[Version]:
     """Those that wait to be learnt, newest first; also what was rejected meanwhile, as long as it is still visible."""
     return sorted((version for version in versions if version.waits_for), key=order, reverse=True)

@@ -18,7 +18,7 @@ from features.lake import Lake, Partition
 from infra.settings import Settings
 from snapshots.alerts.held import tell_damaged, tell_promoted, tell_rolled_back, tell_withheld
 from snapshots.gate import BY_GATE, gate
-from snapshots.learning import learning, order, taught, waiting
+from snapshots.learning import learning, learning_first, order, taught
 from snapshots.lock import model_lock
 from snapshots.registry import Registry, Version, partition_tags
 from snapshots.report import write_report
@@ -123,8 +123,8 @@ def reject(recipe: Recipe, ds: date, *, settings: Settings, by: str = BY_GATE, n
 def rollback(recipe: Recipe, *, settings: Settings, by: str, note: str = "") -> Promotion:
     """Make the champion before the champion again; the one that was is rejected, its embeddings invisible.
 
-    So is what waits to be learnt behind it: it would serve tomorrow, and was trained from what is rejected. One step
-    back each time. ValueError when there is nothing to go back to.
+    So is what consumers learn behind it, or have learnt and no release has moved to: it would serve tomorrow, and was
+    trained from what is rejected. One step back each time. ValueError when there is nothing to go back to.
     """
     registry, lake = Registry(settings), Lake(settings.lake)
     with model_lock(settings, recipe.name):
@@ -138,7 +138,7 @@ def rollback(recipe: Recipe, *, settings: Settings, by: str, note: str = "") -> 
             )
         require_whole(previous, settings)
         text = f"rolled back to version {previous.number}" + (f": {note}" if note else "")
-        behind = [one for one in waiting(registry.versions(recipe.name)) if order(one) > order(champion)]
+        behind = [one for one in learning_first(registry.versions(recipe.name)) if order(one) > order(champion)]
         left = [_take_down(one, lake, registry, by=by, note=text) for one in behind]
         if champion.number != previous.number:
             left.append(_take_down(champion, lake, registry, by=by, note=text))
@@ -189,8 +189,9 @@ def _take_down(version: Version, lake: Lake, registry: Registry, *, by: str, not
 def point_at_previous(registry: Registry, champion: Version) -> None:
     """`previous`: what a rollback from `champion` goes back to, the newest before it that may serve; or nothing."""
     same_day = registry.promoted_on(champion.model, champion.ds, below=champion.number)
-    older = [*filter(None, [same_day]), *registry.promoted(champion.model, before=champion.ds)]
-    earlier = next((version for version in older if version.may_serve and "pruned" not in version.tags), None)
+    older = [version for version in [same_day] if version is not None and version.is_servable]
+    older += registry.promoted(champion.model, before=champion.ds, servable=True)
+    earlier = next(iter(older), None)
     if earlier is None:
         registry.drop_alias(champion.model, "previous")
     else:

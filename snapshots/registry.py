@@ -86,6 +86,11 @@ class Version(Summarised):
         """Promoted, and learnt by whoever learns it first."""
         return self.decision == "promoted" and not self.waits_for
 
+    @property
+    def is_servable(self) -> bool:
+        """It may serve, and retention has left it."""
+        return self.may_serve and "pruned" not in self.tags
+
     def described(self) -> str:
         """For messages: which version of which day."""
         return f"{self.model} version {self.number} of {self.ds}"
@@ -168,12 +173,15 @@ class Registry:
         if alias in self.aliases(model):
             self.client.delete_registered_model_alias(model, alias)
 
-    def promoted(self, model: str, *, before: date) -> list[Version]:
-        """The promoted version of every earlier day, newest day first."""
+    def promoted(self, model: str, *, before: date, servable: bool = False) -> list[Version]:
+        """The promoted version of every earlier day, newest day first. servable: of those that may serve, which an
+        older version of a day goes on doing while the newer one waits to be learnt."""
         newest: dict[date, Version] = {}
         for version in self._search(model, {"decision": "promoted"}):
             known = newest.get(version.ds)
-            if version.ds < before and (known is None or version.number > known.number):
+            if version.ds >= before or (servable and not version.is_servable):
+                continue
+            if known is None or version.number > known.number:
                 newest[version.ds] = version
         return [newest[ds] for ds in sorted(newest, reverse=True)]
 
@@ -190,8 +198,7 @@ class Registry:
     def frozen(self, model: str, ds: date | None) -> Version | None:
         """The version that a model which is served frozen stays with: that of `ds`, or the first promoted one that
         retention has left; of those that may serve."""
-        promoted = reversed(self.promoted(model, before=date.max))
-        oldest_first = [version for version in promoted if "pruned" not in version.tags and version.may_serve]
+        oldest_first = reversed(self.promoted(model, before=date.max, servable=True))
         return next((version for version in oldest_first if ds in (None, version.ds)), None)
 
     def withdrawn(self, model: str) -> list[Version]:

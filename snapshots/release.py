@@ -17,6 +17,7 @@ from snapshots.learning import Learning, learning, order, taught, waiting
 from snapshots.lock import model_lock
 from snapshots.promotion import point_at_previous, require_whole
 from snapshots.registry import Registry, Version
+from snapshots.seal import DamagedError
 from snapshots.summary import Summarised
 
 if TYPE_CHECKING:
@@ -50,8 +51,8 @@ class Released(Summarised):
 def release(recipe: Recipe, *, settings: Settings) -> Released:
     """Let what every consumer has learnt serve: the newest such version becomes the champion.
 
-    DamagedError: a sealed file of such a version is damaged; the champion stays, and the on-call is told. ValueError: a
-    rollback was cut short.
+    DamagedError, after that: a sealed file of such a version is damaged; it waits on, and the on-call is told.
+    ValueError: a rollback was cut short.
     """
     registry = Registry(settings)
     with model_lock(settings, recipe.name):
@@ -61,7 +62,7 @@ def release(recipe: Recipe, *, settings: Settings) -> Released:
                 f"a rollback from {champion.described()} was cut short; nothing serves instead of it before "
                 f"`usermodel snapshots rollback --recipe {recipe.name}` has ended"
             )
-        learnt, still = _learn(recipe, registry, champion)
+        learnt, still, damaged = _learn(recipe, registry, champion)
         ready = [one for one in registry.versions(recipe.name) if one.may_serve and "waits_for" in one.tags]
         newest = max(ready, key=order, default=None)
         if newest is not None and (champion is None or order(champion) < order(newest)):
@@ -79,28 +80,38 @@ def release(recipe: Recipe, *, settings: Settings) -> Released:
         partitions=_news(learnt, champion, still),
     )
     log.info("released %s", released.sentence)
+    if damaged:
+        raise damaged[0]  # the newest; what is whole serves
     return released
 
 
 def _learn(
     recipe: Recipe, registry: Registry, champion: Version | None
-) -> tuple[tuple[Version, ...], tuple[Learning, ...]]:
-    """What need not wait any more, and what still does, newest first; the registry has been told."""
+) -> tuple[tuple[Version, ...], tuple[Learning, ...], tuple[DamagedError, ...]]:
+    """What need not wait any more, what still does, and what is damaged, newest first; the registry has been told."""
     lessons = taught(recipe, registry)
     learnt: list[Version] = []
     still: list[Learning] = []
-    for version in waiting(registry.versions(recipe.name)):
-        if version.decision != "promoted":
-            continue  # a rollback was cut short
+    damaged: list[DamagedError] = []
+    versions = registry.versions(recipe.name)
+    newest = {one.ds: one.number for one in versions if one.decision == "promoted"}
+    for version in waiting(versions):
+        if newest.get(version.ds) != version.number:
+            continue  # a rollback was cut short, or another version of the day is what consumers join
         found = learning(version, lessons)
         if found.waits_for:
             still.append(found)
-        else:
-            if champion is None or order(champion) < order(version):
-                require_whole(version, registry.settings)  # an older one is loaded, and computes nothing
+        elif champion is None or order(champion) < order(version):
+            try:
+                require_whole(version, registry.settings)
+            except DamagedError as error:
+                damaged.append(error)
+                continue
             learnt.append(version)
+        else:
+            learnt.append(version)  # an older one is loaded, and computes nothing
         registry.tag(version, found.tags)
-    return tuple(learnt), tuple(still)
+    return tuple(learnt), tuple(still), tuple(damaged)
 
 
 def _news(learnt: Sequence[Version], champion: Version | None, still: Sequence[Learning]) -> tuple[date, ...]:

@@ -61,7 +61,7 @@ def _cells(link: ConsumerLink, upstreams: tuple[str, ...]) -> list[str]:
         link.fingerprint[:_DIGITS],
         parent,
         f"{link.num_examples:,} @ {link.examples.version}",
-        *(_joined(link.joined[model]) for model in upstreams),
+        *(_joined(link.joined.get(model, ())) for model in upstreams),
         "-" if scores is None or scores.baseline.ne is None else f"{scores.baseline.ne:.4f}",
         "-" if scores is None or scores.sum.ne is None else f"{scores.sum.ne:.4f}",
         "first day" if scores is None else f"{scores.ne_diff_percent:+.2f} %",

@@ -66,6 +66,8 @@ def profile_day(lake: Lake, examples: Partition, source: Source, *, where: Seque
     columns = [name for name in (EVENT_TIME, *tasks) if name in dataset.schema.names]
     for piece in pieces_of(dataset, where):
         batch = piece.read(columns)
+        if not batch.num_rows:
+            continue
         times = column_of(batch, EVENT_TIME).cast(pa.int64()).to_numpy()
         hours += np.bincount(np.clip((times - start) // _HOUR_US, 0, HOURS - 1), minlength=HOURS)
         num_examples += batch.num_rows

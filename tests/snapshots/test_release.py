@@ -166,6 +166,17 @@ def test_a_release_killed_half_way_is_finished_by_the_next(steady: Learners, poi
     assert steady.state[:2] == (3, 2)
 
 
+def test_a_rollback_takes_along_what_was_learnt_and_not_released(steady: Learners) -> None:
+    steady.run("promote 3", "learn 3 one two")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Registry, "set_alias", die)
+        with pytest.raises(KeyboardInterrupt):
+            steady.release()
+    steady.run("rollback")
+    assert steady.state == (1, None, {1: ()}), "version 3 goes on from what was rejected"
+    assert steady.release().champion == 1
+
+
 def test_a_rollback_killed_half_way_lets_nothing_past(steady: Learners) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Registry, "set_alias", die)  # the champion is rejected, and still the champion

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from features.lake import MissingPartitionError, Partition
+from features.lake import Lake, MissingPartitionError, Partition
+from features.selection import Selection
 from infra.settings import Settings
 from tests.trainer.downstream_world import CTR, SCHEMA, UPSTREAM, World, day, variant
 from trainer.checkpoint import DamagedCheckpointError
@@ -203,6 +204,42 @@ def test_recipes_that_do_not_fit(world: World, recipe: DownstreamRecipe, message
     world.commit_examples(day(1))
     with pytest.raises(ValueError, match=message):
         run(world, 1, promoted, recipe)
+
+
+def test_a_day_of_which_nothing_is_selected(world: World) -> None:
+    promoted = [world.commit_embeddings(day(0))]
+    world.commit_examples(day(1))
+    nobody = variant(examples=(Selection(column="click", values=(7,)),))
+    with pytest.raises(ValueError, match=r"examples/tiny ds=2026-01-02 has no rows where click in \[7\]"):
+        run(world, 1, promoted, nobody)
+
+
+def test_a_document_with_a_flipped_byte_counts_as_untrained(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    promoted = [world.commit_embeddings(day(0))]
+    world.commit_examples(day(1))
+    document = run(world, 1, promoted).path / "downstream.json"
+    document.parent.chmod(0o755)
+    document.chmod(0o644)
+    damaged = bytearray(document.read_bytes())
+    damaged[0] ^= 0x20
+    document.write_bytes(damaged)
+    assert Checkpoints(world.settings, CTR.name).days() == []
+    assert str(document) in caplog.text
+
+
+def test_weights_do_not_go_on_from_another_user_model(world: World) -> None:
+    promoted = [world.commit_embeddings(day(0))]
+    for index in (1, 2):
+        world.commit_examples(day(index))
+    run(world, 1, promoted)
+    other = replace(UPSTREAM, name="other")
+    lake = Lake(world.settings.lake)
+    rows = lake.read(promoted[0])
+    rows = rows.drop_columns([name for name in ("ds",) if name in rows.schema.names])
+    moved = [lake.commit("user_embeddings/other", day(0), rows, fingerprint="2" * 64)]
+    consumer = variant(upstreams=("other",))
+    with pytest.raises(ValueError, match=r"has learnt to read \('tiny',\), in this order, not \('other',\)"):
+        retrain_on(consumer, (other,), day(2), settings=world.settings, promoted={"other": moved})
 
 
 def test_missing_inputs(world: World) -> None:

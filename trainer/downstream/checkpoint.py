@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,7 +11,6 @@ from pathlib import Path
 from uuid import uuid4
 
 import torch
-from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from features.lake import Partition
@@ -19,6 +19,8 @@ from trainer.checkpoint import is_complete, partial_path, remove_partial, seal, 
 from trainer.downstream.day import DownstreamDay, parse, to_json
 from trainer.locks import exclusive
 from trainer.recipes import consumers_of
+
+log = logging.getLogger(__name__)
 
 DOCUMENT = "downstream.json"
 WEIGHTS = "state.safetensors"
@@ -79,7 +81,10 @@ def _read(path: Path) -> DownstreamDay | None:
         return None
     try:
         return replace(parse((path / DOCUMENT).read_bytes()), path=path)
-    except (FileNotFoundError, ValidationError):
+    except FileNotFoundError:
+        return None
+    except ValueError as error:  # pydantic's too
+        log.warning("%s is no document of a trained day (%s): the day counts as untrained", path / DOCUMENT, error)
         return None
 
 

@@ -49,7 +49,8 @@ class DownstreamDay:
     evaluation: Breakdown | None
     """Both arms as they stood before the day, on its examples (eval NE); None on the first day."""
     training: Breakdown
-    """Both arms, each batch scored before it was learnt (train NE)."""
+    """Both arms, each batch scored before it was learnt (train NE). They begin at the rate of positives of the first
+    day, which both know before its first batch."""
     seconds: float
     revision: int
     """Counts the times the day was retrained from other inputs; the next day goes on from the highest."""
@@ -66,7 +67,7 @@ def to_json(day: DownstreamDay) -> str:
 
 
 def parse(document: bytes) -> DownstreamDay:
-    """The day that `to_json` wrote; pydantic's ValidationError if it is none."""
+    """The day that `to_json` wrote; ValueError if it is none."""
     found = from_json(document)
     if isinstance(found, dict) and "upstream" in found:  # of a time when a downstream model had one user model
         found["upstreams"] = [found.pop("upstream")]

@@ -20,7 +20,7 @@ from features.reader import DayReader
 from features.schema import USER_ID, Schema
 from features.selection import check_selections
 from features.source import Source
-from features.windows import pieces_of
+from features.windows import examples_of
 from infra.settings import Settings
 from trainer.downstream.arms import SUM, Shape, own_features, shape_of, small_tables, with_and_without
 from trainer.downstream.checkpoint import Checkpoints
@@ -154,6 +154,11 @@ def _retrain(work: _Work, checkpoints: Checkpoints) -> DownstreamDay:
     embeddings = _join(work, users)
     arms = with_and_without(work.downstream, work.schema, work.shapes)
     evaluation = None
+    if work.parent is not None and work.parent.upstreams != work.downstream.upstreams:
+        raise ValueError(
+            f"downstream model {work.downstream.name} has learnt to read {work.parent.upstreams}, in this order, not "
+            f"{work.downstream.upstreams}; give the changed model a new name"
+        )
     if work.parent is None:
         arms.start_at(positive_rate(work.lake, work.examples, work.downstream))
     else:
@@ -187,7 +192,7 @@ def _retrain(work: _Work, checkpoints: Checkpoints) -> DownstreamDay:
 
 def _users(work: _Work) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """The users of the day's examples, ascending, and the number of examples of each."""
-    pieces = pieces_of(work.lake.dataset(work.examples), work.downstream.examples)
+    pieces = examples_of(work.lake, work.examples, work.downstream.examples)
     found = [np.unique(piece.read([USER_ID]).column(USER_ID).to_numpy(), return_counts=True) for piece in pieces]
     users, owner = np.unique(np.concatenate([ids for ids, _ in found]), return_inverse=True)
     counts = np.bincount(owner, weights=np.concatenate([of for _, of in found]), minlength=users.size)
