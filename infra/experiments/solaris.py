@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features.lake import Partition
 from features.reader import DayReader
 from features.sources.globo import GloboClicks
 from features.sources.synthetic import SyntheticWorld
@@ -36,6 +37,7 @@ from serving.solaris.levels import shares
 from serving.solaris.replay import flag_shapes
 from trainer.downstream.arms import BASELINE, SUM, TEACHER, Arms, own_features, shape_of, small_tables
 from trainer.downstream.joined import Lookup, SideBySide
+from trainer.downstream.rate import positive_rate
 from trainer.recipe import DownstreamRecipe, Recipe, Task
 from trainer.recipes.towers import large_mix_tower
 
@@ -96,8 +98,8 @@ def measure(trial: Trial) -> Values:
     item = "item_article" if isinstance(setting.source, GloboClicks) else "item"
     replay = Replay(lab=lab, foundations=foundations(lab, recipe), item=item, seed=seed)
     consumer = replace(setting.consumers["ctr_a"], upstreams=(recipe.name,), task=recipe.tasks[0].name, examples=())
-    following = Following(replay, consumer, user_shape=shape_of(recipe.user_tower))
     days = range(max(setting.num_days // 2, setting.num_days - MOST_FOLLOWED), setting.num_days)
+    following = Following(replay, consumer, first=days[0], user_shape=shape_of(recipe.user_tower))
     for number, day in enumerate(days, start=1):
         following.day(day)
         trial.progress(f"{trial.unit.part} {lab.days[day]}", _TRAINING + (1 - _TRAINING) * number / len(days))
@@ -105,15 +107,17 @@ def measure(trial: Trial) -> Values:
 
 
 class Following:
-    """The consumer's arms, scored on each day with what they know and are served, then trained on it."""
+    """The consumer's arms, scored on each day with what they know and are served, then trained on it; all start at the
+    rate of positives on the day before the first."""
 
-    def __init__(self, replay: Replay, consumer: DownstreamRecipe, *, user_shape: tuple[int, int]) -> None:
+    def __init__(self, replay: Replay, consumer: DownstreamRecipe, *, first: int, user_shape: tuple[int, int]) -> None:
         self._replay, self._consumer = replay, consumer
         self._schema = small_tables(replay.lab.source.schema)
         pair_shapes = (user_shape, *flag_shapes(replay.model.width))
         self._shapes: dict[str, Any] = {BASELINE: (), SUM: (user_shape,), **dict.fromkeys(SERVED, pair_shapes)}
         self._shapes |= {name: self._shapes[beside(name)] for name in DISTILLED}
         self._arms = Arms(consumer, self._schema, self._shapes, distilled=DISTILLED)
+        self._arms.start_at(positive_rate(replay.lab.lake, self._examples(first - 1), consumer))
         self._losses, self._days = Losses(), list[_Kept]()
 
     def day(self, number: int) -> None:
@@ -136,9 +140,12 @@ class Following:
             self._schema, day.impressions, item=self._replay.item, task=consumer.task,
             features=own_features(consumer, self._schema), embeddings=lookups,
         )  # fmt: skip
-        examples = lab.lake.get(f"examples/{lab.source.name}", lab.days[number])
         size = consumer.batch_size if learns else min(EVALUATION_BATCH, len(day.impressions))
-        return DayReader(lab.lake, examples, encoder, batch_size=size, seed=consumer.seed)
+        return DayReader(lab.lake, self._examples(number), encoder, batch_size=size, seed=consumer.seed)
+
+    def _examples(self, number: int) -> Partition:
+        lab = self._replay.lab
+        return lab.lake.get(f"examples/{lab.source.name}", lab.days[number])
 
     def values(self, *, first: int) -> Values:
         """Of the days from `first` on."""
@@ -175,4 +182,4 @@ def _served(levels: Sequence[NDArray[np.uint8]], ages: Sequence[NDArray[np.float
     return {**shares(np.concatenate(levels)), "age_hours": float(np.median(known)) if len(known) else None}
 
 
-STUDY = Study(name="solaris", measure=measure, conclude=conclude, parts=(INDEPENDENT, REPEATED))
+STUDY = Study(name="solaris", measure=measure, conclude=conclude, parts=(INDEPENDENT, REPEATED), format=2)
