@@ -18,6 +18,7 @@ from infra.experiments.lab import Computed
 from infra.experiments.setting import Setting
 from infra.experiments.statistics import Estimate, difference, estimate
 from infra.experiments.study import Results, Study, Trial, Values, by_seed
+from infra.experiments.verdicts import has_sign
 from infra.experiments.versions import NONE, OPTION_1, PAPERS_TURN, TURNED, TURNED_ONCE, Days, variants
 from snapshots.movement import movement
 from trainer.downstream.arms import BASELINE, Shape, shape_of
@@ -183,7 +184,7 @@ def _verdicts(numbers: _Numbers) -> Iterator[Verdict]:
     noise = f" (noise of each user's own: {numbers.lost(blurred).mean:.1f} %)" if blurred in numbers.arms else ""
     yield Verdict(
         claim=of + "without pooling, a consumer gains less on the next day than in training.",
-        agrees=_says(gap, +1),
+        agrees=has_sign(gap, +1),
         why=f"{_text(gap)} % NE.",
     )
     yield Verdict(
@@ -197,7 +198,7 @@ def _verdicts(numbers: _Numbers) -> Iterator[Verdict]:
         better = numbers.beyond("pooling 3", NONE, kind)
         yield Verdict(
             claim=of + f"pooling three versions gains more, {kind} NE.",
-            agrees=_says(better, -1),
+            agrees=has_sign(better, -1),
             why=f"{_text(better)} % against no pooling.",
         )
     if "pooling 5" in numbers.arms:
@@ -211,13 +212,13 @@ def _verdicts(numbers: _Numbers) -> Iterator[Verdict]:
     rescued = numbers.beyond(f"{TURNED_ONCE}, pooling 3", TURNED_ONCE, "eval")
     yield Verdict(
         claim=of + f"pooling three versions mends what a space that turns to {PAPERS_TURN} a day breaks.",
-        agrees=_says(rescued, -1),
+        agrees=has_sign(rescued, -1),
         why=f"{_text(rescued)} % eval NE.",
     )
     option = numbers.beyond(OPTION_1, "pooling 3", "eval")
     yield Verdict(
         claim=of + "option 1 of section 5.2 (not measured in the paper) is worth less than pooling three versions.",
-        agrees=_says(option, +1),
+        agrees=has_sign(option, +1),
         why=f"{_text(option)} % eval NE against pooling; {_text(numbers.beyond(OPTION_1, NONE, 'eval'))} % against "
         f"neither; where the space turns to {PAPERS_TURN}, "
         f"{_text(numbers.beyond(f'{TURNED_ONCE}, option 1', TURNED_ONCE, 'eval'))} %.",
@@ -233,7 +234,7 @@ def _why_less_is_lost(results: Results) -> Verdict:
     return Verdict(
         claim="The more a consumer knows of its users by itself, the larger the share of the gain that a turn costs it "
         "(the paper's consumers have hundreds of user features, gain a tenth of a percent, and lose most of it).",
-        agrees=_says(apart, +1),
+        agrees=has_sign(apart, +1),
         why=f"turned to {PAPERS_TURN}, {rich.lost(TURNED_ONCE).mean:.0f} % is lost with user features of its own, "
         f"{poor.lost(TURNED_ONCE).mean:.0f} % without; as the model moves by itself, {rich.lost(NONE).mean:.1f} and "
         f"{poor.lost(NONE).mean:.1f} %.",
@@ -245,21 +246,16 @@ def _alone(numbers: _Numbers, of: str) -> Iterator[Verdict]:
     wins = sum(value < 0 for value in better.values)
     yield Verdict(
         claim=of + "Embedding1 alone gains more in training than Embedding0 alone.",
-        agrees=_says(better, -1),
+        agrees=has_sign(better, -1),
         why=f"{_text(better)} % train NE, the better one on {wins} of {len(better.values)} seeds; nothing but the "
         "initial weights tells the two apart.",
     )
     on_top = numbers.beyond(NONE, "Embedding1 alone", "train")
     yield Verdict(
         claim=of + "Embedding0 gains on top of Embedding1.",
-        agrees=_says(on_top, -1),
+        agrees=has_sign(on_top, -1),
         why=f"{_text(on_top)} % train NE.",
     )
-
-
-def _says(found: Estimate, sign: int) -> bool | None:
-    """Whether it has that sign; None where its interval holds zero."""
-    return None if found.sign == 0 else found.sign == sign
 
 
 def _text(found: Estimate) -> str:
