@@ -1,13 +1,14 @@
 """Serving capacity that is avoided by one user tower for all downstream models (section 6.3: 15.3 %).
 
-A request shows M items to a user. Without SUM every downstream model that wants the same of a user runs the tower
-inside, once per request; with SUM the tower runs once for S requests: those of all models that one computation of the
-user's embeddings serves. Of a request:
+A request shows M items to a user. The paper compares with "directly introducing the same complexity into each
+downstream model": every one runs the tower inside, once per request. With SUM the tower runs once for S requests: those
+of all models that one computation of the user's embeddings serves. Of a request:
 
-    inside = T + M C,    shared = T / S + M (C + J),    avoided = (inside - shared) / (M C)
+    inside = T + M (C + J),    shared = T / S + M (C + J)
+    avoided = (inside - shared) / (M C) = T (1 - 1 / S) / (M C)
 
-for a tower of T, a downstream model of C an item, and J more an item for the embeddings that it reads. The denominator
-is the capacity of the downstream models before, of which the paper gives its 15.3 %.
+for a tower of T, a downstream model of C an item, and J more an item to read what the tower gives, wherever it ran. The
+denominator is the capacity of the downstream models before, of which the paper gives its 15.3 %.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from infra.experiments.consumers import consumers_of
 from infra.experiments.finding import Cell, Column, Finding, Row, Table, Verdict
 from infra.experiments.joins import served_by
 from infra.experiments.setting import Setting
-from infra.experiments.statistics import Estimate, estimate
+from infra.experiments.statistics import Estimate, difference, estimate
 from infra.experiments.study import Results, Study, Trial, Values
 from infra.experiments.towers import DailyTowers
-from infra.experiments.verdicts import text
+from infra.experiments.verdicts import all_of, has_sign, text
 from trainer.downstream.arms import BASELINE, SUM, Arms, Inputs, small_tables, with_and_without
 from trainer.model.user_tower import UserTower
 from trainer.recipe import Recipe
@@ -53,19 +54,15 @@ class Costs:
     """T, of one user."""
     item: float
     """C, of one item in a downstream model without embeddings."""
-    joined: float = 0.0
-    """J, that the embeddings add to it."""
 
 
 def avoided(costs: Costs, *, num_items: float, sharing: float) -> float:
-    """The share of the downstream models' own capacity that sharing avoids; below zero where it costs more."""
-    inside = costs.tower + num_items * costs.item
-    shared = costs.tower / sharing + num_items * (costs.item + costs.joined)
-    return (inside - shared) / (num_items * costs.item)
+    """The share of the downstream models' own capacity that sharing avoids."""
+    return costs.tower * (1 - 1 / sharing) / (num_items * costs.item)
 
 
 def request_for(share: float, tower: float, *, sharing: float) -> float:
-    """M C: what a request costs in a downstream model for which this share of its capacity is avoided, with J = 0."""
+    """M C: what a request costs in a downstream model for which this share of its capacity is avoided."""
     return tower * (1 - 1 / sharing) / share
 
 
@@ -143,12 +140,12 @@ def measure(trial: Trial) -> Values:
 
 def _seconds(embed: Callable[[], object], requests: Sequence[Request]) -> dict[str, float]:
     """CPU of one request to every model: with the tower `inside` each, with one `shared`, and of the models
-    `before`, which have no tower at all."""
+    `before`, which read no embeddings."""
 
     def inside() -> None:
         for request in requests:
             embed()
-            request.serve(joined=False)
+            request.serve(joined=True)
 
     def shared() -> None:
         embed()
@@ -197,16 +194,15 @@ def conclude(setting: Setting, results: Results) -> Finding:
             f"each, {(len(names) - 1) * first['tower MiB']:.0f} MiB more for {len(names)} models than for one tower.",
             "What the share depends on: T over M C, the tower's cost against a request's in the downstream model, and "
             "S. It grows with the tower, falls as 1 / M with the items of a request, and approaches T / M C as more "
-            "requests share one computation; at S = 1, each request with its own computation, nothing is avoided, and "
-            "J is paid.",
+            "requests share one computation; at S = 1, each request with its own computation, nothing is avoided. What "
+            "a downstream model pays to read embeddings it pays wherever the tower runs.",
         ),
     )
 
 
 def _mean_costs(counted: Mapping[str, Any], names: Sequence[str]) -> Costs:
     """Of the set of downstream models."""
-    item, joined = (sum(counted[name][kind] for name in names) / len(names) for kind in ("item", "joined"))
-    return Costs(tower=counted["tower"], item=item, joined=joined)
+    return Costs(tower=counted["tower"], item=sum(counted[name]["item"] for name in names) / len(names))
 
 
 def _costs_table(results: Results, names: Sequence[str]) -> Table:
@@ -254,22 +250,21 @@ def _paper_table() -> Table:
 
 
 def _verdicts(measured: Mapping[int, Estimate], counted: Mapping[int, float]) -> Sequence[Verdict]:
-    few, many = ITEMS[0], ITEMS[-1]
-    falls = measured[few].mean > measured[many].mean
-    saved = all(of.mean > 0 for of in measured.values())
+    few, many = measured[ITEMS[0]], measured[ITEMS[-1]]
+    falls = difference(many.values, few.values)
     shown = ", ".join(f"{text(of, digits=1)} % at M = {m} (counted {counted[m]:+.1f} %)" for m, of in measured.items())
     return (
         Verdict(
             claim=f"One tower for all avoids serving capacity (the paper: {PAPER_AVOIDED:.1%}).",
-            agrees=saved,
+            agrees=all_of(measured.values(), sign=+1),
             why=f"CPU: {shown}.",
         ),
         Verdict(
             claim="The share falls with the items of a request.",
-            agrees=falls,
-            why=f"{measured[few].mean:+.1f} % at {few}, {measured[many].mean:+.1f} % at {many}.",
+            agrees=has_sign(falls, -1),
+            why=f"{text(falls, digits=1)} points from M = {ITEMS[0]} to {ITEMS[-1]}.",
         ),
     )
 
 
-STUDY = Study(name="capacity", measure=measure, conclude=conclude)
+STUDY = Study(name="capacity", measure=measure, conclude=conclude, format=2)

@@ -16,9 +16,8 @@ from trainer.recipes import get_recipe
     ("costs", "num_items", "sharing", "share"),
     [
         pytest.param(Costs(tower=100, item=10), 10, 4, (100 - 25) / 100, id="by-hand"),
-        pytest.param(Costs(tower=100, item=10, joined=1), 10, 4, (200 - 25 - 110) / 100, id="the-join-costs"),
+        pytest.param(Costs(tower=100, item=5), 10, 4, (100 - 25) / 50, id="of-a-smaller-model"),
         pytest.param(Costs(tower=100, item=10), 10, 1, 0.0, id="each-computes"),
-        pytest.param(Costs(tower=100, item=10, joined=1), 10, 1, -0.1, id="each-computes-and-joins"),
         pytest.param(Costs(tower=100, item=10), 10, math.inf, 1.0, id="never-computed"),
         pytest.param(Costs(tower=100, item=10), 1000, 4, 75 / 10_000, id="many-items"),
     ],
