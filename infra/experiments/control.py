@@ -21,6 +21,8 @@ from infra.experiments.study import Results, Study, Trial, Values, by_seed
 
 CONTROLLED = {"table1": "the user models' embeddings", "table4": "pooling"}
 SEPARATOR = ": "
+GAIN = -0.5
+"""NE difference in percent: the smallest gain that would be called one."""
 BY_CHANCE = 0.025
 """An interval of 95 % lies below what it estimates so often."""
 
@@ -106,11 +108,19 @@ def _verdict(numbers: _Numbers, study: str) -> Verdict:
     below, above = (sum(one.sign == sign for one in arms.values()) for sign in (-1, 1))
     return Verdict(
         claim=f"With shuffled labels no arm of {study} gains.",
-        agrees=None if together.half is None else together.sign >= 0 and below <= _at_most_by_chance(len(arms)),
-        why=f"mean over {len(arms)} arms {Column(title='', signed=True).text(together)} %; {below} intervals lie below "
-        f"zero, {above} above, {len(arms) - below - above} contain it; {BY_CHANCE * len(arms):.1f} would lie below by "
-        "chance.",
+        agrees=False if below > _at_most_by_chance(len(arms)) else no_gain(together),
+        why=f"mean over {len(arms)} arms {Column(title='', signed=True).text(together)} %, where less than {GAIN} % "
+        f"were a gain; {below} intervals lie below zero, {above} above, {len(arms) - below - above} contain it; "
+        f"{BY_CHANCE * len(arms):.1f} would lie below by chance, were arms independent.",
     )
+
+
+def no_gain(found: Estimate) -> bool | None:
+    """True where the whole interval lies above the smallest gain, False where it lies below zero, otherwise None: an
+    interval that holds both tells nothing."""
+    if found.sign == -1:
+        return False
+    return True if found.half is not None and found.low > GAIN else None
 
 
 def _at_most_by_chance(num: int) -> float:

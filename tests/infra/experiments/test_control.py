@@ -99,6 +99,37 @@ def test_the_gains_of_every_arm_are_found() -> None:
     assert dict(gains(of_table_4)) == {"pooling 3, train": -1.0, "pooling 3, eval": -0.5}
 
 
+def control_of(per_arm: list[tuple[float, ...]]) -> bool | None:
+    """The verdict on Table 4's arms with these NE differences by seed."""
+    seeds = range(len(per_arm[0]))
+    results = {
+        seed: {
+            "table1: small": {"CTR, a": 0.0},
+            "table4: ctr_a": {f"arm {number}": values[seed] for number, values in enumerate(per_arm)},
+        }
+        for seed in seeds
+    }
+    return STUDY.conclude(quick(), results).verdicts[1].agrees
+
+
+@pytest.mark.parametrize(
+    ("per_arm", "agrees"),
+    [
+        pytest.param([(0.1, -0.1, 0.0)], True, id="nothing"),
+        pytest.param([(2.0, 1.9, 2.1)], True, id="a-loss"),
+        pytest.param([(-12.0, -6.0, 0.5)], None, id="wide-about-a-gain"),
+        pytest.param([(-0.6, 0.6, 0.0)], None, id="wide-about-zero"),
+        pytest.param([(-6.0, -6.1, -5.9)], False, id="a-gain"),
+        pytest.param([(3.0, 3.1, 2.9)] * 4 + [(-2.0, -2.1, -1.9)] * 2, False, id="two-arms-gain-behind-the-mean"),
+        pytest.param([(-6.0,)], None, id="one-seed"),
+    ],
+)
+def test_the_control_agrees_only_where_a_gain_is_ruled_out(
+    per_arm: list[tuple[float, ...]], agrees: bool | None
+) -> None:
+    assert control_of(per_arm) is agrees
+
+
 def test_every_part_of_both_tables_is_controlled() -> None:
     of_tables = [f"{study}: {part}" for study in ("table1", "table4") for part in get_study(study).parts]
     assert list(STUDY.parts) == of_tables
