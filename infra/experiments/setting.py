@@ -109,7 +109,8 @@ def _consumers(*, batch_size: int) -> dict[str, DownstreamRecipe]:
 
 
 def synthetic() -> Setting:
-    """44 days, for the paper's month of staleness and two weeks after it, of a third of the demo's users."""
+    """44 days of a third of the demo's users: user models learn from all, consumers follow the last 15. A snapshot of
+    the middle of the days before is 15 days old then and 29 at the end; only one of the first day is a month old."""
     world = SyntheticWorld(
         name="experiments", num_users=2_000, num_items=1_000, events_per_day=20_000, rows_per_table=4_000
     )
