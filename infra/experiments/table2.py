@@ -171,17 +171,10 @@ def _modes(of: _Of) -> Table:
     rows = [Row(name="baseline, no embeddings", cells=(0.0, None, 0.0, *[None] * 6))]
     for mode, title in TITLES.items():
         paper, share = of_mode.get(mode, (None, None))
-        cells = (
-            paper,
-            share,
-            estimate(of.mode(mode)),
-            of.users(mode),
-            of.share(mode),
-            estimate(of.mode(mode, "online")),
-        )
+        gains = estimate(of.mode(mode)), of.users(mode), of.share(mode), estimate(of.mode(mode, "online"))
         ages = estimate(of.mode(mode, "newest_age_hours")).mean, estimate(of.mode(mode, "mean_age_hours")).mean
         name = f"{title}, {of.any['frozen_age']} days old on the first day" if mode == "frozen" else title
-        rows.append(Row(name=name, cells=(*cells, 100 * estimate(of.mode(mode, "coverage")).mean, *ages)))
+        rows.append(Row(name=name, cells=(paper, share, *gains, 100 * estimate(of.mode(mode, "coverage")).mean, *ages)))
     return Table(
         title="NE difference to the consumer without embeddings, %",
         rows_are="serving",
@@ -226,10 +219,7 @@ def _aging(of: _Of) -> Table:
     return Table(
         title="A frozen snapshot by its age on the first day that consumers follow; older ones have learnt less, too",
         rows_are="days",
-        columns=(
-            Column(title="next day, NE diff %", signed=True),
-            Column(title="of real-time's gain, %", digits=1),
-        ),
+        columns=(Column(title="next day, NE diff %", signed=True), Column(title="of real-time's gain, %", digits=1)),
         rows=tuple(rows),
     )
 
