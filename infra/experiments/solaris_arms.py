@@ -50,3 +50,5 @@ DISTILLED = {
     BOTH: 1.0,
 }
 """The arms that learn from the foundation model's logits too, and with what weight."""
+COMPUTED_FOR_TRAINING = {**dict.fromkeys(DISTILLED, 1.0), NOT_MIRRORED: 1.0}
+"""Pairs that the foundation model computes for an example that an arm learns from, beyond those for its requests."""

@@ -11,6 +11,7 @@ from infra.experiments.solaris_arms import (
     BOTH,
     BUDGET,
     BUDGETS,
+    COMPUTED_FOR_TRAINING,
     DISTILLED,
     EXACT_ONLY,
     INDEPENDENT,
@@ -56,7 +57,8 @@ def conclude(setting: Setting, results: Results) -> Finding:
             "other pairs; `means`: with nothing but these. `not mirrored`: learns from the representations of all its "
             "examples, and is served what there is. `known n`: that share of the day's pairs is computed before the "
             "day, whichever they are. `oracle`: computed at the request, from its features. `distilled w`: learns from "
-            "the foundation model's logits too, with weight w; nothing is computed for its requests. Every arm "
+            "the foundation model's logits too, with weight w; nothing is computed for its requests, but the teacher scores "
+            "every example that it learns from (`computed for training`), as does `not mirrored`. Every arm "
             "but the baseline has the user's SUM embeddings, unless it says baseline.",
             "The SUM embeddings are of the foundation model's own user tower. A user costs "
             f"{first['mflop_user']:.2f} MFLOP, a pair {first['mflop_pair']:.2f}; `computed` counts pairs.",
@@ -78,6 +80,7 @@ def _arms(results: Results, part: str) -> Table:
         Column(title=COVERED, digits=1),
         Column(title="age h", digits=1),
         Column(title="computed per request", digits=2),
+        Column(title="computed for training, per example", digits=2),
     )
     rows = [Row(name=arm, cells=tuple(_cells(results, part, arm))) for arm in (BASELINE, SUM, *SERVED, *DISTILLED)]
     return Table(title=f"By arm: {TITLES[part]}", rows_are="arm", columns=columns, rows=tuple(rows))
@@ -87,9 +90,12 @@ def _cells(results: Results, part: str, arm: str) -> Iterator[Cell]:
     yield None if arm == SUM else _value(results, part, arm, "to_sum")
     yield None if arm == BASELINE else _value(results, part, arm, "to_baseline")
     known: Mapping[str, Any] = next(iter(results.values()))[part]["arms"][arm]
-    if "exact" not in known:
-        yield from [None] * 6
-        return
+    yield from _served(results, part, arm) if "exact" in known else [None] * 6
+    yield COMPUTED_FOR_TRAINING.get(arm, 0.0)
+
+
+def _served(results: Results, part: str, arm: str) -> Iterator[Cell]:
+    """Levels, age and cost."""
     for level in ("exact", "user", "neighbours"):
         yield 100 * _value(results, part, arm, level).mean
     yield 100 * (1 - _value(results, part, arm, "zero").mean)
