@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+from features.sources.synthetic import SyntheticWorld
 from infra.experiments.finding import Finding
 from infra.experiments.picture import draw
 from infra.experiments.setting import Setting
@@ -17,6 +19,12 @@ from trainer import tracking
 log = logging.getLogger(__name__)
 
 TABLE, RESULT, PLOT = "table.md", "result.json", "plot.png"
+
+
+SHARED_DATA = (
+    "The days are real and every seed has the same ones: seeds draw initial weights alone, and so do the intervals; they "
+    "say nothing of other users or days."
+)
 
 
 def write(finding: Finding, settings: Settings) -> Path:
@@ -56,7 +64,9 @@ def log_run(finding: Finding, setting: Setting, folder: Path, *, settings: Setti
 
 
 def record(finding: Finding, setting: Setting, *, settings: Settings, say: Callable[[str], None]) -> Path:
-    """Both; without MLflow the files alone, and it is said."""
+    """Both, with a note where seeds share their data; without MLflow the files alone, and it is said."""
+    if not isinstance(setting.source, SyntheticWorld):
+        finding = replace(finding, notes=(*finding.notes, SHARED_DATA))
     folder = write(finding, settings)
     try:
         log_run(finding, setting, folder, settings=settings)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
 from infra.experiments.finding import Finding
-from infra.experiments.record import record
+from infra.experiments.record import SHARED_DATA, record
 from infra.experiments.setting import get_setting
 from infra.settings import Settings
 from tests.infra.experiments.studies import conclude
@@ -54,6 +55,14 @@ def test_a_run_holds_what_was_found(
     assert {file.path for file in client.list_artifacts(runs[0].info.run_id)} == names
     assert {path.name for path in folder.iterdir()} == names
     assert not said
+
+
+def test_intervals_of_real_days_are_said_to_be_of_weights_alone(finding: Finding, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, mlflow_uri="http://127.0.0.1:1", _env_file=None)
+    for setting in (QUICK, get_setting("globo")):
+        folder = record(replace(finding, setting=setting.name), setting, settings=settings, say=lambda line: None)
+        told = (folder / "table.md").read_text().splitlines()
+        assert told[-1] == (SHARED_DATA if setting.name == "globo" else "A note.")
 
 
 def test_without_mlflow_the_files_are_kept(finding: Finding, tmp_path: Path) -> None:
