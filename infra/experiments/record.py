@@ -22,8 +22,8 @@ TABLE, RESULT, PLOT = "table.md", "result.json", "plot.png"
 
 
 SHARED_DATA = (
-    "The days are real and every seed has the same ones: seeds draw initial weights alone, and so do the intervals; they "
-    "say nothing of other users or days."
+    "The days are real, and every seed has the same ones: seeds draw initial weights alone, so intervals tell nothing "
+    "of other users or days."
 )
 
 

@@ -57,9 +57,9 @@ def conclude(setting: Setting, results: Results) -> Finding:
             "other pairs; `means`: with nothing but these. `not mirrored`: learns from the representations of all its "
             "examples, and is served what there is. `known n`: that share of the day's pairs is computed before the "
             "day, whichever they are. `oracle`: computed at the request, from its features. `distilled w`: learns from "
-            "the foundation model's logits too, with weight w; nothing is computed for its requests, but the teacher scores "
-            "every example that it learns from (`computed for training`), as does `not mirrored`. Every arm "
-            "but the baseline has the user's SUM embeddings, unless it says baseline.",
+            "the foundation model's logits too, with weight w; nothing is computed for its requests, but for every "
+            "example that it learns from (`computed for training`), as for `not mirrored`. Every arm but the baseline "
+            "has the user's SUM embeddings, unless it says baseline.",
             "The SUM embeddings are of the foundation model's own user tower. A user costs "
             f"{first['mflop_user']:.2f} MFLOP, a pair {first['mflop_pair']:.2f}; `computed` counts pairs.",
         ),
