@@ -25,7 +25,7 @@ SettingName = Annotated[
     str, typer.Option("--setting", help="synthetic, intent, globo, or quick (which shows nothing).")
 ]
 Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="Seeds 0 to N - 1; default: the setting's.")]
-Days = Annotated[int | None, typer.Option("--days", min=3, help="The setting's first days only.")]
+Days = Annotated[int | None, typer.Option("--days", help="The setting's first days only, at least 3.")]
 OneOf = Annotated[int | None, typer.Option("--one-of", min=1, help="Keep one user of so many.")]
 Data = Annotated[Path | None, typer.Option("--data", help="Folder of the real logs.", show_default="the setting's")]
 Home = Annotated[Path | None, typer.Option("--home", help="Where results are kept.", show_default="the setting's")]

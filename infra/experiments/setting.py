@@ -24,6 +24,10 @@ START = date(2026, 1, 1)
 DOMAIN_A = (Selection(column="item_domain", values=(0,)),)
 DOMAIN_B = (Selection(column="item_domain", values=(1,)),)
 CLICKED = Selection(column="click", values=(1,))
+FEWEST_SCORED = 2
+"""Days: movement is measured between two."""
+FEWEST_DAYS = FEWEST_SCORED + 1
+"""One to learn from before consumers follow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +41,7 @@ class Setting:
     num_followed: int
     """The last so many days are those that consumers learn from; user models learn from all."""
     num_settling: int
-    """Of those, the first so many on which a consumer is too young to be scored."""
+    """Of those, the first so many on which a consumer is too young to be scored; all but two at most."""
     user_models: Mapping[str, Recipe]
     """By role. `a` is the one whose own domain is a."""
     consumers: Mapping[str, DownstreamRecipe]
@@ -49,10 +53,11 @@ class Setting:
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"setting {self.name}: seeds are {self.seeds}; name each of at least one seed once")
-        if not 0 <= self.num_settling < self.num_followed < self.num_days:
+        if not 0 <= self.num_settling <= self.num_followed - FEWEST_SCORED or self.num_followed >= self.num_days:
             raise ValueError(
                 f"setting {self.name}: {self.num_days} days, of which consumers follow {self.num_followed} and settle "
-                f"on {self.num_settling}; give more days than are followed"
+                f"on {self.num_settling}; give more days than are followed, and follow at least {FEWEST_SCORED} more "
+                "than consumers settle on"
             )
 
     @property
@@ -196,8 +201,13 @@ def get_setting(
     if num_seeds is not None:
         setting = replace(setting, seeds=tuple(range(num_seeds)))
     if num_days is not None:
-        followed = min(setting.num_followed, max(num_days * setting.num_followed // setting.num_days, 2))
-        settling = min(setting.num_settling, followed - 1)
+        if not FEWEST_DAYS <= num_days <= setting.num_days:
+            raise ValueError(
+                f"{num_days} days of setting {name}; it has {setting.num_days}: take {FEWEST_DAYS} to {setting.num_days}"
+            )
+        share = num_days * setting.num_followed // setting.num_days
+        followed = min(setting.num_followed, max(share, FEWEST_SCORED))
+        settling = min(setting.num_settling, followed - FEWEST_SCORED)
         setting = replace(setting, num_days=num_days, num_followed=followed, num_settling=settling)
     if one_of is not None:
         setting = replace(setting, one_of=one_of)
