@@ -20,7 +20,7 @@ from multiprocessing.queues import SimpleQueue
 import torch
 
 from infra.experiments.setting import Setting
-from infra.experiments.study import Results, Study, Trial, Unit, Values, home_of
+from infra.experiments.study import Results, Study, Trial, Unit, Values, home_of, sources
 from infra.settings import Settings
 from trainer.worker import die_with_parent
 
@@ -52,14 +52,15 @@ def run(
     if again:
         for unit in units:
             unit.forget(home)
-    missing = [unit for unit in units if unit.kept(home) is None]
+    before = [unit.kept(home) for unit in units]
+    missing = [unit for unit, kept in zip(units, before, strict=True) if kept is None]
     if len(missing) < len(units):
         say(f"{study.name}: {len(units) - len(missing)} of {len(units)} units are kept from before")
+    if others := sum(unit.kept_by_other_code(home) for unit in missing):
+        say(f"{study.name}: {others} units were measured by other code; they are measured again")
     if missing:
         width = min(MOST_WORKERS, _cores()) if workers is None else workers
-        clock = Clock(
-            units=units, seconds=[k[1] for u in units if (k := u.kept(home)) is not None], width=max(width, 1)
-        )
+        clock = Clock(units=units, seconds=[kept[1] for kept in before if kept is not None], width=max(width, 1))
         if width == 0:
             failed = _here(study, missing, settings=settings, clock=clock, say=say)
         else:
@@ -117,7 +118,12 @@ class Clock:
 
 
 def measure(study: Study, unit: Unit, *, settings: Settings, progress: Callable[[str, float], None]) -> float:
-    """One unit, kept; returns its seconds. By one thread, whoever measures: sums of more have another order."""
+    """One unit, kept; returns its seconds. By one thread, whoever measures: sums of more have another order.
+
+    RuntimeError where the code has changed since the run began.
+    """
+    if unit.code != sources():
+        raise RuntimeError("the code has changed since the run began; run again")
     torch.set_num_threads(1)
     began = time.monotonic()
     values = study.measure(Trial(unit=unit, settings=settings, tell=progress))

@@ -202,9 +202,8 @@ def get_setting(
         setting = replace(setting, seeds=tuple(range(num_seeds)))
     if num_days is not None:
         if not FEWEST_DAYS <= num_days <= setting.num_days:
-            raise ValueError(
-                f"{num_days} days of setting {name}; it has {setting.num_days}: take {FEWEST_DAYS} to {setting.num_days}"
-            )
+            span = f"{FEWEST_DAYS} to {setting.num_days}"
+            raise ValueError(f"{num_days} days of setting {name}; it has {setting.num_days}: take {span}")
         share = num_days * setting.num_followed // setting.num_days
         followed = min(setting.num_followed, max(share, FEWEST_SCORED))
         settling = min(setting.num_settling, followed - FEWEST_SCORED)

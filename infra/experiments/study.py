@@ -4,23 +4,38 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from features.fingerprint import fingerprint
+from features.fingerprint import file_sha256, fingerprint
 from infra.experiments.finding import Finding
 from infra.experiments.lab import Lab
 from infra.experiments.sampling import keep_users
 from infra.experiments.setting import Setting
 from infra.experiments.towers import DailyTowers
-from infra.settings import Settings
+from infra.settings import REPOSITORY, Settings
 from snapshots.lock import model_lock
 from trainer.recipe import Recipe
 
 TRAINING = 0.8
 """The share of its time that a unit which trains user models spends on that; for the estimate of what is left."""
+
+SOURCES = (
+    "features",
+    "trainer",
+    "infra/experiments",
+    "serving/replay",
+    "serving/solaris",
+    "snapshots/embeddings.py",
+    "snapshots/movement.py",
+    "snapshots/pooling.py",
+)
+"""What decides the values of units: a result of other code is not shown as this code's. Trained towers are kept by
+configuration and data, for all studies and whatever the code."""
 
 log = logging.getLogger(__name__)
 
@@ -43,16 +58,21 @@ class Study:
     conclude: Callable[[Setting, Results], Finding]
     parts: tuple[str, ...] = ("all",)
     """What is measured of every seed, each by itself, and in the order of importance."""
-    format: int = 1
-    """Raise it when the same unit gives other values."""
 
     def units(self, setting: Setting) -> list[Unit]:
         """Part by part, so that workers begin with different seeds."""
         return [
-            Unit(study=self.name, format=self.format, setting=setting.of(seed), seed=seed, part=part)
+            Unit(study=self.name, setting=setting.of(seed), seed=seed, part=part)
             for part in self.parts
             for seed in setting.seeds
         ]
+
+
+@cache
+def sources() -> str:
+    """SHA-256 (hex) of the code that decides what a unit gives."""
+    files = sorted(path for one in SOURCES for path in [REPOSITORY / one, *(REPOSITORY / one).rglob("*.py")])
+    return fingerprint([(str(path.relative_to(REPOSITORY)), file_sha256(path)) for path in files if path.is_file()])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,26 +80,40 @@ class Unit:
     """What is measured at once, and kept."""
 
     study: str
-    format: int
     setting: Setting
     """Of this seed."""
     seed: int
     part: str
+    code: str = field(default_factory=sources)
+    """That measures it: constants and models are part of it, and it changes values."""
 
     def __str__(self) -> str:
         return f"{self.study} seed {self.seed}" + ("" if self.part == "all" else f" {self.part}")
 
     def file(self, home: Path) -> Path:
         """Where its values are kept."""
-        return home / self.study / f"{fingerprint(self)[:24]}.json"
+        return home / self.study / f"{self._name}-{self.code[:12]}.json"
+
+    @property
+    def _name(self) -> str:
+        """Whatever the code."""
+        return fingerprint(self.study, self.setting, self.seed, self.part)[:24]
 
     def kept(self, home: Path) -> tuple[Values, float] | None:
-        """Its values and the seconds they took; None where it was not measured."""
+        """Its values and the seconds they took; None where it was not measured, or what is kept cannot be read."""
         path = self.file(home)
-        if not path.exists():
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            return document["values"], float(document["seconds"])
+        except FileNotFoundError:
             return None
-        document = json.loads(path.read_text(encoding="utf-8"))
-        return document["values"], document["seconds"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("%s holds no measured unit (%s: %s); %s is missing", path, type(error).__name__, error, self)
+            return None
+
+    def kept_by_other_code(self, home: Path) -> bool:
+        """Whether it was measured, but not by this code."""
+        return any(path != self.file(home) for path in (home / self.study).glob(f"{self._name}-*.json"))
 
     def keep(self, values: Values, home: Path, *, seconds: float) -> None:
         """At once, or not at all. ValueError for what is not JSON, such as NaN."""
@@ -87,7 +121,7 @@ class Unit:
         head = {"unit": str(self), "setting": self.setting.name, "seconds": round(seconds, 3)}
         content = json.dumps({**head, "values": values}, allow_nan=False, indent=1)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
+        partial = path.with_suffix(f".{os.getpid()}.partial")
         partial.write_text(content, encoding="utf-8")
         partial.replace(path)
 

@@ -23,7 +23,7 @@ from trainer.recipe import Optimizer
 
 
 def trial_of(setting: Setting, home: Path) -> Trial:
-    unit = Unit(study="control", format=1, setting=setting, seed=0, part="all")
+    unit = Unit(study="control", setting=setting, seed=0, part="all")
     return Trial(unit=unit, settings=Settings(home=home, _env_file=None))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.experiments.run import Clock, UnitError, run
+from infra.experiments.run import Clock, UnitError, measure, run
 from infra.experiments.setting import get_setting
 from infra.experiments.study import home_of
 from infra.settings import REPOSITORY, Settings
@@ -70,14 +70,50 @@ def test_a_killed_run_ends_its_workers_and_goes_on(settings: Settings) -> None:
     assert len(measured(settings.home)) == len(before) + 2
 
 
-def test_again_forgets_and_formats_differ(settings: Settings) -> None:
+def test_again_forgets_and_days_differ(settings: Settings) -> None:
     one = replace(FOUR, seeds=(1,))
     for again, times in ((False, 1), (False, 1), (True, 2)):
         run(STUDY, one, settings=settings, workers=0, again=again)
         assert len(measured(settings.home)) == times
-    run(replace(STUDY, format=2), one, settings=settings, workers=0)
     run(STUDY, replace(one, num_days=7), settings=settings, workers=0)
-    assert len(measured(settings.home)) == 4
+    assert len(measured(settings.home)) == 3
+
+
+def test_what_other_code_measured_is_measured_again(settings: Settings) -> None:
+    one, home, lines = replace(FOUR, seeds=(1,)), home_of(settings), list[str]()
+    (unit,) = STUDY.units(one)
+    replace(unit, code="f" * 64).keep({"value": -1.0}, home, seconds=1.0)
+    assert unit.kept(home) is None
+    found = run(STUDY, one, settings=settings, workers=0, say=lines.append)
+    assert found == {1: {"all": {"value": 1.5}}}
+    assert lines[0] == "study: 1 units were measured by other code; they are measured again"
+    lines.clear()
+    run(STUDY, one, settings=settings, workers=0, say=lines.append)
+    assert lines == ["study: 1 of 1 units are kept from before"]
+    with pytest.raises(RuntimeError, match="code has changed"):
+        measure(STUDY, replace(unit, code="f" * 64), settings=settings, progress=lambda line, share: None)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"", id="nothing was written"),
+        pytest.param(b'{"values": {"val', id="half was written"),
+        pytest.param(b'{"values": {"value": 1.5}}', id="without seconds"),
+        pytest.param(b"[]", id="no object"),
+        pytest.param(b"\xff", id="no text"),
+    ],
+)
+def test_what_cannot_be_read_is_missing(content: bytes, settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    (unit,) = STUDY.units(replace(FOUR, seeds=(1,)))
+    unit.keep({"value": 1.5}, home_of(settings), seconds=1.0)
+    path = unit.file(home_of(settings))
+    path.write_bytes(content)
+    assert unit.kept(home_of(settings)) is None
+    (record,) = caplog.records
+    assert str(path) in record.getMessage()
+    run(STUDY, replace(FOUR, seeds=(1,)), settings=settings, workers=0)
+    assert unit.kept(home_of(settings)) is not None
 
 
 def test_what_is_not_a_number_is_not_kept(settings: Settings) -> None:
