@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, timedelta
 
 from features.lake import Lake, Partition
 from features.schema import Schema
@@ -17,7 +17,7 @@ from trainer.recipe import Recipe
 from trainer.trained import find_trained
 
 DAYS = 7
-"""That the catalogue and the predictor look back on."""
+"""Of the calendar, that the catalogue and the predictor look back on; those that were never built are left out."""
 
 
 def item_of(schema: Schema, named: str | None) -> str:
@@ -51,7 +51,8 @@ def likely_after(recipe: Recipe, ds: date, *, settings: Settings, item: str, bud
 
 
 def _examples(lake: Lake, recipe: Recipe, ds: date) -> list[Partition]:
-    """Oldest first, up to the day. ValueError: there is none."""
+    """Oldest first, up to the day. MissingPartitionError: the day itself is not built; what older days alone say of the
+    day after would look like an answer."""
     table = f"examples/{recipe.source.name}"
-    days = [one for one in lake.days(table) if one <= ds][-DAYS:]
-    return [lake.get(table, one) for one in days or [ds]]
+    before = lake.find_all(table, [ds - timedelta(days=days) for days in reversed(range(1, DAYS))])
+    return [*before.values(), lake.get(table, ds)]

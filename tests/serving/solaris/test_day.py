@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from features.arrow import examples_schema
-from features.lake import Lake
+from features.lake import Lake, MissingPartitionError
 from infra.settings import Settings
 from serving.compute.statistics import Statistics
 from serving.features import FeatureCodec
@@ -70,6 +71,24 @@ def test_only_days_up_to_the_one_that_is_named_are_known(settings: Settings) -> 
     assert set(catalogue_of(RECIPE, DAYS[2], settings=settings, item="place").ids.tolist()) == set(PLACES)
     with pytest.raises(ValueError, match="2025-12-31"):
         catalogue_of(RECIPE, DAYS[0].replace(year=2025, month=12, day=31), settings=settings, item="place")
+
+
+def test_the_day_itself_is_built_and_older_days_are_the_calendars(settings: Settings, tmp_path: Path) -> None:
+    """Nothing is predicted from older days in the name of one that is missing; a gap reaches no further back."""
+    lake, table, last = Lake(tmp_path / "lake"), "examples/tiny", DAYS[0] + timedelta(days=7)
+    given = Settings(home=tmp_path, _env_file=None)
+    earlier = Lake(settings.lake)
+    for place, ds in enumerate((DAYS[0], DAYS[0] + timedelta(days=1), last)):
+        rows = earlier.read(earlier.get(table, DAYS[place]))
+        kept = rows.set_column(
+            rows.schema.get_field_index("place"),
+            rows.schema.field("place"),
+            pa.array([[100 + place]] * len(rows), rows.schema.field("place").type),
+        )
+        lake.commit(table, ds, kept, fingerprint=f"{place:x}")
+    assert set(catalogue_of(RECIPE, last, settings=given, item="place").ids.tolist()) == {101, 102}
+    with pytest.raises(MissingPartitionError, match="2026-01-07"):
+        list(likely_after(RECIPE, last - timedelta(days=1), settings=given, item="place", budget=3))
 
 
 def test_what_is_predicted_is_served_as_the_model_represents_it(
