@@ -11,12 +11,13 @@ from infra.experiments.domains import explained_share, user_models
 from infra.experiments.finding import Finding
 from infra.experiments.following import Joined, follow
 from infra.experiments.importance import importance_of
-from infra.experiments.joins import beside
+from infra.experiments.joins import beside, served_by
 from infra.experiments.lab import Lab
+from infra.experiments.precision import REFERENCE, STORAGES, stored
 from infra.experiments.setting import get_setting
 from infra.experiments.statistics import Estimate
 from infra.experiments.studies import get_study
-from infra.experiments.study import Trial
+from infra.experiments.study import Results, Trial
 from infra.experiments.table1 import ARMS, PAPER, claims
 from infra.settings import Settings
 from tests.trainer.downstream_world import CTR, TASTES, UPSTREAM, World, day
@@ -33,12 +34,13 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return Settings(home=tmp_path_factory.mktemp("experiments"), _env_file=None)
 
 
-def finding_of(name: str, settings: Settings) -> Finding:
+def measured(name: str, settings: Settings) -> Results:
     study = get_study(name)
-    results = {}
-    for unit in study.units(QUICK):
-        results[unit.part] = study.measure(Trial(unit=unit, settings=settings))
-    return study.conclude(QUICK, {0: results})
+    return {0: {unit.part: study.measure(Trial(unit=unit, settings=settings)) for unit in study.units(QUICK)}}
+
+
+def finding_of(name: str, settings: Settings) -> Finding:
+    return get_study(name).conclude(QUICK, measured(name, settings))
 
 
 def planted(world: World, *, noise: bool) -> Joined:
@@ -160,7 +162,6 @@ def test_table_1(settings: Settings) -> None:
     [
         pytest.param("domains", ["clicks of a", "clicks of b", "clicks of a and b"], id="domains"),
         pytest.param("outputs", ["K = 1", "K = 2", "K = 4"], id="K"),
-        pytest.param("precision", ["fp32", "fp16", "int8"], id="precision"),
         pytest.param("extractors", ["all", "without MLP"], id="extractors"),
         pytest.param("sizes", ["wide, 0%", "wide, 25%"], id="sizes"),
         pytest.param("capacity", ["user tower, a user"], id="capacity"),
@@ -170,3 +171,26 @@ def test_what_the_paper_leaves_open(name: str, names: list[str], settings: Setti
     found = finding_of(name, settings)
     assert [row.name for row in found.tables[0].rows][: len(names)] == names
     assert found.markdown().startswith(f"## {found.title}\n")
+
+
+def test_precision(settings: Settings) -> None:
+    results = measured("precision", settings)
+    for of_consumer in results[0]["all"]["gains"].values():
+        assert of_consumer[REFERENCE]["against"] == 0
+        assert of_consumer["int4"]["against"] != 0
+    table, *_ = get_study("precision").conclude(QUICK, results).tables
+    assert [row.name for row in table.rows][:3] == ["fp32", "fp16", "int8"]
+
+
+def test_the_arm_of_fp16_is_what_is_served_to_the_bit_and_user_models_differ(settings: Settings) -> None:
+    (unit,) = get_study("precision").units(QUICK)
+    trial = Trial(unit=unit, settings=settings)
+    a, b = (trial.towers(trial.setting.user_models[role]) for role in ("a", "b"))
+    day = trial.setting.followed[-1]
+    ids = trial.lab.users[day - 1].ids
+    (of_a, _), (of_b, _) = (served_by(trial.lab, towers).trained(day).lookup(ids) for towers in (a, b))
+    (fp16, _), (int8, _) = (stored(trial.lab, a, STORAGES[name]).trained(day).lookup(ids) for name in ("fp16", "int8"))
+    assert of_a.any()
+    assert torch.equal(fp16, of_a)
+    assert not torch.equal(int8, of_a)
+    assert (of_a != of_b).flatten(1).any(dim=1).float().mean() > 0.9, "of nearly every user"
