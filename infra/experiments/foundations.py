@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from features.fingerprint import fingerprint
 from infra.experiments.lab import Lab, one_rank
-from infra.experiments.towers import DailyTowers, train_days
+from infra.experiments.towers import DailyTowers, beside, locked, train_days, weights
 from serving.solaris.foundation import FoundationModel
 from trainer.config import Sum, TrainingConfig
 from trainer.model.sum_model import SumModel
 from trainer.recipe import Recipe
 from trainer.sharding import ShardedModel
 from trainer.shards import local_parts
-
-_DONE = "whole"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,29 +33,22 @@ class Foundations:
 def foundations(lab: Lab, recipe: Recipe) -> Foundations:
     """The recipe trained over the lab's days as any user model is; trained once, then read from the lab's folder."""
     config = TrainingConfig.of(recipe)
-    place = lab.folder / f"{recipe.name}-{fingerprint(config, [str(ds) for ds in lab.days])[:16]}-whole"
-    if not (place / _DONE).exists():
-        place.mkdir(parents=True, exist_ok=True)
-        kept = 0
-
-        def keep(sharded: ShardedModel) -> None:
-            nonlocal kept
-            _save(sharded, _weights(place, kept))
-            kept += 1
-
-        with one_rank():
-            train_days(recipe, lab.days, lake=lab.lake, users=lab.users, say=lab.say, keep=keep)
-        (place / _DONE).touch()
-    models = [_load(config, _weights(place, day)) for day in range(len(lab.days))]
+    place = lab.place(recipe)
+    place = place.with_name(f"{place.name}-whole")
+    with locked(place):
+        if not place.exists():
+            with beside(place) as partial, one_rank():
+                day = count()
+                train_days(
+                    recipe, lab.days, lake=lab.lake, users=lab.users, say=lab.say,
+                    keep=lambda sharded: _save(sharded, weights(partial, next(day))),
+                )  # fmt: skip
+    models = [_load(config, weights(place, day)) for day in range(len(lab.days))]
     towers = DailyTowers(recipe=recipe, users=lab.users, towers=[model.user_tower for model in models])
     return Foundations(
         towers=towers,
         models=[FoundationModel(model, recipe, version=day) for day, model in enumerate(models)],
     )
-
-
-def _weights(place: Path, day: int) -> Path:
-    return place / f"day_{day:03d}.safetensors"
 
 
 def _save(sharded: ShardedModel, path: Path) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -20,7 +21,6 @@ import numpy as np
 import torch.distributed as dist
 
 from features.columns import Ids
-from features.examples import build_examples
 from features.fingerprint import fingerprint
 from features.lake import Lake
 from features.reader import DayReader
@@ -31,11 +31,11 @@ from infra.experiments.towers import (
     Say,
     Vectors,
     load_towers,
+    locked,
     read_users,
     save_towers,
     train_days,
 )
-from infra.settings import Settings
 from snapshots.embeddings import fp16_exact
 from snapshots.pooling import LOOKBACK_DAYS
 from trainer.config import TrainingConfig
@@ -72,30 +72,35 @@ class Lab:
     _towers: dict[str, DailyTowers] = field(default_factory=dict)
 
     @classmethod
-    def open(
-        cls, source: Source, days: Sequence[date], *, settings: Settings, folder: Path, say: Say = log.info
-    ) -> Lab:
-        """Build the days that the lake of `settings` has not."""
-        lake = Lake(settings.lake)
-        for ds in days:
-            if lake.find(f"examples/{source.name}", ds) is None:
-                build_examples(source, ds, settings=settings, reject_max_share=0.05)
+    def open(cls, source: Source, days: Sequence[date], *, lake: Lake, folder: Path, say: Say = log.info) -> Lab:
+        """Of days that the lake has."""
         users = tuple(read_users(source, ds, lake) for ds in days)
         return cls(source=source, days=tuple(days), lake=lake, folder=folder, users=users, say=say)
 
-    def towers(self, recipe: Recipe) -> DailyTowers:
-        """The user model trained over the days: trained once, then read from the folder."""
+    @cached_property
+    def _examples(self) -> list[tuple[date, str]]:
+        """Days and fingerprints of what is learnt from."""
+        found = self.lake.find_all(f"examples/{self.source.name}", self.days)
+        return [(ds, found[ds].fingerprint) for ds in self.days]
+
+    def place(self, recipe: Recipe) -> Path:
+        """Where what the recipe learns of these examples is kept: other examples, another place."""
         assert recipe.source == self.source, f"{recipe.name} learns from {recipe.source.name}"
-        key = fingerprint(TrainingConfig.of(recipe), [str(ds) for ds in self.days])[:16]
-        if key not in self._towers:
-            place = self.folder / f"{recipe.name}-{key}"
-            found = load_towers(recipe, place, users=self.users)
-            if found is None:
-                with one_rank():
-                    found = train_days(recipe, self.days, lake=self.lake, users=self.users, say=self.say)
-                save_towers(found, place)
-            self._towers[key] = found
-        return self._towers[key]
+        key = fingerprint(TrainingConfig.of(recipe), self._examples)[:16]
+        return self.folder / f"{recipe.name}-{key}"
+
+    def towers(self, recipe: Recipe) -> DailyTowers:
+        """The user model trained over the days: trained once, then read from the folder, whoever comes second."""
+        place = self.place(recipe)
+        if place.name not in self._towers:
+            with locked(place):
+                found = load_towers(recipe, place, users=self.users)
+                if found is None:
+                    with one_rank():
+                        found = train_days(recipe, self.days, lake=self.lake, users=self.users, say=self.say)
+                    save_towers(found, place)
+            self._towers[place.name] = found
+        return self._towers[place.name]
 
     def computed(self, towers: DailyTowers, day: int, *, version: int | None = None) -> Computed:
         """The users of the day by the snapshot of day `version` (None: its own)."""

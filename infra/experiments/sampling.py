@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from features.columns import Ids
-from features.examples import build_examples
 from features.fingerprint import fingerprint
 from features.lake import Lake
 from features.schema import USER_ID
@@ -20,13 +19,11 @@ _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
 
 def keep_users(source: Source, days: Sequence[date], *, settings: Settings, home: Path, one_of: int) -> Settings:
-    """The settings of a lake below `home` that holds these days of the kept users; days that the lake of `settings`
-    has not are built there first."""
+    """The settings of a lake below `home` that holds these days of the kept users, of the lake of `settings`, which has
+    all of them."""
     kept = settings.model_copy(update={"lake_uri": str(home / f"lake_one_of_{one_of}")})
     lake, small = Lake(settings.lake), Lake(kept.lake)
     for ds in days:
-        if lake.find(f"examples/{source.name}", ds) is None:
-            build_examples(source, ds, settings=settings, reject_max_share=0.05)
         for table in (f"{kind}/{source.name}" for kind in ("examples", "user_features")):
             whole = lake.get(table, ds)
             key = fingerprint(whole.fingerprint, one_of)

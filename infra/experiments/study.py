@@ -11,7 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from features.examples import build_examples
 from features.fingerprint import file_sha256, fingerprint
+from features.lake import Lake
 from infra.experiments.finding import Finding
 from infra.experiments.lab import Lab
 from infra.experiments.sampling import keep_users
@@ -171,10 +173,8 @@ class Trial:
         return self._lab
 
     def towers(self, recipe: Recipe) -> DailyTowers:
-        """`Lab.towers`, for one process at a time: whoever comes second reads what the first has trained."""
-        lab = self.lab
-        with model_lock(self.settings, f"experiments-{recipe.name}-{fingerprint(recipe)[:16]}"):
-            return lab.towers(recipe)
+        """`Lab.towers`."""
+        return self.lab.towers(recipe)
 
     def models(self) -> dict[str, DailyTowers]:
         """The setting's user models by role, trained."""
@@ -193,12 +193,14 @@ def open_lab(setting: Setting, settings: Settings, *, say: Callable[[str], None]
     with model_lock(settings, f"experiments-{setting.source.name}-{setting.one_of}"):
         of_worlds = settings.model_copy(update={"home": home, "lake_uri": None})
         lake_of = settings if setting.name == "globo" else of_worlds
+        for ds in setting.days:  # each time: nothing is written where log and source are as they were
+            build_examples(setting.source, ds, settings=lake_of, reject_max_share=0.05)
         if setting.one_of > 1:
             lake_of = keep_users(setting.source, setting.days, settings=lake_of, home=home, one_of=setting.one_of)
         return Lab.open(
             setting.source,
             setting.days,
-            settings=lake_of,
+            lake=Lake(lake_of.lake),
             folder=home / ("towers" if setting.one_of == 1 else f"towers_one_of_{setting.one_of}"),
             say=say,
         )

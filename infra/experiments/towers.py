@@ -5,10 +5,13 @@ The same training loop, optimizer and readers as the daily job, on one rank; not
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
+import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -136,29 +139,47 @@ def train_days(
 
 
 def save_towers(towers: DailyTowers, folder: Path) -> None:
-    """Every day's weights and what training gave; `trained.json` is written last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for day, tower in enumerate(towers.towers):
-        save_file({name: value.contiguous() for name, value in tower.state_dict().items()}, _weights(folder, day))
+    """Every day's weights and what training gave, in a new folder; for whoever has it `locked`."""
     document = {"ne": towers.ne, "cpu_seconds": towers.cpu_seconds, "teacher_mib": towers.teacher_mib}
-    partial = folder / f".{TRAINED}"
-    partial.write_text(json.dumps(document))
-    partial.replace(folder / TRAINED)
+    with beside(folder) as partial:
+        for day, tower in enumerate(towers.towers):
+            save_file({name: value.contiguous() for name, value in tower.state_dict().items()}, weights(partial, day))
+        (partial / TRAINED).write_text(json.dumps(document))
 
 
 def load_towers(recipe: Recipe, folder: Path, *, users: Sequence[DayOfUsers]) -> DailyTowers | None:
     """What `save_towers` wrote of as many days; None where it did not finish."""
-    if not (folder / TRAINED).exists():
+    if not folder.exists():
         return None
     found = DailyTowers(recipe=recipe, users=users, **json.loads((folder / TRAINED).read_text()))
     for day in range(len(users)):
         tower = UserTower(recipe.schema, recipe.user_tower)
-        tower.load_state_dict(load_file(_weights(folder, day)))
+        tower.load_state_dict(load_file(weights(folder, day)))
         found.towers.append(tower.eval().requires_grad_(False))
     return found
 
 
-def _weights(folder: Path, day: int) -> Path:
+@contextmanager
+def locked(place: Path) -> Iterator[None]:
+    """For one process at a time, until it ends: whoever comes second finds what the first has made."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.with_name(f".{place.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def beside(place: Path) -> Iterator[Path]:
+    """An empty folder that becomes `place` when it is whole; for whoever has it `locked`."""
+    partial = place.with_name(f".{place.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+    partial.mkdir(parents=True)
+    yield partial
+    partial.replace(place)
+
+
+def weights(folder: Path, day: int) -> Path:
+    """The file of a day, counted from 0."""
     return folder / f"day_{day:03d}.safetensors"
 
 
