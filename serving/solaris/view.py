@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from serving.compute.queue import store_ms
 from serving.record import RecordError
 from serving.solaris.queue import PairQueue
 from serving.solaris.store import PairStore
@@ -22,7 +22,7 @@ class PairView:
     featured_at: datetime
     written_at: datetime
     age_seconds: float
-    """Since it was written."""
+    """Since it was written, by the store's clock."""
     priority: float
     alive: bool
     """False: it has outlived its time, and is not served."""
@@ -48,10 +48,10 @@ def view_pairs(store: PairStore, user: int) -> UserPairs:
     """The user's pairs, and how the queue is."""
     keys = store.keys.keys
     waiting, leased, aside = PairQueue(store.redis, store.model, keys, range(keys.partitions)).length()
-    pairs, damage = tuple[PairView, ...](), ""
+    pairs, damage, now_ms = tuple[PairView, ...](), "", store_ms(store.redis)
     try:
         record = store.read(user)
-        pairs = () if record is None else tuple(_pair(store, entry) for entry in record.entries)
+        pairs = () if record is None else tuple(_pair(store, entry, now_ms) for entry in record.entries)
     except RecordError as error:
         damage = str(error)
     return UserPairs(
@@ -60,8 +60,8 @@ def view_pairs(store: PairStore, user: int) -> UserPairs:
     )  # fmt: skip
 
 
-def _pair(store: PairStore, entry: Any) -> PairView:
-    age = time.time() - int(entry["write_ms"]) / 1000
+def _pair(store: PairStore, entry: Any, now_ms: int) -> PairView:
+    age = (now_ms - int(entry["write_ms"])) / 1000
     return PairView(
         item=int(entry["member"]),
         version=int(entry["version"]),

@@ -112,6 +112,7 @@ def test_how_pairs_are_kept_is_told_and_shown(store: PairStore) -> None:
     write(store, 7, 3, priority=0.5, version=4)
     shown = view_pairs(store, 7)
     assert [(one.item, one.version, one.priority, one.alive) for one in shown.pairs] == [(3, 4, 0.5, True)]
+    assert 0 <= shown.pairs[0].age_seconds < 20, "both times are the store's"
     store.redis.set(store.keys.user(8), b"noise")
     assert (view_pairs(store, 8).pairs, view_pairs(store, 8).damage) == ((), "a record of 5 bytes; it has 6 or more")
 
