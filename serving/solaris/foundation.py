@@ -68,25 +68,16 @@ class FoundationModel:
         """Of the weights."""
         return self._version
 
-    @property
-    def user_columns(self) -> list[str]:
-        """What it reads of the users."""
-        return self._users.columns
-
-    @property
-    def item_columns(self) -> list[str]:
-        """What it reads of the items."""
-        return self._items.columns
-
     def represent(
         self, user_rows: pa.Table | pa.RecordBatch, item_rows: pa.Table | pa.RecordBatch
     ) -> NDArray[np.float32]:
         """[P, E]: of row i of the users with row i of the items. The rows of one user are the same features: the first
-        is computed, for all. ValueError for rows it cannot read."""
+        is computed, for all. A pair whose representation is not finite costs no other: its row says so. ValueError for
+        rows it cannot read."""
         users: Ids = user_rows.column(USER_ID).to_numpy()
         _, first, of_user = np.unique(users, return_index=True, return_inverse=True)
         distinct = user_rows.take(pa.array(first))
-        return self.score(distinct, item_rows, of_user=of_user, of_item=np.arange(item_rows.num_rows)).vectors
+        return self._score(distinct, item_rows, of_user=of_user, of_item=np.arange(item_rows.num_rows)).vectors
 
     def score(
         self, user_rows: pa.Table | pa.RecordBatch, item_rows: pa.Table | pa.RecordBatch, *, of_user: Ids, of_item: Ids
@@ -95,6 +86,18 @@ class FoundationModel:
 
         ValueError for rows that cannot be read, and for pairs whose representation is not finite.
         """
+        scored = self._score(user_rows, item_rows, of_user=of_user, of_item=of_item)
+        finite = np.isfinite(scored.vectors).all(axis=1)
+        if not finite.all():
+            raise ValueError(
+                f"pair {int(np.argmin(finite))} of {len(finite)} has a representation with NaN or inf; look at the "
+                "training loss and at the features of that user and item"
+            )
+        return scored
+
+    def _score(
+        self, user_rows: pa.Table | pa.RecordBatch, item_rows: pa.Table | pa.RecordBatch, *, of_user: Ids, of_item: Ids
+    ) -> Scored:
         vectors = np.empty((len(of_user), self.width), np.float32)
         logits = np.empty((len(of_user), self._model.mix_tower.output.out_features), np.float32)
         with torch.no_grad():  # not inference_mode: the lookup kernel is registered for autograd alone
@@ -106,12 +109,6 @@ class FoundationModel:
                 hidden = self._model.mix_tower.represent(mine, items.item_sparse, items.item_dense)
                 vectors[part] = hidden.numpy()
                 logits[part] = self._model.mix_tower.output(hidden).numpy()
-        if not np.isfinite(vectors).all():
-            bad = int(np.argmin(np.isfinite(vectors).all(axis=1)))
-            raise ValueError(
-                f"pair {bad} of {len(vectors)} has a representation with NaN or inf; look at the training loss and at "
-                "the features of that user and item"
-            )
         return Scored(vectors=vectors, logits=logits)
 
     def _embedded(self, rows: pa.Table | pa.RecordBatch) -> torch.Tensor:

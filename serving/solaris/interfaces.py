@@ -29,7 +29,8 @@ class Foundation(Protocol):
     def represent(
         self, user_rows: pa.Table | pa.RecordBatch, item_rows: pa.Table | pa.RecordBatch
     ) -> NDArray[np.float32]:
-        """[P, E]: of row i of the users with row i of the items. ValueError for rows it cannot read."""
+        """[P, E]: of row i of the users with row i of the items. Rows that are not finite are refused, and cost no
+        other. ValueError for rows it cannot read."""
         ...
 
 

@@ -19,6 +19,7 @@ from trainer.model.sum_model import SumModel
 
 RECIPE = planted_recipe()
 ROWS = planted_examples(300, seed=1)
+ITEM_DENSE = SCHEMA.dense_of("item")[0].name
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +68,17 @@ def test_rows_of_pairs_are_represented_once_per_user(foundation: FoundationModel
     assert foundation.represent(ROWS.slice(0, 0), ROWS.slice(0, 0)).shape == (0, 32)
 
 
-def test_a_representation_that_is_not_finite_is_refused(model: SumModel) -> None:
-    config = TrainingConfig.of(RECIPE)
-    broken = SumModel(config, config.model)
-    broken.load_state_dict({name: torch.full_like(of, np.nan) for name, of in model.state_dict().items()})
-    with pytest.raises(ValueError, match="NaN or inf"):
-        FoundationModel(broken, RECIPE, version=1).represent(ROWS.slice(0, 2), ROWS.slice(0, 2))
+def test_a_representation_that_is_not_finite_is_told_and_costs_no_other(foundation: FoundationModel) -> None:
+    rows = ROWS.slice(0, 8)
+    sound = foundation.represent(rows, rows)
+    spoilt = np.where(np.arange(8) == 5, 3e38, rows[ITEM_DENSE].to_numpy()).astype(np.float32)
+    items = rows.set_column(rows.schema.get_field_index(ITEM_DENSE), ITEM_DENSE, pa.array(spoilt))
+    found = foundation.represent(rows, items)
+    assert np.isfinite(found).all(axis=1).tolist() == [place != 5 for place in range(8)]
+    np.testing.assert_allclose(np.delete(found, 5, axis=0), np.delete(sound, 5, axis=0), rtol=1e-4, atol=1e-5)
+    each = np.arange(8)
+    with pytest.raises(ValueError, match="pair 5 of 8 has a representation with NaN or inf"):
+        foundation.score(rows, items, of_user=each, of_item=each)
 
 
 def test_a_catalogue_knows_the_newest_features_of_the_days_it_was_given(tmp_path: Path) -> None:
