@@ -33,7 +33,6 @@ MOST_OWN = 0.95
 """Above it, nothing would be left for items that the user has not seen."""
 PAIRS_PER_CHUNK = 65_536
 _EM_STEPS = 30
-_BISECTIONS = 60
 _LEAST = 1e-300
 
 
@@ -154,12 +153,13 @@ class PairPredictor:
         return replace(self, counts=replace(self.counts, by_item=np.where(kept, self.counts.by_item, 0.0)))
 
     def stream(self, budget: int, *, chunk: int = PAIRS_PER_CHUNK) -> Iterator[LikelyPairs]:
-        """The `budget` likeliest pairs, some at a time; in memory are users, items, pairs seen before and a chunk,
-        never users x items. Pairs of equal priority come in the order of user and item."""
+        """The `budget` likeliest pairs, some at a time; in memory are users, items, pairs seen before and a chunk, or
+        the budget where more pairs are alike, never users x items. Pairs of equal priority come in the order of user
+        and item."""
         ranks, done, above = _Ranks(self.counts, self.own_weight), 0, np.inf
         while done < budget:
             threshold = ranks.threshold(min(done + chunk, budget))
-            found = ranks.between(threshold, above)
+            found = ranks.between(threshold, above, most=budget - done)
             if not len(found):
                 return
             yield found.first(budget - done)
@@ -237,18 +237,21 @@ class _Ranks:
 
     def threshold(self, wanted: int) -> float:
         """The highest priority that at least `wanted` pairs have; next to 0 where there are fewer."""
-        low, high = 0.0, float(max(self._rising[-1], self._by_user.max() * self._falling[0])) * 2
+        low, high = _LEAST, float(max(self._rising[-1], self._by_user.max() * self._falling[0])) * 2
         if self.count(_LEAST) <= wanted:
             return _LEAST
-        for _ in range(_BISECTIONS):
-            middle = (low + high) / 2
+        while low < (middle := (low + high) / 2) < high:
             low, high = (middle, high) if self.count(middle) >= wanted else (low, middle)
         return low
 
-    def between(self, low: float, high: float) -> LikelyPairs:
-        """The pairs whose priority is in [low, high)."""
+    def between(self, low: float, high: float, *, most: int) -> LikelyPairs:
+        """The pairs whose priority is in [low, high), low being a `threshold`: the first `most` of them are there, of
+        those at `low` not all."""
         c = self._counts
         first, last = self._reach(high) if np.isfinite(high) else np.zeros(len(c.users), np.int64), self._reach(low)
+        above = self._reach(np.nextafter(low, np.inf))
+        enough = most + len(self._own)  # as many of them may have been seen before
+        last = above + np.diff(np.minimum(np.cumsum(last - above), enough), prepend=0)
         lengths = last - first
         user = np.repeat(np.arange(len(c.users)), lengths)
         starts = np.cumsum(lengths) - lengths

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -35,6 +37,18 @@ def test_the_stream_is_what_sorting_all_pairs_would_give(chunk: int) -> None:
     places = np.searchsorted(c.users, users), np.searchsorted(c.items, items)
     np.testing.assert_allclose(every[places], priorities, rtol=1e-9)
     assert len(set(zip(users.tolist(), items.tolist(), strict=True))) == 500
+
+
+def test_of_pairs_that_are_alike_no_more_are_made_than_are_wanted() -> None:
+    ids = np.arange(2_000)
+    once = Impressions(user=ids, item=ids, time_us=ids)
+    predictor = PairPredictor.fit([once])
+    tracemalloc.start()
+    found = predictor.likeliest(10)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (found.users.tolist(), found.items.tolist()) == ([0] * 10, list(range(10)))
+    assert peak < 4e6, "of four million pairs"
 
 
 def test_no_more_pairs_than_there_are() -> None:
