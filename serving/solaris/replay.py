@@ -45,15 +45,17 @@ class Stored:
         return cls(user=nothing, item=nothing, written_us=nothing, vectors=np.empty((0, width), np.float16))
 
     def with_newer(self, newer: Stored) -> Stored:
-        """Both; of a pair that both have, the newer."""
+        """Both; of a pair that both have, the one written later, of those written together `newer`'s."""
         together = _joined(self, newer)
         key = _codes(together.user, together.item)
-        _, from_end = np.unique(key[::-1], return_index=True)
-        return together.taken(np.sort(len(key) - 1 - from_end))
+        order = np.lexsort((together.written_us, key))
+        is_last = np.append(key[order][1:] != key[order][:-1], True)[: len(order)]
+        return together.taken(np.sort(order[is_last]))
 
     def alive(self, at_us: int, model: PairModel) -> Stored:
-        """Those that a request at that time or later can still be served."""
-        return self.taken(np.flatnonzero(self.written_us + _ttl_us(model) > at_us))
+        """Those that a request at that time can be served; what is written later is not there."""
+        is_there = (self.written_us <= at_us) & (at_us < self.written_us + _ttl_us(model))
+        return self.taken(np.flatnonzero(is_there))
 
     def capped(self, most: int) -> Stored:
         """Each user's newest `most`; of equals, the likeliest."""

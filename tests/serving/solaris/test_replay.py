@@ -86,6 +86,23 @@ def test_what_outlived_its_time_is_not_served_and_a_newer_one_replaces_it() -> N
         serve(old, requests((1, 10, 3)), own, model=replace(MODEL, ttl_seconds=60), delay_seconds=None)
 
 
+def test_of_two_the_one_that_was_written_later_is_kept_whoever_brings_it() -> None:
+    early, late = stored((1, 10, 1.0), (1, 11, 2.0), hours=-2), stored((1, 10, 3.0), (2, 10, 4.0), hours=-1)
+    for both in (early.with_newer(late), late.with_newer(early)):
+        found = dict(zip(zip(both.user.tolist(), both.item.tolist(), strict=True), both.vectors[:, 0], strict=True))
+        assert found == {(1, 10): 3, (1, 11): 2, (2, 10): 4}
+    (again,) = stored((1, 10, 1.0)).with_newer(stored((1, 10, 5.0))).vectors[:, 0]
+    assert again == 5
+    assert len(Stored.empty(WIDTH).with_newer(Stored.empty(WIDTH))) == 0
+
+
+def test_what_still_waits_when_the_day_ends_does_not_come_back() -> None:
+    asked = requests((1, 1, 22), (1, 2, 23))
+    own = np.ones((2, WIDTH), np.float16)
+    _, after = serve(Stored.empty(WIDTH), asked, own, model=MODEL, delay_seconds=5_400)
+    assert after.alive(2 * DAY_US, MODEL).item.tolist() == [1]
+
+
 def test_misses_wait_for_the_budget() -> None:
     asked = requests((1, 1, 1), (1, 2, 1), (1, 1, 2), (1, 2, 2))
     slow = replace(MODEL, pairs_per_second=1 / 5_000)
