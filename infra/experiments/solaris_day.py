@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
 from features.columns import Ids
@@ -147,7 +148,9 @@ class Replay:
         known = self._known(day, ahead, requests)
         for share in KNOWN:
             pairs = uniform(self.seed, requests.user, requests.item) < share
-            served[known_arm(share)] = Served.exactly(known.vectors, pairs & (known.levels == Level.EXACT))
+            is_exact = pairs & (known.levels == Level.EXACT)
+            served[known_arm(share)] = Served.exactly(known.vectors, is_exact)
+            forwards[known_arm(share)] = num_distinct(requests, is_exact) / len(requests)
         served[ORACLE] = Served.exactly(own)
         return Day(
             impressions=requests,
@@ -155,7 +158,7 @@ class Replay:
             trained={NOT_MIRRORED: served[ORACLE]},
             taught=Taught(logits=torch.from_numpy(synchronous.logits[:, 0].copy())),
             recalls=self._recalls(ahead, requests),
-            forwards=forwards | {known_arm(share): share for share in KNOWN} | {ORACLE: 1.0},
+            forwards=forwards | {ORACLE: 1.0},
         )
 
     def _served(self, day: int, ahead: Ahead, requests: Impressions, own: Vectors) -> dict[str, Served]:
@@ -227,6 +230,11 @@ class Replay:
 _EPOCH = 719_163
 """1970-01-01, as days are counted."""
 _COUNTED = 64
+
+
+def num_distinct(requests: Impressions, chosen: NDArray[np.bool_]) -> int:
+    """Pairs among the chosen requests: one that is asked for again is computed once."""
+    return np.unique(np.stack([requests.user[chosen], requests.item[chosen]]), axis=1).shape[1]
 
 
 def newest_users(lab: Lab, days: Sequence[int]) -> tuple[Ids, pa.Table]:

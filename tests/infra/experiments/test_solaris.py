@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from infra.experiments.record import write
@@ -12,7 +13,9 @@ from infra.experiments.run import run
 from infra.experiments.setting import get_setting
 from infra.experiments.solaris import STUDY
 from infra.experiments.solaris_arms import BUDGETS, EXACT_ONLY, KNOWN, ORACLE, REPEATED, budget_arm, known_arm
+from infra.experiments.solaris_day import num_distinct
 from infra.settings import Settings
+from serving.solaris.impressions import Impressions
 from trainer.downstream.arms import BASELINE, SUM
 
 ONE_PART = replace(STUDY, parts=(REPEATED,))
@@ -37,6 +40,7 @@ def test_gain_coverage_and_cost_by_arm(tmp_path: Path) -> None:
         assert arms[EXACT_ONLY]["exact"] + arms[EXACT_ONLY]["zero"] == pytest.approx(1)
         known = [arms[known_arm(share)]["exact"] for share in KNOWN]
         assert known == sorted(known)
+        assert all(0 < arms[known_arm(share)]["forwards"] <= arms[known_arm(share)]["exact"] for share in KNOWN)
         assert known[-1] < arms[ORACLE]["exact"] == 1, "nobody had seen some users and items"
         assert results[0][part]["recalls"]["predictor 2"] > results[0][part]["recalls"]["random 2"]
     finding = ONE_PART.conclude(setting, results)
@@ -46,3 +50,11 @@ def test_gain_coverage_and_cost_by_arm(tmp_path: Path) -> None:
     assert ONE_PART.conclude(setting, run(ONE_PART, setting, settings=settings, workers=0)) == finding, (
         "nothing is measured twice"
     )
+
+
+def test_a_pair_that_is_asked_for_again_is_computed_once() -> None:
+    users, items = np.array([1, 1, 1, 2, 2]), np.array([5, 5, 6, 5, 5])
+    asked = Impressions(user=users, item=items, time_us=np.arange(5))
+    assert num_distinct(asked, np.ones(5, np.bool_)) == 3
+    assert num_distinct(asked, np.array([True, True, False, False, False])) == 1
+    assert num_distinct(asked, np.zeros(5, np.bool_)) == 0
