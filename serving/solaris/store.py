@@ -26,6 +26,8 @@ _MERGE, _ENQUEUE = Script(MERGE_PAIRS), Script(ENQUEUE_PAIRS)
 RECORDS_PER_CALL = 16
 """The store does nothing else while a call runs."""
 PAIRS_PER_CALL = 128
+_MOST_PRIORITY = float(np.finfo(np.float32).max)
+"""Records hold it in float32."""
 _OUTCOMES = {1: "queued", 0: "coalesced", -1: "shed", -2: "no_features"}
 
 
@@ -129,12 +131,13 @@ class PairStore:
 
     def enqueue(self, pairs: Iterable[Likely]) -> Counter[str]:
         """Queue them for computation: how many were queued, coalesced (they wait already, or are worked on), shed, they
-        or others of lower priority, and of users without features. ValueError for a priority that is not finite.
+        or others of lower priority, and of users without features. ValueError for a priority that is not a finite
+        float32.
         """
         waiting: dict[int, list[Likely]] = {}
         for pair in pairs:
-            if not np.isfinite(pair.priority):
-                raise ValueError(f"{pair}: the priority is a finite number")
+            if not abs(pair.priority) <= _MOST_PRIORITY:
+                raise ValueError(f"{pair}: the priority is a finite number that float32 holds")
             waiting.setdefault(self.keys.keys.partition(pair.user), []).append(pair)
         calls = [
             self._enqueues(partition, of_it[begin : begin + PAIRS_PER_CALL])
