@@ -267,4 +267,4 @@ def _verdicts(measured: Mapping[int, Estimate], counted: Mapping[int, float]) ->
     )
 
 
-STUDY = Study(name="capacity", measure=measure, conclude=conclude, format=2)
+STUDY = Study(name="capacity", measure=measure, conclude=conclude)

@@ -182,4 +182,4 @@ def _served(levels: Sequence[NDArray[np.uint8]], ages: Sequence[NDArray[np.float
     return {**shares(np.concatenate(levels)), "age_hours": float(np.median(known)) if len(known) else None}
 
 
-STUDY = Study(name="solaris", measure=measure, conclude=conclude, parts=(INDEPENDENT, REPEATED), format=2)
+STUDY = Study(name="solaris", measure=measure, conclude=conclude, parts=(INDEPENDENT, REPEATED))
