@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from infra.commands.options import console, show
+from infra.commands.options import console
 from infra.experiments.studies import OF_WORLDS, STUDIES, TABLES, get_study
 from infra.settings import Settings, get_settings
 
@@ -31,7 +33,7 @@ Data = Annotated[Path | None, typer.Option("--data", help="Folder of the real lo
 Home = Annotated[Path | None, typer.Option("--home", help="Where results are kept.", show_default="the setting's")]
 Workers = Annotated[int | None, typer.Option("--workers", min=0, help="Processes; default: one per core, at most 2.")]
 Again = Annotated[bool, typer.Option("--again", help="Forget what was measured before.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables; of several studies a list.")]
 Plot = Annotated[Path | None, typer.Option("--plot", help="Write the picture there too, PNG.")]
 
 
@@ -52,12 +54,31 @@ def _command(*studies: str) -> Callable[..., None]:
 
         chosen = get_setting(setting, num_seeds=seeds, num_days=days, one_of=one_of)
         settings = _settings(data, home)
-        runs = [study for study in studies if len(studies) == 1 or setting != "globo" or study not in OF_WORLDS]
+        runs = [study for study in studies if setting != "globo" or study not in OF_WORLDS]
+        if not runs:
+            raise ValueError(
+                f"{studies[0]} asks for the truth of a synthetic world, and setting {setting} is of real clicks; "
+                "take synthetic, intent or quick"
+            )
+        if plot is not None:
+            plot.parent.mkdir(parents=True, exist_ok=True)
+        logging.getLogger().addFilter(_is_no_chatter)
+        found = []
         for study in runs:
             to = plot if plot is None or len(runs) == 1 else plot.with_stem(f"{plot.stem}_{study}")
-            _run(study, chosen, settings=settings, workers=workers, again=again, as_json=as_json, plot=to)
+            finding = _run(study, chosen, settings=settings, workers=workers, again=again, plot=to)
+            found.append(finding.plain())
+            if not as_json:
+                _print(finding)
+        if as_json:
+            typer.echo(json.dumps(found if len(studies) > 1 else found[0], indent=2))
 
     return command
+
+
+def _is_no_chatter(record: logging.LogRecord) -> bool:
+    """FBGEMM names every library that it loads, by the root logger itself."""
+    return record.levelno > logging.INFO
 
 
 def _settings(data: Path | None, home: Path | None) -> Settings:
@@ -72,9 +93,8 @@ def _run(
     settings: Settings,
     workers: int | None,
     again: bool,
-    as_json: bool,
     plot: Path | None,
-) -> None:
+) -> Finding:
     from infra.experiments.record import PLOT, record
     from infra.experiments.run import run
 
@@ -85,13 +105,10 @@ def _run(
     results = run(study, setting, settings=settings, workers=workers, again=again, say=say)
     finding = study.conclude(setting, results)
     folder = record(finding, setting, settings=settings, say=say)
-    if as_json:
-        show(dict(finding.plain()))
-    else:
-        _print(finding)
     if plot is not None:
         shutil.copy(folder / PLOT, plot)
     say(f"wrote {folder}")
+    return finding
 
 
 def _print(finding: Finding) -> None:

@@ -118,7 +118,7 @@ class Finding:
         return found
 
     def plain(self) -> Mapping[str, Any]:
-        """As JSON; the same of the same seeds."""
+        """As JSON; the same of the same seeds but for measured CPU times."""
         return asdict(self)
 
     def markdown(self) -> str:

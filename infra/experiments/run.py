@@ -1,7 +1,8 @@
 """Measures a study's units, in worker processes, and keeps every unit as soon as it is there.
 
 Whatever was kept is not measured again, so a run that was killed goes on. A unit that fails is named with its seed;
-the others go on, and the first error is raised at the end.
+the others go on, and the first error is raised at the end. Where a worker process dies, the units in its pool that may
+have killed it are measured once more, each in a pool of its own, and the others in another.
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ class Clock:
     seconds: list[float]
     """The seconds of each unit that is done."""
     width: int
+    _num_failed: int = 0
     _began: dict[str, float] = field(default_factory=dict)
     _share: dict[str, float] = field(default_factory=dict)
 
@@ -93,8 +95,17 @@ class Clock:
         self._share[unit] = max(share, self._share.get(unit, 0.0))
 
     def done(self, unit: str, seconds: float) -> None:
-        """That all of it is; failed units count too."""
+        """That all of it is."""
+        self.stopped(unit)
         self.seconds.append(seconds)
+
+    def failed(self, unit: str) -> None:
+        """That it will not be: what it took tells nothing of others."""
+        self.stopped(unit)
+        self._num_failed += 1
+
+    def stopped(self, unit: str) -> None:
+        """That it is to begin anew."""
         self._began.pop(unit, None)
         self._share.pop(unit, None)
 
@@ -106,7 +117,7 @@ class Clock:
         if not known:
             return None
         each = sum(known) / len(known)
-        waiting = max(len(self.units) - len(self.seconds) - len(spent), 0)
+        waiting = max(len(self.units) - len(self.seconds) - self._num_failed - len(spent), 0)
         return (waiting * each + sum(max(each - of, 0.0) for of in spent.values())) / self.width
 
     def __str__(self) -> str:
@@ -114,7 +125,7 @@ class Clock:
         rest = (
             "" if left is None else f", about {left / 60:.0f} min left" if left >= 90 else f", about {left:.0f} s left"
         )
-        return f"[{len(self.seconds)}/{len(self.units)}{rest}]"
+        return f"[{len(self.seconds) + self._num_failed}/{len(self.units)}{rest}]"
 
 
 def measure(study: Study, unit: Unit, *, settings: Settings, progress: Callable[[str, float], None]) -> float:
@@ -142,13 +153,12 @@ def _here(
             clock.told(name, share)
             say(f"{clock} {name}: {line}")
 
-        seconds = 0.0
         try:
-            seconds = measure(study, unit, settings=settings, progress=progress)
+            clock.done(str(unit), measure(study, unit, settings=settings, progress=progress))
         except Exception as error:
             failed.append((unit, error))
-            say(f"{unit} failed: {error}")
-        clock.done(str(unit), seconds)
+            clock.failed(str(unit))
+            say(f"{clock} {unit}: failed: {error}")
     return failed
 
 
@@ -160,16 +170,27 @@ def _in_workers(
     listener = threading.Thread(target=_listen, args=(queue, clock, say), name="progress", daemon=True)
     listener.start()
     failed: list[tuple[Unit, BaseException]] = []
-    try:
+
+    def in_pool(group: Sequence[Unit]) -> list[Unit]:
+        """Measures them; returns those that were lost with a worker."""
         with ProcessPoolExecutor(
-            min(clock.width, len(units)), mp_context=spawn, initializer=_begin, initargs=(queue,)
+            min(clock.width, len(group)), mp_context=spawn, initializer=_begin, initargs=(queue,)
         ) as pool:
-            running = {pool.submit(_measure_there, study, unit, settings): unit for unit in units}
+            running = {pool.submit(_measure_there, study, unit, settings): unit for unit in group}
             try:
-                _collect(running, failed, clock=clock, say=say)
+                return _collect(running, failed, clock=clock, say=say)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+
+    try:
+        if lost := in_pool(units):
+            say(f"{clock} a worker process died (of memory?); {len(lost)} units go on in new ones")
+            lost.sort(key=units.index)  # the first in line were being measured
+            groups = [lost[clock.width :], *([unit] for unit in lost[: clock.width])]
+            for unit in [unit for group in groups if group for unit in in_pool(group)]:
+                failed.append((unit, RuntimeError("a worker process died (of memory?); run again with fewer workers")))
+                clock.failed(str(unit))
     finally:
         queue.put(None)
         listener.join()
@@ -178,18 +199,23 @@ def _in_workers(
 
 def _collect(
     running: dict[Future[float], Unit], failed: list[tuple[Unit, BaseException]], *, clock: Clock, say: Say
-) -> None:
+) -> list[Unit]:
+    """Returns the units that were lost with a worker."""
+    lost = []
     while running:
         for future in wait(running, return_when=FIRST_COMPLETED).done:
-            unit, seconds, error = running.pop(future), 0.0, future.exception()
+            unit, error = running.pop(future), future.exception()
             if error is None:
-                seconds = future.result()
+                clock.done(str(unit), future.result())
+                say(f"{clock} {unit}: done in {future.result():.0f} s")
             elif isinstance(error, BrokenProcessPool):
-                failed.append((unit, RuntimeError("a worker process died (of memory?); run again to go on")))
+                clock.stopped(str(unit))
+                lost.append(unit)
             else:
+                clock.failed(str(unit))
                 failed.append((unit, error))
-            clock.done(str(unit), seconds)
-            say(f"{clock} {unit}: " + (f"failed: {error}" if error else f"done in {seconds:.0f} s"))
+                say(f"{clock} {unit}: failed: {error}")
+    return lost
 
 
 _QUEUE: SimpleQueue[tuple[str, str, float] | None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from infra.experiments.setting import Setting
 from infra.experiments.statistics import estimate
 from infra.experiments.study import Results, Study, Trial, Values, by_seed
 
-WAITS, FAILS = 2, 3
+WAITS, FAILS, DIES = 2, 3, 4
 """Seeds."""
 PATIENCE_SECONDS = 500
 """A worker starts within seconds, where others leave it a core."""
@@ -26,7 +27,7 @@ def measured(home: Path) -> list[tuple[int, int]]:
 
 
 def measure(trial: Trial) -> Values:
-    """Seed 2 waits for the file `go`, seed 3 fails."""
+    """Seed 2 waits for the file `go`, seed 3 fails, seed 4 takes its process with it."""
     home = trial.settings.home
     with (home / "measured.txt").open("a") as file:
         file.write(f"{trial.seed} {os.getpid()}\n")
@@ -35,6 +36,8 @@ def measure(trial: Trial) -> Values:
     while trial.seed == WAITS and not (home / "go").exists():
         assert time.monotonic() - began < PATIENCE_SECONDS
         time.sleep(0.05)
+    if trial.seed == DIES:
+        os.kill(os.getpid(), signal.SIGKILL)
     if trial.seed == FAILS:
         raise ValueError("seed 3 is no good")
     return {"value": 1.5 * trial.seed}

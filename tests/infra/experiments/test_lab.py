@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -14,7 +15,7 @@ from features.lake import Lake
 from features.schema import USER_ID
 from infra.experiments.lab import Lab
 from infra.experiments.sampling import is_kept
-from infra.experiments.towers import DailyTowers, read_users
+from infra.experiments.towers import DailyTowers, beside, locked, read_users
 from infra.settings import Settings
 from snapshots.embeddings import stack
 from snapshots.inference import infer
@@ -69,3 +70,25 @@ def test_one_user_of_so_many_is_kept() -> None:
     kept = is_kept(users, 10)
     assert kept.mean() == pytest.approx(0.1, abs=0.01)
     assert is_kept(users[::-1], 10).tolist() == kept[::-1].tolist()
+
+
+def test_a_folder_that_was_not_finished_is_begun_anew(tmp_path: Path) -> None:
+    place = tmp_path / "towers" / "one"
+    with pytest.raises(RuntimeError, match="killed"), locked(place), beside(place) as partial:  # noqa: PT012
+        (partial / "half").touch()
+        raise RuntimeError("killed")
+    assert not place.exists()
+    with locked(place), beside(place) as partial:
+        (partial / "whole").touch()
+    assert [path.name for path in place.iterdir()] == ["whole"]
+
+
+def test_towers_of_other_examples_have_a_place_of_their_own(tmp_path: Path) -> None:
+    recipe, lake, places = tiny_recipe(), Lake(tmp_path / "lake"), set[Path]()
+    table = pa.table({USER_ID: [1]})
+    for content in ("a", "b"):
+        lake.commit(f"examples/{recipe.source.name}", DAYS[0], table, fingerprint=content * 64)
+        lab = Lab(source=recipe.source, days=DAYS[:1], lake=lake, folder=tmp_path, users=())
+        assert lab.place(recipe) == lab.place(recipe)
+        places.add(lab.place(recipe))
+    assert len(places) == 2

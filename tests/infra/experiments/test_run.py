@@ -17,7 +17,7 @@ from infra.experiments.run import Clock, UnitError, measure, run
 from infra.experiments.setting import get_setting
 from infra.experiments.study import home_of
 from infra.settings import REPOSITORY, Settings
-from tests.infra.experiments.studies import FAILS, PATIENCE_SECONDS, STUDY, WAITS, measured
+from tests.infra.experiments.studies import DIES, FAILS, PATIENCE_SECONDS, STUDY, WAITS, measured
 
 FOUR = get_setting("quick", num_seeds=4)
 _RUN = """
@@ -68,6 +68,22 @@ def test_a_killed_run_ends_its_workers_and_goes_on(settings: Settings) -> None:
     found = run(STUDY, three, settings=settings, workers=0)
     assert found == {seed: {"all": {"value": 1.5 * seed}} for seed in (0, 1, 2)}
     assert len(measured(settings.home)) == len(before) + 2
+
+
+def test_a_worker_that_dies_takes_no_other_unit_with_it(settings: Settings) -> None:
+    with pytest.raises(UnitError, match=r"1 of 3 units failed: study seed 4: RuntimeError: a worker process died"):
+        run(STUDY, replace(FOUR, seeds=(DIES, 0, 1)), settings=settings, workers=1)
+    dead, *others = STUDY.units(replace(FOUR, seeds=(DIES, 0, 1)))
+    assert dead.kept(home_of(settings)) is None
+    assert all(unit.kept(home_of(settings)) for unit in others)
+    assert [seed for seed, _ in measured(settings.home)] == [DIES, 0, 1, DIES], "and it is tried once more"
+
+
+def test_failed_units_tell_nothing_of_the_time_left() -> None:
+    clock = Clock(units=STUDY.units(FOUR), seconds=[10.0], width=1)
+    clock.failed("study seed 3")
+    assert clock.left() == pytest.approx(20.0, abs=1.0)
+    assert str(clock).startswith("[2/4,")
 
 
 def test_again_forgets_and_days_differ(settings: Settings) -> None:
