@@ -385,7 +385,8 @@ def mirror_pairs(recipe: str, ds: str) -> Any:
     from features.lake import Lake
     from serving.solaris.mirror import mirror
 
-    return plain(mirror(_pairs_of(settings, config.name), Lake(settings.lake), day))
+    store, starts = _pairs_of(settings, config.name), config.source.day_starts_at
+    return plain(mirror(store, Lake(settings.lake), day, day_starts_at=starts))
 
 
 def view_pairs(recipe: str, user: int) -> Any:

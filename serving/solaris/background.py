@@ -5,7 +5,9 @@ Everything is bounded, and lost with the process; what does not fit is dropped a
 
 from __future__ import annotations
 
+import itertools
 import logging
+import secrets
 import threading
 import time
 import zlib
@@ -13,6 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 import numpy as np
+import redis
 from numpy.typing import NDArray
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -43,8 +46,8 @@ logger = logging.getLogger(__name__)
 
 TOGETHER = 256
 """Reads' misses, or reads, per round trip."""
-_LOGGED_BEHIND = 1_000
-"""Reads that wait to be logged."""
+_LOGGED_BEHIND = 16 * 2**20
+"""Bytes of reads that wait to be logged."""
 _PROBE_SECONDS = 0.05
 """In which a server that failed has to answer."""
 _TIME = packed([("TIME",)])
@@ -65,7 +68,9 @@ class Background:
         self._store: PairStore | None = None
         self._wanted: deque[tuple[int, NDArray[np.int64]] | Likely] = deque()
         self._num_wanted, self._counting = 0, threading.Lock()
-        self._answers: deque[PairAnswer] = deque()
+        self._entries: deque[served_log.Entry] = deque()
+        self._entry_bytes = 0
+        self._name, self._numbers = secrets.randbits(63), itertools.count()
         self._is_sending = False
         self._closing, self._work = threading.Event(), threading.Event()
         self._refresh()
@@ -82,15 +87,21 @@ class Background:
         share = self._options.log_share
         if not share or zlib.crc32(b"log" + answer.user.to_bytes(8, "little", signed=True)) >= share * 2**32:
             return
-        if len(self._answers) >= _LOGGED_BEHIND:
+        value = served_log.packed(answer, reader=self._name, number=next(self._numbers))
+        with self._counting:
+            fits = self._entry_bytes + len(value) <= _LOGGED_BEHIND
+            if fits:
+                self._entry_bytes += len(value)
+                self._entries.append(served_log.Entry(answer.user, value))
+        if fits:
+            self._wake()
+        else:
             self._statistics.count("logged", outcome="dropped")
-            return
-        self._answers.append(answer)
-        self._wake()
 
     def want(self, user: int, items: NDArray[np.int64]) -> None:
-        """Hand the pairs on."""
-        self._offer((user, items), len(items))
+        """Hand the pairs on, each once."""
+        unique = np.unique(items)
+        self._offer((user, unique), len(unique))
 
     def want_likely(self, pairs: Sequence[Likely]) -> None:
         """As `want`, of pairs that have a priority."""
@@ -98,15 +109,16 @@ class Background:
             self._offer(pair, 1)
 
     def _offer(self, one: tuple[int, NDArray[np.int64]] | Likely, number: int) -> None:
+        """As many of them as fit."""
         with self._counting:
-            fits = self._num_wanted + number <= self._options.buffer
+            fits = min(number, max(self._options.buffer - self._num_wanted, 0))
             if fits:
-                self._num_wanted += number
-                self._wanted.append(one)
+                self._num_wanted += fits
+                self._wanted.append(one if isinstance(one, Likely) else (one[0], one[1][:fits]))
         if fits:
             self._wake()
-        else:
-            self._statistics.count("enqueued", number, outcome="dropped")
+        if fits < number:
+            self._statistics.count("enqueued", number - fits, outcome="dropped")
 
     def _wake(self) -> None:
         if not self._work.is_set():
@@ -115,7 +127,7 @@ class Background:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is to be sent or fetched."""
-        return not (self._wanted or self._answers or self.neighbours.is_behind or self._is_sending)
+        return not (self._wanted or self._entries or self.neighbours.is_behind or self._is_sending)
 
     def flush(self, *, timeout_seconds: float) -> bool:
         """Wait until everything is sent. False: it was not."""
@@ -169,26 +181,52 @@ class Background:
         self._is_sending = True
         try:
             store = self._connected()
-            if wanted := self._likely():
-                try:
-                    became = store.enqueue(wanted)
-                except UNAVAILABLE:
-                    self.want_likely(wanted)
-                    raise
-                for outcome, number in became.items():
-                    self._statistics.count("enqueued", number, outcome=outcome)
-            answers = [self._answers.popleft() for _ in range(min(len(self._answers), TOGETHER))]
-            if answers:
-                try:
-                    served_log.append(store, answers, longest=self._options.longest_log)
-                except UNAVAILABLE:
-                    self._answers.extendleft(reversed(answers))
-                    raise
-                self._statistics.count("logged", len(answers), outcome="written")
+            self._send_wanted(store)
+            self._send_log(store)
             if self.neighbours.is_behind:
                 self.neighbours.fetch(store, now_ms=self.clock.now_ms())
         finally:
             self._is_sending = False
+
+    def _send_wanted(self, store: PairStore) -> None:
+        if not (wanted := self._likely()):
+            return
+        try:
+            became = store.enqueue(wanted)
+        except UNAVAILABLE:
+            self.want_likely(wanted)
+            raise
+        except (redis.RedisError, ValueError):  # it will not pass; what comes after is not to wait for it
+            logger.exception("%d pairs are not handed on", len(wanted))
+            self._statistics.count("store_errors")
+            self._statistics.count("enqueued", len(wanted), outcome="dropped")
+            return
+        for outcome, number in became.items():
+            self._statistics.count("enqueued", number, outcome=outcome)
+
+    def _send_log(self, store: PairStore) -> None:
+        """What a server cannot take for now waits; what it refuses is dropped."""
+        with self._counting:
+            entries = [self._entries.popleft() for _ in range(min(len(self._entries), TOGETHER))]
+        if not entries:
+            return
+        found: list[Exception | None]
+        try:
+            found = served_log.append(store, entries, longest=self._options.longest_log)
+        except (redis.RedisError, *UNAVAILABLE) as error:
+            found = [error] * len(entries)
+        waiting = [one for one, error in zip(entries, found, strict=True) if isinstance(error, UNAVAILABLE)]
+        errors = [error for error in found if error is not None]
+        with self._counting:
+            self._entries.extend(waiting)
+            self._entry_bytes -= sum(len(one.value) for one in entries) - sum(len(one.value) for one in waiting)
+        self._statistics.count("logged", len(entries) - len(errors), outcome="written")
+        if refused := len(errors) - len(waiting):
+            self._statistics.count("store_errors")
+            self._statistics.count("logged", refused, outcome="dropped")
+            logger.error("%d reads are not logged: %s", refused, sorted(set(map(str, errors)))[:3])
+        if waiting:
+            raise next(error for error in errors if isinstance(error, UNAVAILABLE))
 
     def _likely(self) -> list[Likely]:
         """Some of what waits, with priorities."""

@@ -8,17 +8,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from features.lake import Lake
 from serving.solaris.interfaces import Likely
 from serving.solaris.levels import Level
-from serving.solaris.mirror import mirror
 from serving.solaris.model import PairModel
 from serving.solaris.reader import Options, PairReader
 from serving.solaris.refresh import enqueue_likely
@@ -26,7 +23,6 @@ from serving.solaris.store import PairStore
 from tests.serving.servers import Server, free_port, until
 from tests.serving.solaris.world import (
     MODEL,
-    NOW_MS,
     Formula,
     kept,
     queue_of,
@@ -232,33 +228,6 @@ def test_the_predictors_pairs_are_queued_where_they_are_due(store: PairStore) ->
     assert set(waiting(store)) == {(1, 11), (2, 10), (3, 10)}
     time.sleep(0.01)
     assert enqueue_likely(with_model(store, refresh_share=1 - 1e-8), asked[:1]) == {"queued": 1}
-
-
-def test_what_was_served_is_mirrored_into_the_lake(server: Server, store: PairStore, tmp_path: Path) -> None:
-    """Exactly: the level, the version and the vector of every pair that was served; again, it adds what came since."""
-    write(store, 7, 1, version=4)
-    lake, today = Lake(tmp_path), datetime.fromtimestamp(NOW_MS / 1000, UTC).date()
-    assert mirror(store, lake, today) is None
-    with reader_of(server, options=replace(QUICK, log_share=1.0)) as reader:
-        answers = [reader.read(7, [1, 2]), reader.read(8, [5])]
-        assert reader.flush()
-        made = mirror(store, lake, today)
-        assert made is not None
-        rows = lake.read(made).sort_by([("user_id", "ascending"), ("item_id", "ascending")]).to_pylist()
-        assert [(one["user_id"], one["item_id"], one["level"], one["version"]) for one in rows] == [
-            (7, 1, Level.EXACT, 4), (7, 2, Level.USER, 0), (8, 5, Level.ZERO, 0),
-        ]  # fmt: skip
-        assert [one["vector"] for one in rows] == [*answers[0].vectors.tolist(), [0.0] * 4]
-        assert rows[0]["served_time"] == datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=answers[0].served_ms)
-        assert mirror(store, lake, today) == made
-        reader.read(8, [5])
-        assert reader.flush()
-        more = mirror(store, lake, today)
-        assert more is not None
-        assert lake.num_rows(more) == 4
-        store.redis.xtrim(store.keys.log(0), maxlen=1, approximate=False)
-        assert mirror(store, lake, today) == more, "what the stream forgot stays in the table"
-    assert mirror(store, lake, today - timedelta(days=1)) is None
 
 
 def test_of_a_share_of_the_users_everything_is_logged(server: Server, store: PairStore) -> None:
