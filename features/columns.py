@@ -27,6 +27,14 @@ def column_of(rows: pa.RecordBatch | pa.Table, name: str) -> pa.Array:
     return column
 
 
+def places_in(ordered: Ids, ids: Ids) -> tuple[Ids, npt.NDArray[np.bool_]]:
+    """Of each of `ids` its place in `ordered`, which ascends (any where it is absent), and whether it is there."""
+    if not len(ordered):
+        return np.zeros(len(ids), np.int64), np.zeros(len(ids), np.bool_)
+    place = np.minimum(np.searchsorted(ordered, ids), len(ordered) - 1)
+    return place, ordered[place] == ids
+
+
 @dataclass(frozen=True, kw_only=True)
 class IdLists:
     """One feature's id lists: the list of row r is blob `first + r * stride`.

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from features.columns import Ids
+from features.columns import Ids, places_in
 from serving.solaris.impressions import Impressions
 from serving.solaris.interfaces import Likely
 
@@ -97,9 +97,9 @@ class Counts:
     def shares(self, day: Impressions) -> tuple[Floats, Floats, Floats]:
         """Of each of the day's requests, [N] each: the requests expected of its user, the share of its item, and the
         share of its item among the user's; 0 for what was not seen before."""
-        user, knows_user = _find(self.users, day.user)
-        item, knows_item = _find(self.items, day.item)
-        pair, knows_pair = _find(self.pair_user * len(self.items) + self.pair_item, user * len(self.items) + item)
+        user, knows_user = places_in(self.users, day.user)
+        item, knows_item = places_in(self.items, day.item)
+        pair, knows_pair = places_in(self.pair_user * len(self.items) + self.pair_item, user * len(self.items) + item)
         return (
             np.where(knows_user, self.by_user[user], 0.0),
             np.where(knows_item, self.by_item[item], 0.0),
@@ -185,7 +185,7 @@ def growth(days: Sequence[Impressions]) -> Floats:
     for index in range(1, len(days)):
         items, count = np.unique(days[index - 1].item, return_counts=True)
         age = ages(days[:index], items)
-        place, found = _find(items, days[index].item)
+        place, found = places_in(items, days[index].item)
         before += np.bincount(age, count, minlength=OLDEST + 1)
         after += np.bincount(age, np.bincount(place[found], minlength=len(items)), minlength=OLDEST + 1)
     some = 0.1 * np.mean([len(day) for day in days])
@@ -256,7 +256,7 @@ class _Ranks:
         user = np.repeat(np.arange(len(c.users)), lengths)
         starts = np.cumsum(lengths) - lengths
         item = self._order[np.arange(len(user)) - np.repeat(starts, lengths) + np.repeat(first, lengths)]
-        _, seen = _find(c.pair_user * len(c.items) + c.pair_item, user * len(c.items) + item)
+        _, seen = places_in(c.pair_user * len(c.items) + c.pair_item, user * len(c.items) + item)
         user, item = user[~seen], item[~seen]
         own = (self._own >= low) & (self._own < high)
         users, items = np.concatenate([user, c.pair_user[own]]), np.concatenate([item, c.pair_item[own]])
@@ -271,11 +271,3 @@ def recall(pairs: LikelyPairs, day: Impressions) -> float:
     items, item = np.unique(np.concatenate([pairs.items, day.item]), return_inverse=True)
     key = user * len(items) + item
     return float(np.isin(key[len(pairs) :], key[: len(pairs)]).mean())
-
-
-def _find(ordered: Ids, values: Ids) -> tuple[Ids, NDArray[np.bool_]]:
-    """Places in `ordered`, any where absent, and whether each is there."""
-    if not len(ordered):
-        return np.zeros(len(values), np.int64), np.zeros(len(values), np.bool_)
-    place = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
-    return place, ordered[place] == values

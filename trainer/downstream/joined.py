@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from features.batches import Batch, Encoder
-from features.columns import Ids, column_of
+from features.columns import Ids, column_of, places_in
 from features.lake import Lake, Partition
 from features.schema import USER_ID, Schema
 from features.windows import pieces_of
@@ -82,7 +82,7 @@ class NewestEmbeddings:
 
     def lookup(self, keys: Ids) -> tuple[torch.Tensor, torch.Tensor]:
         """Vectors [N, K, D] float32 and flags [N, 1] float32; zeros for users without."""
-        position, found = _find(self.user_ids, keys)
+        position, found = places_in(self.user_ids, keys)
         vectors = self.vectors.take(position, axis=0) if self.user_ids.size else self._zeros(keys.size)
         vectors[~found] = 0
         return torch.from_numpy(vectors.astype(np.float32)), torch.from_numpy(found.astype(np.float32)).unsqueeze(1)
@@ -121,7 +121,7 @@ def newest_embeddings(
         if not (owner == index).any():
             continue
         for piece in pieces_of(lake.dataset(partition)):
-            position, found = _find(ids, _ids_of(piece.read([USER_ID])))
+            position, found = places_in(ids, _ids_of(piece.read([USER_ID])))
             keep = np.flatnonzero(found & (owner[position] == index))
             if not keep.size:
                 continue
@@ -151,23 +151,13 @@ def _wanted_ids(
                 f"day begins at {start}: training on them would leak"
             )
         ids = _ids_of(rows)
-        kept.append(ids[_find(users, ids)[1]])
+        kept.append(ids[places_in(users, ids)[1]])
     return np.concatenate(kept)
 
 
 def _ids_of(rows: pa.Table) -> Ids:
     ids: Ids = rows.column(USER_ID).to_numpy()
     return ids
-
-
-def _find(
-    ordered: npt.NDArray[np.int64], ids: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Positions of `ids` in `ordered` (any position where absent) and whether each is there."""
-    if not ordered.size:
-        return np.zeros(ids.size, dtype=np.int64), np.zeros(ids.size, dtype=np.bool_)
-    position = np.minimum(np.searchsorted(ordered, ids), ordered.size - 1)
-    return position, ordered[position] == ids
 
 
 def _matrix(column: pa.Array, dim: int, partition: Partition, name: str) -> npt.NDArray[np.float32]:
