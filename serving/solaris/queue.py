@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import redis
 
 from serving.calls import Call, Script
+from serving.connection import told
 from serving.keys import Keys
 from serving.solaris.interfaces import Likely
 from serving.solaris.keys import PairKeys, packed, unpacked
@@ -24,6 +25,8 @@ from serving.store import milliseconds
 log = logging.getLogger(__name__)
 
 _TAKE, _DONE, _RENEW = Script(TAKE_PAIRS), Script(DONE_PAIRS), Script(RENEW_PAIRS)
+ALONE_FROM = 3
+"""Deliveries: what others died of twice is given out alone."""
 BURST_SECONDS = 1.0
 """After a pause, so many seconds' worth of the budget may be taken at once."""
 SET_ASIDE_KEPT = 1_000
@@ -61,26 +64,49 @@ class PairQueue:
     def __init__(self, client: redis.Redis, model: PairModel, keys: Keys, partitions: Iterable[int]) -> None:
         self.redis, self.model, self.keys = client, model, PairKeys(model=model.name, keys=keys)
         self.partitions = sorted(set(partitions))
+        self._first = 0
         if not self.partitions or not 0 <= self.partitions[0] <= self.partitions[-1] < keys.partitions:
             raise ValueError(f"partitions {self.partitions[:5]}; the store has {keys.partitions}, from 0 on")
 
     def take(self, *, most: int, lease_seconds: float, most_deliveries: int) -> Taken:
-        """`most` pairs or fewer, as the budget allows: of each partition the highest priorities. One round trip."""
-        each = -(-most // len(self.partitions))
+        """`most` pairs or fewer, as the budget allows: of each partition the highest priorities. One round trip.
+
+        Of a partition, what was given out twice already comes alone. With fewer pairs than partitions, some of these
+        are asked, others the next time. redis.RedisError: of one partition where none answered; of those that did,
+        nothing is lost.
+        """
+        shares = self._shares(most)
         interval = 1e6 * self.keys.keys.partitions / self.model.pairs_per_second
         arguments = [
-            each, milliseconds(lease_seconds), most_deliveries, interval, max(1e6 * BURST_SECONDS, interval),
-            SET_ASIDE_KEPT,
+            milliseconds(lease_seconds), most_deliveries, interval, max(1e6 * BURST_SECONDS, interval), SET_ASIDE_KEPT,
+            ALONE_FROM,
         ]  # fmt: skip
-        calls: list[Call] = [(self._names(partition), arguments) for partition in self.partitions]
+        calls: list[Call] = [(self._names(partition), [each, *arguments]) for partition, each in shares.items()]
+        answers = _TAKE.answers(self.redis, calls)
+        failed = [answer for answer in answers if isinstance(answer, Exception)]
+        if len(failed) == len(answers):
+            raise failed[0]
+        if failed:
+            log.error("not taken model=%s partitions=%d of %d: %s", self.model.name, len(failed), len(answers),
+                      failed[0])  # fmt: skip
         found, again, aside = list[Leased](), 0, 0
-        for partition, answer in zip(self.partitions, _TAKE.run(self.redis, calls), strict=True):
+        for partition, answer in zip(shares, answers, strict=True):
+            if isinstance(answer, Exception):
+                continue
             again, aside = again + answer[0], aside + answer[1]
             found += self._leased(partition, answer[2:])
         if aside:
             log.error("set aside model=%s pairs=%d: they were given out %d times", self.model.name, aside,
                       most_deliveries)  # fmt: skip
         return Taken(sorted(found, key=lambda one: -one.priority), again, aside)
+
+    def _shares(self, most: int) -> dict[int, int]:
+        """How many of each partition, `most` together; those that get more, or any, take turns."""
+        number = len(self.partitions)
+        turn = [*self.partitions[self._first :], *self.partitions[: self._first]]
+        self._first = (self._first + most) % number
+        shares = {partition: most // number + (place < most % number) for place, partition in enumerate(turn)}
+        return {partition: share for partition, share in shares.items() if share}
 
     def _names(self, partition: int) -> list[str]:
         keys = self.keys
@@ -127,14 +153,18 @@ class PairQueue:
         }
 
     def length(self) -> tuple[int, int, int]:
-        """Pairs that wait, that are worked on, that are set aside."""
+        """Pairs that wait, that are worked on, that are set aside. redis.RedisError, one of UNAVAILABLE where it will
+        pass."""
         pipeline: Any
         with self.redis.pipeline(transaction=False) as pipeline:
             for partition in self.partitions:
                 pipeline.zcard(self.keys.queue(partition))
                 pipeline.zcard(self.keys.leases(partition))
                 pipeline.llen(self.keys.aside(partition))
-            found = pipeline.execute()
+            found = [told(one) if isinstance(one, Exception) else one for one in pipeline.execute(raise_on_error=False)]
+        for one in found:
+            if isinstance(one, Exception):
+                raise one
         return sum(found[::3]), sum(found[1::3]), sum(found[2::3])
 
 

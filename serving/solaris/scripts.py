@@ -152,7 +152,7 @@ TAKE_PAIRS = (
     + """
 -- KEYS: queue, leases, held, rate, aside
 -- ARGV: most to take, lease in ms, most deliveries, microseconds between two pairs (0: no limit), burst in
---       microseconds, most that is kept aside
+--       microseconds, most that is kept aside, deliveries from which on a pair is given out alone
 local HELD = '<I4d'
 local most = tonumber(ARGV[1])
 
@@ -172,33 +172,39 @@ for _, member in ipairs(overdue) do
 end
 
 local found, interval = {again, aside}, tonumber(ARGV[4])
-local number = math.min(most, redis.call('ZCARD', KEYS[1]))
+local number, micros, free = math.min(most, redis.call('ZCARD', KEYS[1])), time[1] * 1000000 + time[2], 0
 if interval > 0 and number > 0 then
-  local micros = time[1] * 1000000 + time[2]
-  local free = math.max(tonumber(redis.call('GET', KEYS[4]) or '0'), micros - ARGV[5])
+  free = math.max(tonumber(redis.call('GET', KEYS[4]) or '0'), micros - ARGV[5])
   number = math.min(number, math.max(math.floor((micros - free) / interval) + 1, 0))
-  if number > 0 then
-    free = free + number * interval
-    redis.call('SET', KEYS[4], string.format('%.0f', free), 'PX', math.ceil((free - micros + ARGV[5]) / 1000) + 1)
-  end
 end
 if number == 0 then return found end
-local taken = redis.call('ZPOPMAX', KEYS[1], number)
-for i = 1, #taken, 2 do
-  local member = taken[i]
+
+local waiting, given = redis.call('ZREVRANGE', KEYS[1], 0, number - 1, 'WITHSCORES'), 0
+for i = 1, #waiting, 2 do
+  local member, priority = waiting[i], waiting[i + 1]
   local held = redis.call('HGET', KEYS[3], member)
-  local deliveries = held and struct.unpack(HELD, held) or 0
-  redis.call('HSET', KEYS[3], member, struct.pack(HELD, deliveries + 1, tonumber(taken[i + 1])))
+  local deliveries = (held and struct.unpack(HELD, held) or 0) + 1
+  local is_alone = deliveries >= tonumber(ARGV[7])
+  if is_alone and given > 0 then break end
+  redis.call('ZREM', KEYS[1], member)
+  redis.call('HSET', KEYS[3], member, struct.pack(HELD, deliveries, tonumber(priority)))
   redis.call('ZADD', KEYS[2], now + ARGV[2], member)
   found[#found + 1] = member
-  found[#found + 1] = taken[i + 1]
-  found[#found + 1] = deliveries + 1
+  found[#found + 1] = priority
+  found[#found + 1] = deliveries
+  given = given + 1
+  if is_alone then break end
+end
+if interval > 0 then
+  free = free + given * interval
+  redis.call('SET', KEYS[4], string.format('%.0f', free), 'PX', math.ceil((free - micros + ARGV[5]) / 1000) + 1)
 end
 return found
 """
 )
 """How many were taken over from workers that did not get them done, how many were set aside; then of each pair taken,
-the highest priority first: member, priority, deliveries."""
+the highest priority first: member, priority, deliveries. What others did not get done so often that it may be what
+they died of comes alone: a process that dies of it charges nobody else a delivery."""
 
 DONE_PAIRS = """
 -- KEYS: leases, held. ARGV: members

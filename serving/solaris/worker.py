@@ -7,24 +7,25 @@ batches wait to be computed or written: the rest stays on the queue, where what 
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+
+import redis
 
 from features.ahead import ahead
 from serving.compute.statistics import Statistics
 from serving.connection import UNAVAILABLE
 from serving.patience import Patience
 from serving.solaris.precompute import Batch, Computed, Precompute
-from serving.solaris.queue import Leased, PairQueue
+from serving.solaris.queue import ALONE_FROM, Leased, PairQueue
 from serving.solaris.store import PairStore
 
 log = logging.getLogger(__name__)
 
-ALONE_FROM = 3
-"""Deliveries: what others died of twice is computed in a batch of its own."""
 WATCH_SECONDS = 2.0
 _WAITING = 1
 """Batches between two threads."""
@@ -70,6 +71,8 @@ class Worker:
         self._queue, self._store, self._precompute = queue, store, precompute
         self._patience = Patience(statistics, drain_seconds=options.drain_seconds)
         self._ended = threading.Event()
+        self._over = threading.Event()
+        """Nothing more is computed or written: nobody need wait for it."""
         self._mine: dict[int, Batch] = {}
         """What it has taken and not written: its leases are renewed."""
 
@@ -86,8 +89,11 @@ class Worker:
                 closing(ahead(self._batches(), waiting=_WAITING, name="solaris-take")) as batches,
                 closing(ahead(self._computed(batches), waiting=_WAITING, name="solaris-compute")) as computed,
             ):
-                for one in computed:
-                    self._patience.until_done(lambda one=one: self._write(one))  # type: ignore[misc]
+                try:
+                    for one in computed:
+                        self._patience.until_done(lambda one=one: self._write(one))  # type: ignore[misc]
+                finally:
+                    self._over.set()
         finally:
             self._patience.stopping.set()
             self._ended.set()
@@ -107,19 +113,40 @@ class Worker:
             self.statistics.count("taken", len(taken.pairs))
             self.statistics.count("taken_over", taken.again)
             self.statistics.count("set_aside", taken.aside)
-            for pairs in _groups(taken.pairs):
-                users = sorted({one.user for one in pairs})
-                features = self._patience.until_done(lambda users=users: self._queue.features(users))  # type: ignore[misc]
-                batch = Batch(pairs=pairs, features=features)
-                self._mine[id(batch)] = batch
-                yield batch
-            if not taken.pairs:
+            if taken.pairs:
+                yield from self._in_turn(self._with_features(taken.pairs))
+            else:
                 self._patience.stopping.wait(self._options.poll_seconds)
+
+    def _with_features(self, pairs: Sequence[Leased]) -> list[Batch]:
+        """As batches, all of which are its own from now on, however long they wait for each other."""
+        users = sorted({one.user for one in pairs})
+        features = self._patience.until_done(lambda: self._queue.features(users))
+        batches = [Batch(pairs=group, features=features) for group in _groups(pairs)]
+        self._mine |= {id(batch): batch for batch in batches}
+        return batches
+
+    def _in_turn(self, batches: Sequence[Batch]) -> Iterator[Batch]:
+        """What others may have died of when nothing else is at hand that would come back with it."""
+        for place, batch in enumerate(batches):
+            left = len(batches) - place
+            if is_alone := batch.pairs[0].deliveries >= ALONE_FROM:
+                self._wait_for_all_but(left)
+            yield batch
+            if is_alone:
+                self._wait_for_all_but(left - 1)
+
+    def _wait_for_all_but(self, number: int) -> None:
+        while len(self._mine) > number and not self._over.wait(self._options.poll_seconds):
+            pass
 
     def _computed(self, batches: Generator[Batch]) -> Iterator[Computed]:
         with closing(batches):
-            for batch in batches:
-                yield self._patience.until_done(lambda batch=batch: self._precompute(batch), OSError)  # type: ignore[misc]
+            try:
+                for batch in batches:
+                    yield self._patience.until_done(lambda batch=batch: self._precompute(batch), OSError)  # type: ignore[misc]
+            finally:
+                self._over.set()
 
     def _write(self, computed: Computed) -> None:
         """Merging is idempotent: what was merged before an error is merged again."""
@@ -141,20 +168,21 @@ class Worker:
         self.statistics.set("up", 1)
         every_seconds = min(WATCH_SECONDS, self._options.lease_seconds / 3)
         while not self._ended.wait(every_seconds):
+            since = time.monotonic() - self._options.batch_seconds
+            mine = [one for batch in list(self._mine.values()) if batch.taken > since for one in batch.pairs]
             try:
+                self._queue.renew(mine, lease_seconds=self._options.lease_seconds)
                 for name, value in zip(("queue_length", "leased", "aside"), self._queue.length(), strict=True):
                     self.statistics.set(name, value)
-                since = time.monotonic() - self._options.batch_seconds
-                mine = [one for batch in list(self._mine.values()) if batch.taken > since for one in batch.pairs]
-                self._queue.renew(mine, lease_seconds=self._options.lease_seconds)
-            except UNAVAILABLE as error:
-                log.debug("the queue was not looked at: %s", error)
+            except redis.RedisError as error:  # of whatever kind: without this thread, others take its pairs over
+                log.warning("the queue was not looked at: %s", error)
 
 
-def _groups(pairs: list[Leased]) -> Iterator[list[Leased]]:
-    """Those of few deliveries together."""
+def _groups(pairs: Sequence[Leased]) -> Iterator[list[Leased]]:
+    """Those of few deliveries together. The others, of different partitions, in any order: whoever came behind the one
+    that kills every time would be set aside with it."""
     if together := [one for one in pairs if one.deliveries < ALONE_FROM]:
         yield together
-    for one in pairs:
-        if one.deliveries >= ALONE_FROM:
-            yield [one]
+    alone = [one for one in pairs if one.deliveries >= ALONE_FROM]
+    for one in random.sample(alone, len(alone)):
+        yield [one]

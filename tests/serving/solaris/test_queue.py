@@ -7,12 +7,13 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import redis
 
 from serving.solaris.interfaces import Likely
 from serving.solaris.queue import Leased, PairQueue
 from serving.solaris.store import PairStore
 from tests.serving.servers import Server
-from tests.serving.solaris.world import MODEL, queue_of, with_model
+from tests.serving.solaris.world import MODEL, SIXTEEN, give_features, queue_of, with_model
 
 
 def take(queue: PairQueue, most: int = 10, *, lease_seconds: float = 60.0, most_deliveries: int = 2) -> list[Leased]:
@@ -70,7 +71,7 @@ def test_nothing_is_left_of_what_came_back_and_was_shed(store: PairStore) -> Non
     assert store.redis.hlen(store.keys.held(0)) == 1, "of the pair that is worked on"
 
 
-@pytest.mark.parametrize("priority", [float("nan"), float("inf")], ids=["nan", "inf"])
+@pytest.mark.parametrize("priority", [float("nan"), float("inf"), -1e300], ids=["nan", "inf", "no float32"])
 def test_a_priority_is_finite(store: PairStore, priority: float) -> None:
     with pytest.raises(ValueError, match="the priority is a finite number"):
         store.enqueue([Likely(1, 2, priority)])
@@ -143,3 +144,64 @@ def test_what_is_no_pair_is_dropped(store: PairStore) -> None:
 def test_partitions_are_the_stores(store: PairStore) -> None:
     with pytest.raises(ValueError, match="partitions"):
         PairQueue(store.redis, MODEL, store.keys.keys, [1])
+
+
+def test_of_a_pair_that_kills_whoever_computes_it_nobody_else_is_set_aside(store: PairStore) -> None:
+    queue, killer = queue_of(store), (1, 0)
+    store.enqueue(Likely(1, item, 10.0 - item) for item in range(10))
+    sizes = []
+    while queue.length()[:2] != (0, 0):
+        taken = queue.take(most=10, lease_seconds=0.01, most_deliveries=4).pairs
+        sizes.append(len(taken))
+        if killer not in pairs_of(taken):
+            queue.done(taken)
+        time.sleep(0.015)
+    assert queue.length() == (0, 0, 1)
+    assert sizes == [10, 10, 1, 1] + [1] * 9, "what was given out twice comes alone"
+
+
+def test_who_comes_alone_waits_for_what_goes_first_and_costs_the_budget_one(store: PairStore) -> None:
+    limited = with_model(store, pairs_per_second=1e-3)
+    queue, unlimited = queue_of(limited), queue_of(store)
+    store.enqueue([Likely(1, 1, 0.5), Likely(1, 2, 0.4)])
+    for _ in range(2):
+        assert len(take(unlimited, lease_seconds=0.01, most_deliveries=9)) == 2
+        time.sleep(0.015)
+    store.enqueue([Likely(2, 1, 0.9), Likely(2, 2, 0.8), Likely(2, 3, 0.1)])
+    assert pairs_of(take(unlimited, most_deliveries=9)) == [(2, 1), (2, 2)]
+    assert pairs_of(take(queue, most_deliveries=9)) == [(1, 1)]
+    left = store.redis.get(store.keys.rate(0))
+    seconds, micros = store.redis.time()
+    assert float(left) - 1e6 * seconds - micros < 1e9, "one pair's thousand seconds"
+
+
+def spread(store: PairStore, count: int) -> PairStore:
+    """A store of sixteen partitions, and a pair that waits of each of so many users."""
+    many = PairStore(store.redis, MODEL, SIXTEEN)
+    give_features(many, range(count))
+    many.enqueue(Likely(user, 1, 1.0) for user in range(count))
+    return many
+
+
+def test_no_more_are_taken_than_asked_for_however_many_partitions(store: PairStore) -> None:
+    queue = queue_of(spread(store, 40))
+    takes = [take(queue, 6) for _ in range(40)]
+    assert max(map(len, takes)) <= 6
+    assert sorted(one.user for taken in takes for one in taken) == list(range(40))
+
+
+def test_a_partition_that_fails_takes_nothing_from_the_others(store: PairStore) -> None:
+    many = spread(store, 40)
+    broken = many.keys.keys.partition(7)
+    many.redis.set(many.keys.rate(broken), b"noise")
+    limited = with_model(many, pairs_per_second=1e9)
+    found = sorted(one.user for one in take(queue_of(limited), 160))
+    assert found == [user for user in range(40) if many.keys.keys.partition(user) != broken]
+    with pytest.raises(redis.ResponseError):
+        take(PairQueue(many.redis, limited.model, SIXTEEN, [broken]))
+
+
+def test_the_length_of_what_is_no_queue_is_an_error(store: PairStore) -> None:
+    store.redis.set(store.keys.queue(0), b"noise")
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        queue_of(store).length()
