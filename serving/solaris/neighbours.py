@@ -11,6 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,37 +27,49 @@ TOGETHER = 256
 """Items per round trip."""
 
 
+class _Known(NamedTuple):
+    fetched: float
+    """By the monotonic clock."""
+    expires_ms: float = 0.0
+    """By the store's: when the newest representation has outlived its time."""
+    vector: NDArray[np.float16] | None = None
+    """The mean; None where the store has none."""
+
+
+_NEVER = _Known(-float("inf"))
+
+
 class Neighbours:
     """capacity: items that are known, those that were asked for last."""
 
     def __init__(self, *, capacity: int, stale_seconds: float) -> None:
         self._capacity, self._stale_seconds = capacity, stale_seconds
         self._lock = threading.Lock()
-        self._known: OrderedDict[int, tuple[float, NDArray[np.float16] | None]] = OrderedDict()
-        """When it was fetched, and the mean; None where the store has none."""
+        self._known: OrderedDict[int, _Known] = OrderedDict()
         self._wanted: dict[int, None] = {}
 
     def __len__(self) -> int:
         """Items that have a mean."""
         with self._lock:
-            return sum(found is not None for _, found in self._known.values())
+            return sum(one.vector is not None for one in self._known.values())
 
     @property
     def is_behind(self) -> bool:
         """Whether items are to be fetched."""
         return bool(self._wanted)
 
-    def of(self, items: Iterable[int]) -> Mapping[int, NDArray[np.float16]]:
-        """The means that are known, [E] each; what is not, or not young, is fetched later."""
+    def of(self, items: Iterable[int], *, now_ms: float) -> Mapping[int, NDArray[np.float16]]:
+        """The means that are known and of whose representations one is alive, [E] each; what is not, or not young, is
+        fetched later. now_ms: by the store's clock."""
         found, young = {}, time.monotonic() - self._stale_seconds
         with self._lock:
             for item in items:
-                fetched, vector = self._known.get(item, (-float("inf"), None))
-                if vector is not None:
-                    found[item] = vector
-                if item in self._known:
+                known = self._known.get(item, _NEVER)
+                if known.vector is not None and now_ms < known.expires_ms:
+                    found[item] = known.vector
+                if known is not _NEVER:
                     self._known.move_to_end(item)
-                if fetched < young and len(self._wanted) < self._capacity:
+                if known.fetched < young and len(self._wanted) < self._capacity:
                     self._wanted[item] = None
         return found
 
@@ -68,19 +81,23 @@ class Neighbours:
         with self._lock:
             for item, value in zip(wanted, values, strict=True):
                 self._wanted.pop(item, None)
-                self._known[item] = time.monotonic(), _mean_of(item, value, store, now_ms=now_ms)
+                self._known[item] = _known(item, value, store, now_ms=now_ms)
                 self._known.move_to_end(item)
             while len(self._known) > self._capacity:
                 self._known.popitem(last=False)
 
 
-def _mean_of(item: int, value: bytes | None, store: PairStore, *, now_ms: float) -> NDArray[np.float16] | None:
+def _known(item: int, value: bytes | None, store: PairStore, *, now_ms: float) -> _Known:
+    nothing = _Known(time.monotonic())
     if value is None:
-        return None
+        return nothing
     try:
         record = PairRecord.parse(value)
     except RecordError as error:
         log.warning("the neighbours of item %d: %s", item, error)
-        return None
+        return nothing
     alive = record.alive(now_ms=now_ms, ttl_seconds=store.model.ttl_seconds, width=store.model.width)
-    return mean(alive["vector"]) if len(alive) else None
+    if not len(alive):
+        return nothing
+    expires_ms = float(alive["write_ms"].max()) + 1000 * store.model.ttl_seconds
+    return _Known(nothing.fetched, expires_ms, mean(alive["vector"]))
