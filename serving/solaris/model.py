@@ -32,12 +32,14 @@ class PairModel:
     """The budget: what all workers together compute."""
     longest_queue: int = 100_000
     """Pairs that wait; beyond, the one of the lowest priority is shed."""
+    most_items: int = 1_000
+    """Of a read."""
     deadline_ms: float = 10.0
     """That a read waits for the store."""
 
     def __post_init__(self) -> None:
         for name in ("width", "ttl_seconds", "most_pairs", "most_neighbours", "pairs_per_second", "longest_queue",
-                     "deadline_ms"):  # fmt: skip
+                     "most_items", "deadline_ms"):  # fmt: skip
             if not getattr(self, name) > 0:
                 raise ValueError(f"pairs of {self.name}: {name} is {getattr(self, name)}; it is positive")
         if not self.future_seconds >= 0:

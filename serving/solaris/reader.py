@@ -7,11 +7,12 @@ after the answer, as it does with what is nearing the end of its time.
 from __future__ import annotations
 
 import logging
+import operator
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from types import TracebackType
-from typing import Any, TypeGuard
+from typing import Any, SupportsIndex, TypeGuard
 
 import hiredis
 import numpy as np
@@ -90,11 +91,14 @@ class PairReader:
         self._tally = Tally(model)
         self._background = Background(url, model, options, self._tally, priorities)
 
-    def read(self, user: int, items: Sequence[int] | NDArray[np.int64]) -> PairAnswer:
-        """The representations of the user with each of `items`. ValueError for ids that are no int64."""
-        asked = items if _are_ids(items) else _ids(items)
-        if not isinstance(user, int) or isinstance(user, bool) or not -(2**63) <= user < 2**63:
-            raise ValueError(f"user {str(user)[:40]!r} is no user id; it is a whole number of 64 bits")
+    def read(self, user: SupportsIndex, items: Sequence[int] | NDArray[np.int64]) -> PairAnswer:
+        """The representations of the user with each of `items`. ValueError for ids that are no int64, and for more
+        items than the model's `most_items`."""
+        asked, user = items if _are_ids(items) else _ids(items), _user_id(user)
+        if len(asked) > self.model.most_items:
+            raise ValueError(
+                f"{len(asked)} items; {self.model.name} is asked for {self.model.most_items} at most a read"
+            )
         value, outcome = self._value(user)
         now_ms, own = self._background.clock.now_ms(), self._nothing
         if value is not None:
@@ -135,7 +139,7 @@ class PairReader:
     def _answer(
         self, user: int, items: NDArray[np.int64], own: NDArray[Any], outcome: Outcome, *, now_ms: float
     ) -> PairAnswer:
-        known = {} if len(own) else self._background.neighbours.of(items.tolist())
+        known = {} if len(own) else self._background.neighbours.of(items.tolist(), now_ms=now_ms)
         filled = fill(own["member"], own["vector"], items, known)
         ages, versions = np.full(len(items), np.nan, np.float32), np.zeros(len(items), np.uint32)
         if len(own):
@@ -180,6 +184,17 @@ class PairReader:
 
 def _are_ids(items: object) -> TypeGuard[NDArray[np.int64]]:
     return isinstance(items, np.ndarray) and items.dtype == np.int64 and items.ndim == 1
+
+
+def _user_id(user: SupportsIndex) -> int:
+    """NumPy's whole numbers are whole numbers as well."""
+    try:
+        found = operator.index(user)
+    except TypeError:
+        found = 2**63
+    if isinstance(user, bool) or not -(2**63) <= found < 2**63:
+        raise ValueError(f"user {str(user)[:40]!r} is no user id; it is a whole number of 64 bits")
+    return found
 
 
 def _ids(items: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from serving.compute.queue import store_ms
 from serving.solaris.interfaces import Likely
 from serving.solaris.levels import Level
 from serving.solaris.model import PairModel
+from serving.solaris.neighbours import Neighbours
 from serving.solaris.reader import Options, PairReader
 from serving.solaris.refresh import enqueue_likely
 from serving.solaris.store import PairStore
@@ -61,6 +63,15 @@ def test_exact_pairs_come_with_their_ages_and_the_others_at_their_level(server: 
     assert 0.004 < answer.ages_seconds[0] < 10
     assert np.isnan(answer.ages_seconds).tolist() == [False, True, False]
     assert (answer.outcome, answer.misses.tolist(), answer.user) == ("found", [2], 7)
+
+
+def test_numpys_numbers_are_user_ids(server: Server, store: PairStore) -> None:
+    write(store, 7, 1)
+    with reader_of(server, options=replace(QUICK, log_share=1.0)) as reader:
+        for user in (np.int64(7), np.uint8(7)):
+            answer = reader.read(user, [1])
+            assert (type(answer.user), answer.levels.tolist()) == (int, [Level.EXACT])
+        assert reader.flush()
 
 
 def test_a_cold_user_is_served_what_is_known_of_the_items(server: Server, store: PairStore) -> None:
@@ -203,7 +214,40 @@ def test_what_does_not_fit_is_dropped_and_counted(server: Server, store: PairSto
         reader.want([Likely(1, item, 1.0) for item in range(5)])
         assert reader.statistics.total("enqueued", outcome="dropped") == 2
         assert reader.flush()
-    assert len(waiting(store)) == 3
+        reader.read(2, [*range(5), *range(5)])
+        assert reader.statistics.total("enqueued", outcome="dropped") == 4, "those of a read that fit are kept"
+        assert reader.flush()
+    assert len(waiting(store)) == 6
+
+
+def test_a_pair_that_is_asked_for_twice_is_handed_on_once(server: Server, store: PairStore) -> None:
+    with reader_of(server, options=replace(QUICK, buffer=2)) as reader:
+        assert len(reader.read(1, [4, 3, 4, 4]).items) == 4
+        assert reader.flush()
+        assert reader.statistics.total("enqueued", outcome="queued") == 2
+
+
+def test_what_the_queue_refuses_stops_nothing_else(server: Server, store: PairStore) -> None:
+    """Neither the log nor the neighbours wait for what will not pass."""
+    write(store, 10, 5)
+    store.redis.set(store.keys.queue(0), "no sorted set")
+    with reader_of(server, options=replace(QUICK, log_share=1.0)) as reader:
+        assert reader.read(9, [5]).levels.tolist() == [Level.ZERO]
+        assert reader.flush()
+        assert reader.read(9, [5]).levels.tolist() == [Level.NEIGHBOURS]
+        assert reader.flush()
+        assert reader.statistics.total("enqueued", outcome="dropped") == 2
+        assert reader.statistics.total("logged", outcome="written") == 2
+
+
+def test_a_neighbours_mean_is_no_older_than_a_representation_may_be(store: PairStore) -> None:
+    write(store, 10, 5)
+    now_ms, neighbours = float(store_ms(store.redis)), Neighbours(capacity=9, stale_seconds=1e6)
+    assert neighbours.of([5], now_ms=now_ms) == {}
+    neighbours.fetch(store, now_ms=now_ms)
+    almost = now_ms + 1000 * (MODEL.ttl_seconds - SECONDS)
+    assert [neighbours.of([5], now_ms=at).keys() for at in (now_ms, almost)] == [{5}, {5}]
+    assert neighbours.of([5], now_ms=now_ms + 1000 * MODEL.ttl_seconds) == {}
 
 
 @pytest.mark.parametrize(
@@ -212,10 +256,14 @@ def test_what_does_not_fit_is_dropped_and_counted(server: Server, store: PairSto
         pytest.param(7, [1.5], "no list of whole numbers", id="a fraction"),
         pytest.param(7, [2**63], "whole numbers of 64 bits", id="too great"),
         pytest.param(7, 3, "no list", id="a number"),
+        pytest.param(7, range(1_001), "1001 items; fm is asked for 1000 at most", id="too many"),
         pytest.param(2**63, [1], "no user id", id="user"),
+        pytest.param(np.uint64(2**63), [1], "no user id", id="another type's user"),
+        pytest.param("7", [1], "no user id", id="a word"),
+        pytest.param(True, [1], "no user id", id="a truth"),
     ],
 )
-def test_what_is_wrong_with_a_request(server: Server, user: int, items: Any, words: str) -> None:
+def test_what_is_wrong_with_a_request(server: Server, user: Any, items: Any, words: str) -> None:
     with reader_of(server) as reader, pytest.raises(ValueError, match=words):
         reader.read(user, items)
 
