@@ -94,7 +94,8 @@ class PairReader:
     def read(self, user: SupportsIndex, items: Sequence[int] | NDArray[np.int64]) -> PairAnswer:
         """The representations of the user with each of `items`. ValueError for ids that are no int64, and for more
         items than the model's `most_items`."""
-        asked, user = items if _are_ids(items) else _ids(items), _user_id(user)
+        asked = items if _are_ids(items) else _ids(items)
+        user = _user_id(user)
         if len(asked) > self.model.most_items:
             raise ValueError(
                 f"{len(asked)} items; {self.model.name} is asked for {self.model.most_items} at most a read"

@@ -35,7 +35,9 @@ def mirrored(store: PairStore, lake: Lake, ds: date = TODAY, starts: timedelta =
 
 def rows_of(lake: Lake, partition: Partition | None) -> list[dict[str, Any]]:
     assert partition is not None
-    return lake.read(partition).sort_by([("user_id", "ascending"), ("item_id", "ascending")]).to_pylist()
+    rows = lake.read(partition).sort_by([("user_id", "ascending"), ("item_id", "ascending")])
+    found: list[dict[str, Any]] = rows.to_pylist()
+    return found
 
 
 def log(store: PairStore, *reads: tuple[int, int, int], level: Level = Level.EXACT) -> None:
@@ -109,8 +111,9 @@ def test_a_day_is_the_sources_and_of_when_it_was_served(store: PairStore, tmp_pa
 
 
 def test_entries_of_other_releases_are_left_out(store: PairStore, tmp_path: Path) -> None:
-    for fields in ({b"r": b"short"}, {b"r": bytes(36 + 5)}, {b"other": b"x"}):
-        store.redis.xadd(store.keys.log(0), fields)  # type: ignore[arg-type]
+    others: list[Any] = [{b"r": b"short"}, {b"r": bytes(36 + 5)}, {b"other": b"x"}]
+    for fields in others:
+        store.redis.xadd(store.keys.log(0), fields)
     assert mirrored(store, Lake(tmp_path)) is None
 
 
