@@ -11,6 +11,7 @@ import threading
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from tests.serving.solaris.world import (
     MODEL,
     NOW_MS,
     QUICK,
+    SIXTEEN,
     Formula,
     give_features,
     kept,
@@ -193,6 +195,59 @@ def test_a_store_that_pauses_is_waited_for(server: Server, store: PairStore) -> 
             formula.before = lambda _: None
             until(lambda: drained(store), seconds=SECONDS)
     assert all(len(kept(store, user)) == 1 for user in range(4))
+
+
+def given_out_twice(store: PairStore) -> int:
+    """All that waits: how many there are."""
+    for _ in range(2):
+        taken = queue_of(store).take(most=10_000, lease_seconds=0.01, most_deliveries=9)
+        time.sleep(0.02)
+    return len(taken.pairs)
+
+
+def test_what_others_died_of_is_computed_when_nothing_else_is_at_hand(store: PairStore) -> None:
+    store.enqueue(Likely(user, 1, 1.0) for user in range(4))
+    assert given_out_twice(store) == 4
+    leased = []
+    formula = Formula(before=lambda _: leased.append(queue_of(store).length()[1]))
+    with working(worker_of(store, formula)):
+        until(lambda: drained(store), seconds=SECONDS)
+    assert leased == [1] * 4
+    assert [len(batch) for batch in formula.batches] == [1] * 4
+
+
+def test_a_worker_keeps_what_waits_for_its_turn(server: Server, store: PairStore) -> None:
+    """Of six partitions a pair each that is computed alone: together they take longer than a lease."""
+    many = PairStore(store.redis, MODEL, SIXTEEN)
+    firsts = {many.keys.keys.partition(user): user for user in range(100)}
+    users = sorted(firsts.values())[:6]
+    give_features(many, users)
+    many.enqueue(Likely(user, 1, 1.0) for user in users)
+    assert given_out_twice(many) == 6
+    slow = Formula(before=lambda _: time.sleep(0.5))
+    with server.client() as client, working(worker_of(many, slow, replace(QUICK, lease_seconds=1.5))) as worker:
+        until(lambda: slow.batches, seconds=SECONDS)
+        with working(worker_of(PairStore(client, MODEL, SIXTEEN), slow)) as other:
+            until(lambda: drained(many), seconds=SECONDS)
+    assert sorted(pair for batch in slow.batches for pair in batch) == [(user, 1) for user in users], "once each"
+    assert worker.statistics.total("taken_over") + other.statistics.total("taken_over") == 6
+
+
+def test_leases_are_renewed_though_the_queue_cannot_be_looked_at(store: PairStore) -> None:
+    store.enqueue([Likely(1, 1, 1.0)])
+    store.redis.set(store.keys.aside(0), b"noise")
+    seen, computes = set[float](), threading.Event()
+
+    def is_renewed() -> bool:
+        leases: Any = store.redis.zrange(store.keys.leases(0), 0, -1, withscores=True)
+        seen.update(ends for _, ends in leases)
+        return len(seen) == 3
+
+    formula = Formula(before=lambda _: computes.wait(SECONDS))
+    with working(worker_of(store, formula, replace(QUICK, lease_seconds=3.0))) as worker:
+        until(is_renewed, seconds=SECONDS)
+        computes.set()
+    assert (len(kept(store, 1)), worker.statistics.total("taken_over")) == (1, 0)
 
 
 @pytest.mark.parametrize("name", ["most_pairs", "lease_seconds", "poll_seconds"])
