@@ -118,12 +118,49 @@ more than `most` entries the last ones go. The same computation again (member, f
 time alone.
 """
 
-ENQUEUE_PAIRS = """
--- KEYS: queue, leases, held, features of some users
--- ARGV: longest, then of each pair member, priority and which of the users it is of, from 1
-local found = {}
+ENQUEUE_PAIRS = (
+    NOW
+    + f"local FORMAT, HEAD = {FORMAT}, {HEAD_BYTES}"
+    + """
+-- KEYS: queue, leases, held, features of some users, records of the same
+-- ARGV: longest, most entries, their width, how long they are fresh (ms), then of each pair member, priority and which
+--       of the users it is of, from 1
+local found, records = {}, {}
+
+-- A record that is full of what is fresh: its last entry, and who is in it; else nothing.
+local function full(value)
+  if type(value) ~= 'string' or #value < 6 or string.byte(value) ~= FORMAT then return {} end
+  local count, width = struct.unpack('<I2I2', value, 3)
+  local size, most = HEAD + 2 * width, tonumber(ARGV[2])
+  if count < most or width ~= tonumber(ARGV[3]) or #value ~= 6 + count * size then return {} end
+  local members = {}
+  for begin = 7, 6 + most * size, size do
+    if struct.unpack('<i8', value, begin + 20) <= now - ARGV[4] then return {} end
+    members[string.sub(value, begin, begin + 7)] = true
+  end
+  return {members = members, last = 7 + (most - 1) * size, value = value}
+end
+
+-- Whether the store would not keep it: it stands below the last entry of a full record.
+local function outranked(pair, priority, user)
+  if not records[user] then records[user] = full(redis.pcall('GET', KEYS[(#KEYS - 3) / 2 + 3 + user])) end
+  local record, member = records[user], string.sub(pair, 9, 16)
+  if not record.members or record.members[member] then return false end
+  local features = redis.pcall('GETRANGE', KEYS[3 + user], 0, 7)
+  if type(features) ~= 'string' or #features < 8 then return false end
+  local feature = struct.unpack('<i8', features)
+  local low, high, version, last_feature, _, last = struct.unpack('<I4i4I4i8i8f', record.value, record.last)
+  if feature ~= last_feature then return feature < last_feature end
+  local mine = struct.unpack('<f', struct.pack('<f', priority))
+  if mine ~= last then return mine < last end
+  local my_low, my_high = struct.unpack('<I4i4', member)
+  if my_high ~= high then return my_high > high end
+  return my_low > low
+end
+
 local function outcome(member, priority, user)
   if redis.call('EXISTS', KEYS[3 + user]) == 0 then return -2 end
+  if outranked(member, tonumber(priority), tonumber(user)) then return -3 end
   if redis.call('ZSCORE', KEYS[2], member) then return 0 end
   local known = redis.call('ZSCORE', KEYS[1], member)
   if known then
@@ -141,11 +178,14 @@ local function outcome(member, priority, user)
   redis.call('ZADD', KEYS[1], priority, member)
   return 2
 end
-for k = 2, #ARGV, 3 do found[#found + 1] = outcome(ARGV[k], ARGV[k + 1], ARGV[k + 2]) end
+for k = 5, #ARGV, 3 do found[#found + 1] = outcome(ARGV[k], ARGV[k + 1], ARGV[k + 2]) end
 return found
 """
+)
 """Of each: 1: queued; 0: waits already, with the higher priority of the two, or is worked on; -1: shed; 2: queued, and
-one of a lower priority was shed for it; -2: the user has no features that it could be computed with."""
+one of a lower priority was shed for it; -2: the user has no features that it could be computed with; -3: outranked: the
+user's record is full of what is fresh, and what would be made of the features that the store has now stands below all
+of it. Newer features, a higher priority and an entry that ages let it in."""
 
 TAKE_PAIRS = (
     NOW

@@ -38,7 +38,7 @@ READER = Counted(
     counters={
         "requests": "Reads, by what became of them: found, cold, damaged, late, unavailable",
         "served": "Pairs served, by level: exact, user, neighbours, zero",
-        "enqueued": "Pairs handed on, by outcome: queued, coalesced, shed, no_features, dropped, failed",
+        "enqueued": "Pairs handed on, by outcome: queued, coalesced, shed, no_features, outranked, dropped, failed",
         "refreshes": "Exact pairs that were handed on because they were nearing the end of their time",
         "logged": "Reads whose levels were logged, by outcome: written, dropped",
         "store_errors": "Calls in the background that failed",

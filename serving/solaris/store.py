@@ -28,7 +28,7 @@ RECORDS_PER_CALL = 16
 PAIRS_PER_CALL = 128
 _MOST_PRIORITY = float(np.finfo(np.float32).max)
 """Records hold it in float32."""
-_OUTCOMES = {1: "queued", 0: "coalesced", -1: "shed", -2: "no_features"}
+_OUTCOMES = {1: "queued", 0: "coalesced", -1: "shed", -2: "no_features", -3: "outranked"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +131,8 @@ class PairStore:
 
     def enqueue(self, pairs: Iterable[Likely]) -> Counter[str]:
         """Queue them for computation: how many were queued, coalesced (they wait already, or are worked on), shed, they
-        or others of lower priority, and of users without features. ValueError for a priority that is not a finite
+        or others of lower priority, of users without features, and outranked: the user's full record would not keep
+        them. ValueError for a priority that is not a finite
         float32.
         """
         waiting: dict[int, list[Likely]] = {}
@@ -151,8 +152,12 @@ class PairStore:
     def _enqueues(self, partition: int, pairs: Sequence[Likely]) -> Call:
         """A call of ENQUEUE_PAIRS."""
         keys, places = self.keys, dict[int, int]()
-        arguments: list[Any] = [max(self.model.longest_queue // keys.keys.partitions, 1)]
+        arguments: list[Any] = [
+            max(self.model.longest_queue // keys.keys.partitions, 1), self.model.most_pairs,
+            self.model.width, milliseconds(self.model.fresh_seconds),
+        ]  # fmt: skip
         for user, item, priority in pairs:
             arguments += [packed(user, item), float(priority), places.setdefault(user, len(places) + 1)]
         features = keys.keys.features_of(self.model.source, list(places), partition)
-        return [keys.queue(partition), keys.leases(partition), keys.held(partition), *features], arguments
+        records = map(keys.user, places)
+        return [keys.queue(partition), keys.leases(partition), keys.held(partition), *features, *records], arguments

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,7 +19,7 @@ from serving.solaris.interfaces import Likely
 from serving.solaris.record import PairRecord, header
 from serving.solaris.store import PairStore, Represented, values_of
 from tests.serving.servers import Server
-from tests.serving.solaris.world import MODEL, NOW_MS, WIDTH, kept, with_model, write
+from tests.serving.solaris.world import MODEL, NOW_MS, WIDTH, give_features, kept, with_model, write
 
 Arrival = tuple[int, int, int, int, int]
 """Item, feature time, version, priority, value."""
@@ -120,6 +121,39 @@ def test_the_same_computation_again_is_dated_anew_and_no_more(store: PairStore) 
 def test_features_from_the_future_are_refused(store: PairStore, feature_ms: int) -> None:
     assert write(store, 7, 1, 2, feature_ms=feature_ms) == (0, 2)
     assert kept(store, 7) == []
+
+
+@pytest.mark.parametrize(
+    ("item", "priority", "feature_ms", "outcome"),
+    [
+        pytest.param(7, 0.4, NOW_MS, "outranked", id="lower"),
+        pytest.param(7, 0.5, NOW_MS, "outranked", id="equal, of a higher id"),
+        pytest.param(-7, 0.5, NOW_MS, "queued", id="equal, of a lower id"),
+        pytest.param(7, 0.6, NOW_MS, "queued", id="higher"),
+        pytest.param(7, 0.4, NOW_MS + 1, "queued", id="newer features"),
+        pytest.param(7, 0.6, NOW_MS - 1, "outranked", id="older features"),
+        pytest.param(2, 0.1, NOW_MS, "queued", id="in the record"),
+    ],
+)
+def test_what_a_full_record_would_not_keep_is_not_computed(
+    store: PairStore, item: int, priority: float, feature_ms: int, outcome: str
+) -> None:
+    small = with_model(store, most_pairs=2)
+    write(small, 1, 1, priority=0.9)
+    write(small, 1, 2, priority=0.5)
+    give_features(small, [1], feature_ms=feature_ms)
+    assert small.enqueue([Likely(1, item, priority)]) == Counter({outcome: 1})
+    if item != 2:
+        assert write(small, 1, item, priority=priority, feature_ms=feature_ms)[0] == (outcome == "queued"), "rightly"
+
+
+@pytest.mark.parametrize(
+    "changes", [{"most_pairs": 3}, {"most_pairs": 2, "ttl_seconds": 1e-3}], ids=["not full", "not fresh"]
+)
+def test_a_record_with_room_refuses_nothing(store: PairStore, changes: dict[str, float]) -> None:
+    write(store, 1, 1, 2)
+    time.sleep(0.005)
+    assert with_model(store, **changes).enqueue([Likely(1, 7, 0.1)]) == Counter(queued=1)
 
 
 def test_what_outlived_its_time_gives_way(store: PairStore) -> None:
