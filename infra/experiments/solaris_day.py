@@ -234,7 +234,7 @@ _COUNTED = 64
 
 def num_distinct(requests: Impressions, chosen: NDArray[np.bool_]) -> int:
     """Pairs among the chosen requests: one that is asked for again is computed once."""
-    return np.unique(np.stack([requests.user[chosen], requests.item[chosen]]), axis=1).shape[1]
+    return int(np.unique(np.stack([requests.user[chosen], requests.item[chosen]]), axis=1).shape[1])
 
 
 def newest_users(lab: Lab, days: Sequence[int]) -> tuple[Ids, pa.Table]:

@@ -90,7 +90,7 @@ class FoundationModel:
         finite = np.isfinite(scored.vectors).all(axis=1)
         if not finite.all():
             raise ValueError(
-                f"pair {int(np.argmin(finite))} of {len(finite)} has a representation with NaN or inf; look at the "
+                f"pair {int(np.argmin(finite))} of {len(of_user)} has a representation with NaN or inf; look at the "
                 "training loss and at the features of that user and item"
             )
         return scored

@@ -162,10 +162,12 @@ class PairQueue:
                 pipeline.zcard(self.keys.leases(partition))
                 pipeline.llen(self.keys.aside(partition))
             found = [told(one) if isinstance(one, Exception) else one for one in pipeline.execute(raise_on_error=False)]
+        counts: list[int] = []
         for one in found:
             if isinstance(one, Exception):
                 raise one
-        return sum(found[::3]), sum(found[1::3]), sum(found[2::3])
+            counts.append(one)
+        return sum(counts[::3]), sum(counts[1::3]), sum(counts[2::3])
 
 
 def _members(pairs: Iterable[Leased]) -> Iterator[tuple[int, list[bytes]]]:
