@@ -34,7 +34,7 @@ from serving.solaris.answer import PairAnswer
 from serving.solaris.interfaces import Likely
 from serving.solaris.model import PairModel
 from serving.solaris.neighbours import Neighbours
-from serving.solaris.store import PairStore
+from serving.solaris.store import MOST_PRIORITY, PairStore
 from serving.solaris.tally import Tally
 
 if TYPE_CHECKING:
@@ -239,8 +239,8 @@ class Background:
         """A predictor that fails costs the pairs that it was asked for."""
         try:
             priorities = np.asarray(self._priorities(user, items), np.float64)
-            if priorities.shape != items.shape or not np.isfinite(priorities).all():
-                raise ValueError(f"priorities {priorities} of {len(items)} pairs; they are a finite number for each")
+            if priorities.shape != items.shape or not (np.abs(priorities) <= MOST_PRIORITY).all():
+                raise ValueError(f"priorities {priorities} of {len(items)} pairs; one for each, which float32 holds")
         except Exception:
             logger.exception("no priorities of user %d; its pairs are not handed on", user)
             self._statistics.count("enqueued", len(items), outcome="failed")

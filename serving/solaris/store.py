@@ -26,7 +26,7 @@ _MERGE, _ENQUEUE = Script(MERGE_PAIRS), Script(ENQUEUE_PAIRS)
 RECORDS_PER_CALL = 16
 """The store does nothing else while a call runs."""
 PAIRS_PER_CALL = 128
-_MOST_PRIORITY = float(np.finfo(np.float32).max)
+MOST_PRIORITY = float(np.finfo(np.float32).max)
 """Records hold it in float32."""
 _OUTCOMES = {1: "queued", 0: "coalesced", -1: "shed", -2: "no_features", -3: "outranked"}
 
@@ -137,7 +137,7 @@ class PairStore:
         """
         waiting: dict[int, list[Likely]] = {}
         for pair in pairs:
-            if not abs(pair.priority) <= _MOST_PRIORITY:
+            if not abs(pair.priority) <= MOST_PRIORITY:
                 raise ValueError(f"{pair}: the priority is a finite number that float32 holds")
             waiting.setdefault(self.keys.keys.partition(pair.user), []).append(pair)
         calls = [
