@@ -188,10 +188,10 @@ def _means(stored: Stored, owners: Ids, asking: Ids, times: Ids, *, most: int, m
     last = reach(times)
     first = np.maximum(reach(times - _ttl_us(model)), last - most)
     found = np.flatnonzero((distinct[place] == asking) & (last > first))
-    bounds = np.stack([first[found], last[found]], axis=1).ravel()
-    nothing = np.zeros((1, stored.vectors.shape[1]), np.float32)  # where the last range ends
-    padded = np.concatenate([stored.vectors[order].astype(np.float32), nothing])
-    sums = np.add.reduceat(padded, bounds, axis=0)[::2] if len(found) else padded[:0]
+    sorted_vectors, sums = stored.vectors[order], np.zeros((len(found), stored.vectors.shape[1]), np.float32)
+    for turn in range(int((last - first)[found].max(initial=0))):  # a step for each of `most` at the longest
+        rows = np.flatnonzero(first[found] + turn < last[found])
+        sums[rows] += sorted_vectors[first[found[rows]] + turn]
     return found, (sums / (last - first)[found, None]).astype(np.float16)
 
 
