@@ -32,8 +32,10 @@ class TaskState:
     try_number: int
     shard: int
     """Of a mapped task; -1 for any other."""
-    ended: str
+    started: str
     """When, ISO 8601; empty while it has not."""
+    ended: str
+    """The same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +156,7 @@ class Airflow:
                 seconds=task["duration"],
                 try_number=task["try_number"],
                 shard=task["map_index"],
+                started=task["start_date"] or "",
                 ended=task["end_date"] or "",
             )
             for task in self._listed("/dags/~/dagRuns/~/taskInstances", "task_instances", dag_ids)

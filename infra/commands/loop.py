@@ -125,9 +125,10 @@ class _Seen:
         return {run.day: when[run.run_id] for run in self.runs if run.dag_id == dag_id and run.run_id in when}
 
     def consumed(self, dag_id: str, day: str, *, since: str) -> bool:
-        """Whether the consumer's runs of the day are over, the last one after `since`: those before it had to wait."""
+        """Whether the consumer's runs of the day are over, one of them begun after `since`: those before had to wait,
+        and may not have known yet."""
         runs = self.of(dag_id, {day})
-        over = {task.run_id for task in self.tasks if task.dag_id == dag_id and task.ended > since}
+        over = {task.run_id for task in self.tasks if task.dag_id == dag_id and task.started > since}
         return all(run.state in ENDED for run in runs) and any(run.run_id in over for run in runs)
 
 

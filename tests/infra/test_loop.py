@@ -24,6 +24,11 @@ DAYS = (date(2026, 1, 1), date(2026, 1, 2))
 STEPS = ("build_examples", "train", "promote")
 
 
+def of_place(place: int) -> dict[str, str]:
+    """Times of a task: the order in which tasks end."""
+    return {"start_date": f"{place:06}", "end_date": f"{place:06}"}
+
+
 @dataclass
 class Script:
     """Every question for runs lets each DAG end one more task. fails: (DAG, day, task)."""
@@ -93,13 +98,13 @@ class Script:
         if path.endswith("/taskInstances/list"):
             found = [
                 {"dag_id": dag_id, "dag_run_id": day, "task_id": task, "state": state, "duration": 1.0,
-                 "try_number": 1, "map_index": -1, "end_date": f"{place:06}"}
+                 "try_number": 1, "map_index": -1, **of_place(place)}
                 for place, (dag_id, day, task, state) in enumerate(self.ended)
                 if dag_id in body["dag_ids"]
             ]  # fmt: skip
             found += [
                 {"dag_id": dag_id, "dag_run_id": f"{day} waited", "task_id": "retrain", "state": "skipped",
-                 "duration": 1.0, "try_number": 1, "map_index": -1, "end_date": f"{place:06}"}
+                 "duration": 1.0, "try_number": 1, "map_index": -1, **of_place(place)}
                 for (dag_id, day), place in self.waited.items()
                 if dag_id in body["dag_ids"]
             ]  # fmt: skip
