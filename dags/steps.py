@@ -28,7 +28,8 @@ class NothingToLoadError(ValueError):
     """What is promoted waits to be learnt before it serves."""
 
 
-def _resolve(recipe: str, ds: str) -> tuple[Recipe, date, Settings]:
+def resolve(recipe: str, ds: str) -> tuple[Recipe, date, Settings]:
+    """The recipe, the day and this process's settings. ValueError names what is unknown or no date."""
     from features.days import parse_day
     from infra.settings import get_settings
     from trainer.recipes import get_recipe
@@ -38,7 +39,7 @@ def _resolve(recipe: str, ds: str) -> tuple[Recipe, date, Settings]:
 
 def build_examples(recipe: str, ds: str) -> Any:
     """The day's log becomes examples, rejected rows with reasons, and user features."""
-    config, day, settings = _resolve(recipe, ds)
+    config, day, settings = resolve(recipe, ds)
     from features.examples import build_examples
 
     return plain(build_examples(config.source, day, settings=settings, reject_max_share=config.reject_max_share))
@@ -46,7 +47,7 @@ def build_examples(recipe: str, ds: str) -> Any:
 
 def train(recipe: str, ds: str, *, after_gap: bool = False) -> Any:
     """One pass over the day's examples, warm-started from the day before."""
-    config, day, settings = _resolve(recipe, ds)
+    config, day, settings = resolve(recipe, ds)
     from trainer.job import train
 
     return plain(train(config, day, settings=settings, after_gap=after_gap))
@@ -54,7 +55,7 @@ def train(recipe: str, ds: str, *, after_gap: bool = False) -> Any:
 
 def profile(recipe: str, ds: str, *, steps: int) -> Any:
     """Where the time of a training step goes; nothing is published."""
-    config, day, settings = _resolve(recipe, ds)
+    config, day, settings = resolve(recipe, ds)
     from trainer.job import profile
 
     return plain(profile(config, day, settings=settings, steps=steps))
@@ -111,7 +112,7 @@ def learnt_from(recipe: str) -> dict[int, dict[str, tuple[date, ...]]]:
 
 def publish(recipe: str, ds: str) -> Any:
     """The trained user tower becomes a sealed, registered version, alias `candidate`."""
-    config, day, settings = _resolve(recipe, ds)
+    config, day, settings = resolve(recipe, ds)
     from snapshots.publish import publish
 
     return plain(publish(config, day, settings=settings))
@@ -119,7 +120,7 @@ def publish(recipe: str, ds: str) -> Any:
 
 def infer(recipe: str, ds: str, *, workers: int = 1) -> Any:
     """Every active user of the day is embedded with the day's version, and pooled: the three steps that follow."""
-    config, day, settings = _resolve(recipe, ds)
+    config, day, settings = resolve(recipe, ds)
     from snapshots.inference import infer
 
     return plain(infer(config, day, settings=settings, workers=workers))
@@ -127,7 +128,7 @@ def infer(recipe: str, ds: str, *, workers: int = 1) -> Any:
 
 def plan_inference(recipe: str, ds: str) -> list[int]:
     """The shards that the day's users are embedded in."""
-    config, day, settings = _resolve(recipe, ds)
+    config, day, settings = resolve(recipe, ds)
     from snapshots.inference import plan_inference
 
     return plan_inference(config, day, settings=settings)
@@ -135,7 +136,7 @@ def plan_inference(recipe: str, ds: str) -> list[int]:
 
 def infer_shard(recipe: str, ds: str, shard: int) -> Any:
     """One shard of the day's users is embedded; nobody sees it yet."""
-    config, day, settings = _resolve(recipe, ds)
+    config, day, settings = resolve(recipe, ds)
     from snapshots.inference import infer_shard
 
     return plain(infer_shard(config, day, shard, settings=settings))
@@ -143,7 +144,7 @@ def infer_shard(recipe: str, ds: str, shard: int) -> Any:
 
 def commit_inference(recipe: str, ds: str) -> Any:
     """The shards become the day's candidate embeddings, in one commit."""
-    config, day, settings = _resolve(recipe, ds)
+    config, day, settings = resolve(recipe, ds)
     from snapshots.inference import commit_inference
 
     return plain(commit_inference(config, day, settings=settings))
@@ -151,7 +152,7 @@ def commit_inference(recipe: str, ds: str) -> Any:
 
 def check_shift(recipe: str, ds: str) -> Any:
     """How far users moved, by model alone and as consumers see it."""
-    config, day, settings = _resolve(recipe, ds)
+    config, day, settings = resolve(recipe, ds)
     from snapshots.shift.measure import check_shift
 
     return check_shift(config, day, settings=settings).summary()
@@ -159,7 +160,7 @@ def check_shift(recipe: str, ds: str) -> Any:
 
 def gate(recipe: str, ds: str) -> Any:
     """The verdict on the day: promote, hold or reject, by the recipe's thresholds; the report goes to MLflow."""
-    config, day, settings = _resolve(recipe, ds)
+    config, day, settings = resolve(recipe, ds)
     from snapshots.gate import gate
     from snapshots.report import write_report
 
@@ -173,7 +174,7 @@ def promote(recipe: str, ds: str, *, by: str, note: str = "", allow_older: bool 
 
     allow_older: a day before the champion's becomes visible, and the champion stays.
     """
-    config, day, settings = _resolve(recipe, ds)
+    config, day, settings = resolve(recipe, ds)
     from snapshots.promotion import promote
 
     return plain(promote(config, day, settings=settings, by=by, note=note, allow_older=allow_older))
@@ -181,7 +182,7 @@ def promote(recipe: str, ds: str, *, by: str, note: str = "", allow_older: bool 
 
 def hold(recipe: str, ds: str, *, by: str = "gate", note: str = "") -> Any:
     """The day waits for a person; the on-call is told."""
-    config, day, settings = _resolve(recipe, ds)
+    config, day, settings = resolve(recipe, ds)
     from snapshots.promotion import hold
 
     return plain(hold(config, day, settings=settings, by=by, note=note))
@@ -189,7 +190,7 @@ def hold(recipe: str, ds: str, *, by: str = "gate", note: str = "") -> Any:
 
 def reject(recipe: str, ds: str, *, by: str, note: str = "") -> Any:
     """The day's version is refused; the on-call is told."""
-    config, day, settings = _resolve(recipe, ds)
+    config, day, settings = resolve(recipe, ds)
     from snapshots.promotion import reject
 
     return plain(reject(config, day, settings=settings, by=by, note=note))
@@ -197,7 +198,7 @@ def reject(recipe: str, ds: str, *, by: str, note: str = "") -> Any:
 
 def read_report(recipe: str, ds: str) -> str:
     """The day's report, as Markdown."""
-    config, day, settings = _resolve(recipe, ds)
+    config, day, settings = resolve(recipe, ds)
     from snapshots.report import read_report
 
     return read_report(config, day, settings=settings)
@@ -241,7 +242,7 @@ def retrain_downstream(downstream: str, ds: str) -> Any:
 
 def explain(recipe: str, ds: str, *, rows: int, repeats: int, seed: int = 0) -> Any:
     """Which features the user model predicts from, on a day that it has not learnt; the ranking goes to MLflow."""
-    config, day, settings = _resolve(recipe, ds)
+    config, day, settings = resolve(recipe, ds)
     from trainer.explain import explain
     from trainer.explain_report import log_user_model
     from trainer.tracking import connect
@@ -318,7 +319,7 @@ def rollback(recipe: str, *, by: str, note: str = "") -> Any:
 
 def take_back(recipe: str, ds: str, *, by: str, note: str = "") -> Any:
     """A promoted day that does not serve is rejected and vanishes; the champion stays."""
-    config, day, settings = _resolve(recipe, ds)
+    config, day, settings = resolve(recipe, ds)
     from snapshots.promotion import take_back
 
     return plain(take_back(config, day, settings=settings, by=by, note=note))
@@ -367,46 +368,6 @@ def view_user(user: int, *, recipe: str | None = None) -> Any:
             "sources": view_sources(store, user, tuple(sorted(set(wanted.values())))),
         }
     )
-
-
-def enqueue_pairs(recipe: str, ds: str, *, budget: int, item: str | None = None) -> Any:
-    """The pairs that are likeliest on the day after `ds` onto the queue of precomputation; what became of them."""
-    config, day, settings = _resolve(recipe, ds)
-    from serving.solaris.day import item_of, likely_after
-    from serving.solaris.refresh import enqueue_likely
-
-    store, named = _pairs_of(settings, config.name), item_of(config.schema, item)
-    return dict(enqueue_likely(store, likely_after(config, day, settings=settings, item=named, budget=budget)))
-
-
-def mirror_pairs(recipe: str, ds: str) -> Any:
-    """What readers were served on the day as a partition of `served_pairs/<recipe>`; None: nothing was logged."""
-    config, day, settings = _resolve(recipe, ds)
-    from features.lake import Lake
-    from serving.solaris.mirror import mirror
-
-    store, starts = _pairs_of(settings, config.name), config.source.day_starts_at
-    return plain(mirror(store, Lake(settings.lake), day, day_starts_at=starts))
-
-
-def view_pairs(recipe: str, user: int) -> Any:
-    """What the feature store holds of the user's pairs, and how long the queue is."""
-    from infra.settings import get_settings
-    from serving.solaris.view import view_pairs
-    from trainer.recipes import get_recipe
-
-    return plain(view_pairs(_pairs_of(get_settings(), get_recipe(recipe).name), user))
-
-
-def _pairs_of(settings: Settings, model: str) -> Any:
-    """The store of the model's pairs, as its workers announced it."""
-    from serving.solaris.store import PairStore, announced
-    from serving.store import store_of
-
-    store = store_of(settings)
-    if (found := announced(store.redis).get(model)) is None:
-        raise ValueError(f"no worker has served pairs of {model} yet; start `usermodel serving solaris work`")
-    return PairStore(store.redis, found, store.keys)
 
 
 def check_freshness(recipe: str, *, now: str) -> Any:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from infra.commands.lineage import DIGITS, print_what_to_do
 from infra.commands.options import console
 
 if TYPE_CHECKING:
     from snapshots.consumer_lineage import ConsumerLineage, ConsumerLink, JoinedDay
 
-_DIGITS = 8
 _SHOWN = 3
 """Joined versions of a user model; the rest are counted."""
 
@@ -20,16 +20,8 @@ def print_consumer_lineage(found: ConsumerLineage) -> None:
     """The days as rows, then what to do."""
     terminal = console(width=160, highlight=False)
     terminal.print(_table(found))
-    if found.registry is not None:
-        terminal.print(f"no versions: {found.registry}", style="yellow", soft_wrap=True, markup=False)
     again = [link.ds for link in found.links if link.stale or link.late]
-    if again:
-        terminal.print(
-            f"to repair: usermodel trainer downstream --name {found.model} --ds {again[0]}"
-            + (f", then the days after it up to {max(again)}" if len(again) > 1 else ""),
-            style="yellow",
-            soft_wrap=True,
-        )
+    print_what_to_do(terminal, found.registry, again, repair=f"usermodel trainer downstream --name {found.model}")
 
 
 def _table(found: ConsumerLineage) -> Table:
@@ -47,7 +39,7 @@ def _table(found: ConsumerLineage) -> Table:
 
 
 def _cells(link: ConsumerLink, upstreams: tuple[str, ...]) -> list[str]:
-    parent = "-" if link.parent_ds is None else f"{link.parent_ds} {(link.parent_fingerprint or '')[:_DIGITS]}"
+    parent = "-" if link.parent_ds is None else f"{link.parent_ds} {(link.parent_fingerprint or '')[:DIGITS]}"
     scores = link.scores
     notes = [
         "superseded" if link.superseded else "",
@@ -58,7 +50,7 @@ def _cells(link: ConsumerLink, upstreams: tuple[str, ...]) -> list[str]:
         str(link.ds),
         str(link.revision),
         "-" if link.version is None else str(link.version),
-        link.fingerprint[:_DIGITS],
+        link.fingerprint[:DIGITS],
         parent,
         f"{link.num_examples:,} @ {link.examples.version}",
         *(_joined(link.joined.get(model, ())) for model in upstreams),

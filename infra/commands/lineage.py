@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import date
 
+    from rich.console import Console
+
     from snapshots.lineage import Lineage, Link
 
-_DIGITS = 8
+DIGITS = 8
+"""Of a fingerprint that are shown."""
 
 
 def print_lineage(found: Lineage, learnt: Mapping[int, Mapping[str, Sequence[date]]]) -> None:
@@ -33,12 +36,17 @@ def print_lineage(found: Lineage, learnt: Mapping[int, Mapping[str, Sequence[dat
     for number, consumers in sorted(learnt.items()):
         by = ", ".join(f"{name} {min(days)}..{max(days)}" for name, days in consumers.items())
         terminal.print(f"  version {number} was there to join for {by}", style="dim", soft_wrap=True, markup=False)
-    if found.registry is not None:
-        terminal.print(f"no versions: {found.registry}", style="yellow", soft_wrap=True, markup=False)
     again = [link.ds for link in found.links if link.stale or link.late]
+    print_what_to_do(terminal, found.registry, again, repair=f"usermodel trainer train --recipe {found.model}")
+
+
+def print_what_to_do(terminal: Console, registry: str | None, again: Sequence[date], *, repair: str) -> None:
+    """That the registry did not answer, and which days are to be trained again by which command."""
+    if registry is not None:
+        terminal.print(f"no versions: {registry}", style="yellow", soft_wrap=True, markup=False)
     if again:
         terminal.print(
-            f"to repair: usermodel trainer train --recipe {found.model} --ds {again[0]}"
+            f"to repair: {repair} --ds {again[0]}"
             + (f", then the days after it up to {max(again)}" if len(again) > 1 else ""),
             style="yellow",
             soft_wrap=True,
@@ -61,7 +69,7 @@ def _table(found: Lineage) -> Table:
 
 
 def _cells(link: Link) -> list[str]:
-    parent = "-" if link.parent_ds is None else f"{link.parent_ds} {(link.parent_fingerprint or '')[:_DIGITS]}"
+    parent = "-" if link.parent_ds is None else f"{link.parent_ds} {(link.parent_fingerprint or '')[:DIGITS]}"
     version = link.registered
     notes = [
         "superseded" if link.superseded else "",
@@ -72,7 +80,7 @@ def _cells(link: Link) -> list[str]:
     return [
         str(link.ds),
         str(link.revision),
-        link.fingerprint[:_DIGITS],
+        link.fingerprint[:DIGITS],
         parent,
         f"{link.num_examples:,} @ {link.examples.version}",
         str(link.ranks),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dags import steps
+from dags import pair_steps
 from infra.commands.options import Day, RecipeName, console, numbers, show
 from infra.settings import get_settings
 
@@ -66,13 +66,13 @@ def predict(
     item: Item = None,
 ) -> None:
     """Queue the pairs that are likeliest on the day after; those that are computed and live a while are left out."""
-    show(steps.enqueue_pairs(recipe, ds, budget=budget, item=item))
+    show(pair_steps.enqueue_pairs(recipe, ds, budget=budget, item=item))
 
 
 @group.command()
 def mirror(recipe: RecipeName, ds: Day) -> None:
     """Write what readers were served on the day, pair by pair, as a partition of the lake for downstream training."""
-    show({"partition": steps.mirror_pairs(recipe, ds)})
+    show({"partition": pair_steps.mirror_pairs(recipe, ds)})
 
 
 @group.command()
@@ -84,7 +84,7 @@ def user(
     """Print what the feature store holds of a user's pairs, and how long the queue is."""
     from rich.table import Table
 
-    found = steps.view_pairs(recipe, user)
+    found = pair_steps.view_pairs(recipe, user)
     if as_json:
         show(found)
         return

@@ -13,9 +13,8 @@ import numpy as np
 from infra.experiments.finding import Column, Finding, Verdict
 from infra.experiments.joins import served_by
 from infra.experiments.setting import Setting
-from infra.experiments.statistics import Estimate, estimate
 from infra.experiments.study import Results, Study, Trial, Values
-from infra.experiments.variants import gain_of, measure_variants, names_asked, variants_table
+from infra.experiments.variants import estimates, gain_of, measure_variants, names_asked, variants_table
 from infra.experiments.verdicts import text
 from trainer.recipes.towers import small_user_tower
 from trainer.towers import DeepCross, DotCompression, Mlp, MlpMixer, UserTower
@@ -58,11 +57,8 @@ def measure(trial: Trial) -> Values:
 
 def conclude(setting: Setting, results: Results) -> Finding:
     """Which extractors are worth their cost."""
-    seeds = sorted(results)
     names = list(VARIANTS)
-
-    def of(quantity: str) -> list[Estimate]:
-        return [estimate([results[seed]["all"][quantity][name] for seed in seeds]) for name in names]
+    seconds = estimates(results, "CPU seconds", names)
 
     table = variants_table(
         setting,
@@ -71,15 +67,15 @@ def conclude(setting: Setting, results: Results) -> Finding:
         reference=ALL,
         rows_are="user tower",
         costs=(
-            (Column(title="upstream NE, click", digits=4), of("upstream NE")),
-            (Column(title="training, CPU s a day", digits=2), [one.mean for one in of("CPU seconds")]),
+            (Column(title="upstream NE, click", digits=4), estimates(results, "upstream NE", names)),
+            (Column(title="training, CPU s a day", digits=2), [one.mean for one in seconds]),
         ),
     )
     return Finding(
         name=STUDY.name,
         title="The user tower without each extractor",
         setting=setting.name,
-        seeds=tuple(seeds),
+        seeds=tuple(sorted(results)),
         tables=(table,),
         verdicts=tuple(_verdict(setting, results, name) for name in names if name != ALL),
     )

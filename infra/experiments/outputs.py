@@ -9,9 +9,9 @@ import numpy as np
 from infra.experiments.finding import Column, Finding, Verdict
 from infra.experiments.joins import served_by
 from infra.experiments.setting import Setting
-from infra.experiments.statistics import Estimate, difference, estimate
+from infra.experiments.statistics import difference
 from infra.experiments.study import Results, Study, Trial, Values
-from infra.experiments.variants import gain_of, measure_variants, names_asked, variants_table
+from infra.experiments.variants import estimates, gain_of, measure_variants, names_asked, variants_table
 from infra.experiments.verdicts import is_below_zero, text
 
 NUMBERS = (1, 2, 4)
@@ -33,11 +33,7 @@ def measure(trial: Trial) -> Values:
 
 def conclude(setting: Setting, results: Results) -> Finding:
     """What each further embedding brings and costs."""
-    seeds = sorted(results)
     names = [f"K = {number}" for number in NUMBERS]
-
-    def of(quantity: str) -> list[Estimate]:
-        return [estimate([results[seed]["all"][quantity][name] for seed in seeds]) for name in names]
 
     table = variants_table(
         setting,
@@ -46,15 +42,15 @@ def conclude(setting: Setting, results: Results) -> Finding:
         reference=REFERENCE,
         rows_are="embeddings of a user",
         costs=(
-            (Column(title="bytes a user, fp16", digits=0), [one.mean for one in of("bytes")]),
-            (Column(title="upstream NE, click", digits=4), of("upstream NE")),
+            (Column(title="bytes a user, fp16", digits=0), [one.mean for one in estimates(results, "bytes", names)]),
+            (Column(title="upstream NE, click", digits=4), estimates(results, "upstream NE", names)),
         ),
     )
     return Finding(
         name=STUDY.name,
         title="The value of K",
         setting=setting.name,
-        seeds=tuple(seeds),
+        seeds=tuple(sorted(results)),
         tables=(table,),
         verdicts=tuple(verdict for name in names_asked(setting) for verdict in _verdicts(results, name)),
     )

@@ -5,13 +5,12 @@ The same training loop, optimizer and readers as the daily job, on one rank; not
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -28,6 +27,7 @@ from features.reader import DayReader
 from features.schema import EVENT_TIME, USER_ID, Schema
 from features.source import Source
 from snapshots.embeddings import fp16_exact
+from snapshots.lock import file_lock
 from trainer import sharding
 from trainer.anchor import Anchor
 from trainer.carryover.compare import compare
@@ -159,13 +159,9 @@ def load_towers(recipe: Recipe, folder: Path, *, users: Sequence[DayOfUsers]) ->
     return found
 
 
-@contextmanager
-def locked(place: Path) -> Iterator[None]:
+def locked(place: Path) -> AbstractContextManager[None]:
     """For one process at a time, until it ends: whoever comes second finds what the first has made."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with place.with_name(f".{place.name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return file_lock(place.with_name(f".{place.name}.lock"))
 
 
 @contextmanager

@@ -16,6 +16,12 @@ Gains = Mapping[str, Mapping[str, Mapping[str, float]]]
 """By consumer and variant: `gain`, percent of the baseline's NE, and `against`, percent of the reference's."""
 
 
+def estimates(results: Results, quantity: str, names: Sequence[str]) -> list[Estimate]:
+    """Of each variant, what units of one part tell of it under this name."""
+    seeds = sorted(results)
+    return [estimate([results[seed]["all"][quantity][name] for seed in seeds]) for name in names]
+
+
 def measure_variants(trial: Trial, joins: Mapping[str, Joined], *, reference: str) -> dict[str, Any]:
     """By consumer of `asked` and variant, over the scored days; negative where it is better."""
     first, found = trial.setting.num_settling, {}

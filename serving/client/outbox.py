@@ -4,8 +4,9 @@ them."""
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -119,3 +120,14 @@ class Outbox:
         if again:
             self.put_back(again)
         return not again
+
+
+def drained(is_empty: Callable[[], bool], wake: Callable[[], None], *, timeout_seconds: float) -> bool:
+    """Wait until all is sent, waking the sender meanwhile. False: it was not, within that time."""
+    deadline = time.monotonic() + timeout_seconds
+    while not is_empty():
+        if time.monotonic() > deadline:
+            return False
+        wake()
+        time.sleep(0.001)
+    return True

@@ -17,7 +17,7 @@ from serving.client.answer import Answer, Computation, Reason
 from serving.client.core import Core, Draft
 from serving.client.model import Model
 from serving.client.options import BACKGROUND_SECONDS, RETRY_SECONDS, Options
-from serving.client.outbox import TOGETHER, is_passing
+from serving.client.outbox import TOGETHER, drained, is_passing
 from serving.client.pool import Pool
 from serving.client.question import Inference, Question
 from serving.client.route import Route, Servers
@@ -86,13 +86,7 @@ class EmbeddingClient:
 
     def flush(self, *, timeout_seconds: float = 5.0) -> bool:
         """Wait until everything is sent. False: it was not."""
-        deadline = time.monotonic() + timeout_seconds
-        while not self._core.outbox.is_empty:
-            if time.monotonic() > deadline:
-                return False
-            self._work.set()
-            time.sleep(0.001)
-        return True
+        return drained(lambda: self._core.outbox.is_empty, self._work.set, timeout_seconds=timeout_seconds)
 
     def close(self) -> None:
         """Send what waits, as far as the store takes it within a second, and stop."""

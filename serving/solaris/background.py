@@ -23,6 +23,7 @@ from redis.retry import Retry
 from serving.client.breaker import Breaker
 from serving.client.clock import StoreClock
 from serving.client.options import BACKGROUND_SECONDS, RETRY_SECONDS
+from serving.client.outbox import drained
 from serving.client.pool import Pool
 from serving.client.refresh import PROBE
 from serving.client.route import Route, Servers
@@ -131,13 +132,7 @@ class Background:
 
     def flush(self, *, timeout_seconds: float) -> bool:
         """Wait until everything is sent. False: it was not."""
-        deadline = time.monotonic() + timeout_seconds
-        while not self.is_idle:
-            if time.monotonic() > deadline:
-                return False
-            self._work.set()
-            time.sleep(0.001)
-        return True
+        return drained(lambda: self.is_idle, self._work.set, timeout_seconds=timeout_seconds)
 
     def close(self) -> None:
         """Send what waits, within a second, and stop."""

@@ -26,6 +26,7 @@ import torch.distributed as dist
 from features.lake import Lake, Partition
 from features.schema import USER_ID
 from features.sources.synthetic import SyntheticWorld
+from infra.experiments.statistics import estimate
 from infra.experiments.towers import DailyTowers, read_users, train_days
 from infra.settings import Settings
 from snapshots.embeddings import to_vectors
@@ -38,9 +39,6 @@ from trainer.downstream.retrain import retrain_on
 from trainer.recipe import DownstreamRecipe
 from trainer.recipes import get_downstream, get_recipe
 from trainer.stabilizers import BackwardCompatible, Distillation, L2ToPrevious, Procrustes, Regularizer
-
-T_95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26, 10: 2.23, 11: 2.20, 12: 2.18}
-"""Student's t, two-sided 95 %, by degrees of freedom."""
 
 _NEAR = (Distillation(weight=0.01),)
 STRATEGIES = (
@@ -127,8 +125,8 @@ def run(
 def versus(ne: Sequence[float], reference: Sequence[float]) -> str:
     """Percent against the reference on the same days, mean and 95 % interval over days (paired)."""
     percent = 100 * (np.array(ne) / np.array(reference) - 1)
-    half = T_95[min(len(percent) - 1, max(T_95))] * percent.std(ddof=1) / np.sqrt(len(percent))
-    return f"{percent.mean():+.2f} ± {half:.2f}"
+    found = estimate(percent.tolist())
+    return f"{found.mean:+.2f} ± {found.half or np.nan:.2f}"
 
 
 def shown(found: Sequence[Measured], *, last: int) -> Iterator[str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import redis
 
@@ -105,6 +107,39 @@ def until(holds: Callable[[], object], *, seconds: float) -> None:
     while not holds():
         assert time.monotonic() < deadline, "it never came"
         time.sleep(0.005)
+
+
+class Runs(Protocol):
+    """A worker."""
+
+    def run(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+R = TypeVar("R", bound=Runs)
+
+
+@contextmanager
+def in_thread(worker: R) -> Iterator[R]:
+    """It runs. At the end it drains, and what it raised is raised."""
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            worker.run()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        thread.join(30)
+        assert not thread.is_alive()
+    assert not failures, failures
 
 
 def free_port() -> int:

@@ -22,7 +22,7 @@ from infra.settings import Settings
 from trainer.downstream.arms import SUM, Arms, Inputs, own_features, shape_of, small_tables, with_and_without
 from trainer.downstream.checkpoint import Checkpoints
 from trainer.downstream.day import DownstreamDay
-from trainer.downstream.joined import JoinedBatch, JoiningEncoder, SideBySide, newest_embeddings, usable_of
+from trainer.downstream.joined import JoinedBatch, JoiningEncoder, SideBySide, join_upstreams, usable_of
 from trainer.explain import Explanation, check_repeats, features_of
 from trainer.importance import Feature, measure
 from trainer.recipe import DownstreamRecipe, Recipe
@@ -64,18 +64,7 @@ def explain_downstream(
     columns = [USER_ID, *Encoder(schema, tasks=(downstream.task,), features=own).columns]
     sample = sample_rows(lake, examples, columns=columns, num_rows=rows, seed=seed, where=downstream.examples)
     users = sample.column(USER_ID).to_numpy()
-    joined = tuple(
-        newest_embeddings(
-            lake,
-            partitions,
-            ds=ds,
-            day_starts_at=source.day_starts_at,
-            users=users,
-            num_embeddings=upstream.user_tower.num_embeddings,
-            dim=upstream.user_tower.dim,
-        )
-        for upstream, partitions in zip(upstreams, embeddings, strict=True)
-    )
+    joined = join_upstreams(lake, upstreams, embeddings, ds=ds, users=users)
     encoder = JoiningEncoder(schema, task=downstream.task, features=own, embeddings={SUM: SideBySide(parts=joined)})
     log.info("explaining model=%s of ds=%s on ds=%s examples=%d", parent.model, parent.ds, ds, sample.num_rows)
     batches = [cast(JoinedBatch, encoder.encode(chunk)) for chunk in chunks_of(sample)]

@@ -21,7 +21,7 @@ from features.columns import Ids, column_of, places_in
 from features.lake import Lake, Partition
 from features.schema import USER_ID, Schema
 from features.windows import pieces_of
-from trainer.recipe import DownstreamRecipe
+from trainer.recipe import DownstreamRecipe, Recipe
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +130,29 @@ def newest_embeddings(
                 vectors[position[keep], k] = _matrix(column_of(rows, name), dim, partition, name)
     ages = np.array([(ds - partition.ds).days for partition in partitions], dtype=np.int64)
     return NewestEmbeddings(user_ids=ids, vectors=vectors, age_days=ages[owner] if partitions else ids)
+
+
+def join_upstreams(
+    lake: Lake,
+    upstreams: Sequence[Recipe],
+    partitions: Sequence[Sequence[Partition]],
+    *,
+    ds: date,
+    users: npt.NDArray[np.int64],
+) -> tuple[NewestEmbeddings, ...]:
+    """`newest_embeddings` of each user model. partitions: of each, as `usable_of` gives them."""
+    return tuple(
+        newest_embeddings(
+            lake,
+            of_model,
+            ds=ds,
+            day_starts_at=upstream.source.day_starts_at,
+            users=users,
+            num_embeddings=upstream.user_tower.num_embeddings,
+            dim=upstream.user_tower.dim,
+        )
+        for upstream, of_model in zip(upstreams, partitions, strict=True)
+    )
 
 
 def _wanted_ids(

@@ -30,7 +30,7 @@ from trainer.downstream.joined import (
     JoiningEncoder,
     NewestEmbeddings,
     SideBySide,
-    newest_embeddings,
+    join_upstreams,
     usable_of,
 )
 from trainer.downstream.rate import positive_rate
@@ -151,7 +151,7 @@ def _retrain(work: _Work, checkpoints: Checkpoints) -> DownstreamDay:
     started = time.perf_counter()
     torch.set_num_threads(1)
     users, counts = _users(work)
-    embeddings = _join(work, users)
+    embeddings = join_upstreams(work.lake, work.upstreams, work.embeddings, ds=work.ds, users=users)
     arms = with_and_without(work.downstream, work.schema, work.shapes)
     evaluation = None
     if work.parent is not None and work.parent.upstreams != work.downstream.upstreams:
@@ -197,22 +197,6 @@ def _users(work: _Work) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     users, owner = np.unique(np.concatenate([ids for ids, _ in found]), return_inverse=True)
     counts = np.bincount(owner, weights=np.concatenate([of for _, of in found]), minlength=users.size)
     return users, counts.astype(np.int64)
-
-
-def _join(work: _Work, users: npt.NDArray[np.int64]) -> tuple[NewestEmbeddings, ...]:
-    """Of each user model."""
-    return tuple(
-        newest_embeddings(
-            work.lake,
-            partitions,
-            ds=work.ds,
-            day_starts_at=upstream.source.day_starts_at,
-            users=users,
-            num_embeddings=upstream.user_tower.num_embeddings,
-            dim=upstream.user_tower.dim,
-        )
-        for upstream, partitions in zip(work.upstreams, work.embeddings, strict=True)
-    )
 
 
 def _batches(work: _Work, embeddings: tuple[NewestEmbeddings, ...], batch_size: int) -> Iterator[JoinedBatch]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from serving.compute.worker import Options, Worker
 from serving.features import FeatureCodec
 from serving.store import Request, Store
 from snapshots.registry import Registry, Version
-from tests.serving.servers import until
+from tests.serving.servers import in_thread, until
 from tests.snapshots.world import DAYS, make_tower, publish_day, tiny_recipe
 from trainer.recipe import Recipe
 
@@ -140,23 +139,8 @@ def working(
     worker = Worker(
         requests_of(store, consumer=consumer), champions, {"tiny": CODEC}, options=options, statistics=statistics
     )
-    failures: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            worker.run()
-        except BaseException as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
+    with in_thread(worker):
         yield worker
-    finally:
-        worker.stop()
-        thread.join(30)
-        assert not thread.is_alive()
-    assert not failures, failures
 
 
 class Watched:

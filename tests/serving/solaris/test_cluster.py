@@ -17,7 +17,7 @@ from serving.solaris.levels import Level
 from serving.solaris.reader import PairReader
 from serving.solaris.store import PairStore, announced
 from serving.solaris.view import view_pairs
-from tests.serving.servers import Server, redis_cluster, until
+from tests.serving.servers import Server, in_thread, redis_cluster, until
 from tests.serving.solaris.test_reader import QUICK
 from tests.serving.solaris.world import (
     MODEL,
@@ -28,7 +28,6 @@ from tests.serving.solaris.world import (
     queue_of,
     vector,
     worker_of,
-    working,
     write,
 )
 
@@ -77,7 +76,7 @@ def test_misses_on_every_node_are_computed_and_read_with_one_command(
             assert reader.read(user, [1, 2]).levels.tolist() == [Level.ZERO] * 2
         assert reader.flush()
         assert queue_of(store).length() == (2 * len(USERS), 0, 0)
-        with working(worker_of(store, Formula())) as worker:
+        with in_thread(worker_of(store, Formula())) as worker:
             until(lambda: worker.statistics.total("done") == 2 * len(USERS), seconds=20)
         before = reads(nodes)
         for user in USERS:

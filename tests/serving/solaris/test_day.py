@@ -26,8 +26,8 @@ from serving.solaris.statistics import WORKER
 from serving.solaris.store import PairStore
 from serving.solaris.worker import Worker
 from snapshots.embedder import one_thread
-from tests.serving.servers import Server, until
-from tests.serving.solaris.world import NOW_MS, QUICK, queue_of, working
+from tests.serving.servers import Server, in_thread, until
+from tests.serving.solaris.world import NOW_MS, QUICK, queue_of
 from tests.snapshots.tiny import DAYS, TinySource, tiny_recipe
 from trainer.config import Sum, TrainingConfig
 from trainer.model.sum_model import SumModel
@@ -109,7 +109,7 @@ def test_what_is_predicted_is_served_as_the_model_represents_it(
     statistics = Statistics(WORKER)
     precompute = Precompute(foundation, catalogue, CODEC, statistics)
     worker = Worker(queue_of(pairs), pairs, precompute, options=QUICK, statistics=statistics)
-    with one_thread(), working(worker):
+    with one_thread(), in_thread(worker):
         until(lambda: statistics.total("written") == 10, seconds=20)
         assert enqueue_likely(pairs, likely) == {"fresh": 10}
         with PairReader(server.url, model) as reader:

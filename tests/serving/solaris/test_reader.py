@@ -22,7 +22,7 @@ from serving.solaris.neighbours import Neighbours
 from serving.solaris.reader import Options, PairReader
 from serving.solaris.refresh import enqueue_likely
 from serving.solaris.store import PairStore
-from tests.serving.servers import Server, free_port, until
+from tests.serving.servers import Server, free_port, in_thread, until
 from tests.serving.solaris.world import (
     MODEL,
     Formula,
@@ -31,7 +31,6 @@ from tests.serving.solaris.world import (
     vector,
     with_model,
     worker_of,
-    working,
     write,
 )
 
@@ -143,7 +142,7 @@ def test_values_of_other_types_are_as_nothing(server: Server, store: PairStore) 
     for name in (store.keys.user(7), store.keys.item(5), store.keys.keys.features("s", 7)):
         store.redis.delete(name)
         store.redis.rpush(name, "x")
-    with working(worker_of(store, Formula())) as worker, reader_of(server) as reader:
+    with in_thread(worker_of(store, Formula())) as worker, reader_of(server) as reader:
         for _ in range(10):
             assert (reader.read(7, [5]).outcome, reader.read(7, [5]).levels.tolist()) == ("cold", [Level.ZERO])
         reader.read(8, [5])
@@ -155,7 +154,7 @@ def test_values_of_other_types_are_as_nothing(server: Server, store: PairStore) 
 def test_the_round_of_a_miss(server: Server, store: PairStore) -> None:
     """Asked for, computed behind the answer, and there the next time; asking again computes nothing."""
     formula = Formula()
-    with working(worker_of(store, formula)), reader_of(server) as reader:
+    with in_thread(worker_of(store, formula)), reader_of(server) as reader:
         assert reader.read(7, [1, 2]).levels.tolist() == [Level.ZERO] * 2
         until(lambda: reader.read(7, [1, 2]).levels.tolist() == [Level.EXACT] * 2, seconds=SECONDS)
         reader.flush()

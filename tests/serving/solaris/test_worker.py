@@ -20,7 +20,7 @@ from infra.settings import REPOSITORY, child_environment
 from serving.solaris.interfaces import Likely
 from serving.solaris.store import PairStore
 from serving.solaris.worker import Options
-from tests.serving.servers import Server, until
+from tests.serving.servers import Server, in_thread, until
 from tests.serving.solaris.world import (
     MODEL,
     NOW_MS,
@@ -33,7 +33,6 @@ from tests.serving.solaris.world import (
     vector,
     with_model,
     worker_of,
-    working,
 )
 
 SECONDS = 20.0
@@ -48,7 +47,7 @@ def test_what_was_queued_is_in_the_store_with_the_features_time(store: PairStore
     asked = [Likely(user, item, 1.0 + item) for user in range(5) for item in (3, 1, 2)]
     store.enqueue(asked)
     formula = Formula(version=9)
-    with working(worker_of(store, formula)) as worker:
+    with in_thread(worker_of(store, formula)) as worker:
         until(lambda: drained(store), seconds=SECONDS)
     for user in range(5):
         assert kept(store, user) == [(item, NOW_MS - 7, 9, 1.0 + item, float(user)) for item in (3, 2, 1)]
@@ -62,7 +61,7 @@ def test_what_was_queued_is_in_the_store_with_the_features_time(store: PairStore
 def test_the_likeliest_are_computed_first(store: PairStore) -> None:
     store.enqueue(Likely(user, 1, float(user)) for user in range(40))
     formula = Formula()
-    with working(worker_of(store, formula)):
+    with in_thread(worker_of(store, formula)):
         until(lambda: drained(store), seconds=SECONDS)
     assert [sorted(user for user, _ in batch) for batch in formula.batches] == [
         list(range(24, 40)), list(range(8, 24)), list(range(8)),
@@ -77,7 +76,7 @@ def test_why_a_pair_cannot_be_computed(store: PairStore) -> None:
     store.redis.set(store.keys.keys.features("s", 3), NOW_MS.to_bytes(8, "little") + b"noise")
     store.enqueue([Likely(1, 5_000, 1.0), Likely(2, 1, 1.0), Likely(3, 1, 1.0), Likely(5, 5, 1.0), Likely(6, 1, 1.0)])
     store.redis.delete(store.keys.keys.features("s", 5))
-    with working(worker_of(store, Formula(before=spoilt))) as worker:
+    with in_thread(worker_of(store, Formula(before=spoilt))) as worker:
         until(lambda: drained(store), seconds=SECONDS)
     for reason in ("no_item", "unreadable", "no_features", "future"):
         assert worker.statistics.total("refused", reason=reason) == 1, reason
@@ -92,7 +91,7 @@ def test_a_representation_that_float16_cannot_hold_is_refused(store: PairStore) 
             return found
 
     store.enqueue([Likely(1, 1, 1.0), Likely(2, 1, 1.0)])
-    with working(worker_of(store, Large())) as worker:
+    with in_thread(worker_of(store, Large())) as worker:
         until(lambda: drained(store), seconds=SECONDS)
     assert (len(kept(store, 1)), len(kept(store, 2))) == (1, 0)
     assert worker.statistics.total("refused", reason="not_finite") == 1
@@ -105,7 +104,7 @@ def test_a_poisonous_pair_is_set_aside_and_its_batch_is_not(store: PairStore) ->
 
     store.enqueue(Likely(user, 1, 1.0) for user in range(8))
     impatient = replace(QUICK, lease_seconds=0.4, most_deliveries=2)
-    with working(worker_of(store, Formula(before=fails), impatient)) as worker:
+    with in_thread(worker_of(store, Formula(before=fails), impatient)) as worker:
         until(lambda: queue_of(store).length() == (0, 0, 1), seconds=SECONDS)
     assert [len(kept(store, user)) for user in range(8)] == [1, 1, 1, 0, 1, 1, 1, 1]
     assert (worker.statistics.total("set_aside"), worker.statistics.total("failed")) == (1, 2)
@@ -116,7 +115,7 @@ def test_several_workers_compute_each_pair_once(server: Server, store: PairStore
     with ExitStack() as stack:
         for formula in formulas:
             client = stack.enter_context(server.client())
-            stack.enter_context(working(worker_of(PairStore(client, MODEL), formula, Options(most_pairs=8))))
+            stack.enter_context(in_thread(worker_of(PairStore(client, MODEL), formula, Options(most_pairs=8))))
         store.enqueue(Likely(user, item, 1.0) for user in range(30) for item in range(20))
         until(lambda: drained(store), seconds=SECONDS)
     pairs = [pair for formula in formulas for batch in formula.batches for pair in batch]
@@ -128,7 +127,7 @@ def test_several_workers_compute_each_pair_once(server: Server, store: PairStore
 def test_a_worker_that_is_told_to_end_finishes_what_it_took(store: PairStore) -> None:
     store.enqueue(Likely(user, 1, 1.0) for user in range(64))
     formula = Formula(before=lambda _: time.sleep(0.05))
-    with working(worker_of(store, formula)) as worker:
+    with in_thread(worker_of(store, formula)) as worker:
         until(lambda: formula.batches, seconds=SECONDS)
     waiting, leased, _ = queue_of(store).length()
     assert leased == 0
@@ -141,7 +140,7 @@ def test_the_budget_holds_for_workers(store: PairStore) -> None:
     limited = with_model(store, pairs_per_second=20.0)
     store.enqueue(Likely(1, item, 1.0) for item in range(60))
     began = time.monotonic()
-    with working(worker_of(limited, Formula())) as worker:
+    with in_thread(worker_of(limited, Formula())) as worker:
         time.sleep(0.5)
     assert 20 <= worker.statistics.total("done") <= 22 + 20 * (time.monotonic() - began)
 
@@ -163,7 +162,7 @@ def test_a_worker_that_is_killed_loses_nothing(server: Server, store: PairStore)
             process.kill()
         assert process.wait() == -signal.SIGKILL
     formula = Formula()
-    with working(worker_of(store, formula)) as worker:
+    with in_thread(worker_of(store, formula)) as worker:
         until(lambda: drained(store), seconds=SECONDS)
     assert all(len(kept(store, user)) == 1 for user in range(12))
     assert worker.statistics.total("taken_over") == 12
@@ -175,9 +174,9 @@ def test_pairs_of_a_batch_that_hangs_are_taken_over(server: Server, store: PairS
     stuck = worker_of(
         store, Formula(before=lambda _: hangs.wait(30)), replace(QUICK, lease_seconds=0.1, batch_seconds=0.1)
     )
-    with working(stuck), server.client() as client:
+    with in_thread(stuck), server.client() as client:
         until(lambda: queue_of(store).length() == (0, 1, 0), seconds=SECONDS)
-        with working(worker_of(PairStore(client, MODEL), Formula())) as other:
+        with in_thread(worker_of(PairStore(client, MODEL), Formula())) as other:
             until(lambda: other.statistics.total("done"), seconds=SECONDS)
         hangs.set()
     assert len(kept(store, 1)) == 1
@@ -189,7 +188,7 @@ def test_a_store_that_pauses_is_waited_for(server: Server, store: PairStore) -> 
         give_features(store, range(4))
         formula = Formula(before=lambda _: os.kill(server.process.pid, signal.SIGSTOP))
         store.enqueue(Likely(user, 1, 1.0) for user in range(4))
-        with working(worker_of(PairStore(client, MODEL), formula)) as worker:
+        with in_thread(worker_of(PairStore(client, MODEL), formula)) as worker:
             until(lambda: worker.statistics.total("store_errors"), seconds=SECONDS)
             os.kill(server.process.pid, signal.SIGCONT)
             formula.before = lambda _: None
@@ -210,7 +209,7 @@ def test_what_others_died_of_is_computed_when_nothing_else_is_at_hand(store: Pai
     assert given_out_twice(store) == 4
     leased = []
     formula = Formula(before=lambda _: leased.append(queue_of(store).length()[1]))
-    with working(worker_of(store, formula)):
+    with in_thread(worker_of(store, formula)):
         until(lambda: drained(store), seconds=SECONDS)
     assert leased == [1] * 4
     assert [len(batch) for batch in formula.batches] == [1] * 4
@@ -225,9 +224,9 @@ def test_a_worker_keeps_what_waits_for_its_turn(server: Server, store: PairStore
     many.enqueue(Likely(user, 1, 1.0) for user in users)
     assert given_out_twice(many) == 6
     slow = Formula(before=lambda _: time.sleep(0.5))
-    with server.client() as client, working(worker_of(many, slow, replace(QUICK, lease_seconds=1.5))) as worker:
+    with server.client() as client, in_thread(worker_of(many, slow, replace(QUICK, lease_seconds=1.5))) as worker:
         until(lambda: slow.batches, seconds=SECONDS)
-        with working(worker_of(PairStore(client, MODEL, SIXTEEN), slow)) as other:
+        with in_thread(worker_of(PairStore(client, MODEL, SIXTEEN), slow)) as other:
             until(lambda: drained(many), seconds=SECONDS)
     assert sorted(pair for batch in slow.batches for pair in batch) == [(user, 1) for user in users], "once each"
     assert worker.statistics.total("taken_over") + other.statistics.total("taken_over") == 6
@@ -244,7 +243,7 @@ def test_leases_are_renewed_though_the_queue_cannot_be_looked_at(store: PairStor
         return len(seen) == 3
 
     formula = Formula(before=lambda _: computes.wait(SECONDS))
-    with working(worker_of(store, formula, replace(QUICK, lease_seconds=3.0))) as worker:
+    with in_thread(worker_of(store, formula, replace(QUICK, lease_seconds=3.0))) as worker:
         until(is_renewed, seconds=SECONDS)
         computes.set()
     assert (len(kept(store, 1)), worker.statistics.total("taken_over")) == (1, 0)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -124,28 +122,6 @@ def worker_of(store: PairStore, foundation: Formula, options: Options = QUICK) -
     statistics = Statistics(WORKER)
     precompute = Precompute(foundation, Shelf(), CODEC, statistics)
     return Worker(queue_of(store), store, precompute, options=options, statistics=statistics)
-
-
-@contextmanager
-def working(worker: Worker) -> Iterator[Worker]:
-    """In a thread. At the end it drains, and what it raised is raised."""
-    failures: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            worker.run()
-        except BaseException as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield worker
-    finally:
-        worker.stop()
-        thread.join(30)
-        assert not thread.is_alive()
-    assert not failures, failures
 
 
 ONE, SIXTEEN = Keys(), Keys(16)
