@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from infra.commands.capacity import capacity
 from infra.settings import Settings, get_settings
 
 if TYPE_CHECKING:
@@ -143,3 +144,6 @@ def env() -> None:
     for name, value in environment(get_settings()).items():
         if inherited.get(name) != value:
             typer.echo(f"export {name}={shlex.quote(value)}")
+
+
+group.command()(capacity)

@@ -47,6 +47,11 @@ class ModelPlanner:
         """Of every EmbeddingBagCollection of the model, by its path."""
         return tables_of(self._model)
 
+    @property
+    def example_flops(self) -> float:
+        """Of the dense part's forward, for one example."""
+        return self._dense.forward_flops / self._batch_size
+
     @cached_property
     def _dense(self) -> DensePart:
         """Measured by a pass over meta, which a plan that is reused does without."""
