@@ -175,6 +175,11 @@ def child_environment(**extra: str) -> dict[str, str]:
     return {**os.environ, **extra}  # noqa: TID251
 
 
+def export(**variables: str) -> None:
+    """Set variables that libraries of this process, and processes it starts, read from their environment."""
+    os.environ.update(variables)  # noqa: TID251
+
+
 def torchrun_rank() -> tuple[int, int, int]:
     """(rank, world size, local world size), as torchrun tells them to this process."""
     return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])  # noqa: TID251

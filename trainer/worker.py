@@ -22,6 +22,7 @@ from trainer.assignment import read_assignment
 from trainer.day import learn_day
 from trainer.device import backend, rank_device, set_up
 from trainer.heartbeat import Post
+from trainer.rendezvous import rank_store
 
 log = logging.getLogger("trainer.worker")
 
@@ -47,7 +48,7 @@ def main(assignment_path: str) -> None:
         set_up(device, assignment.config.compute)
         dist.init_process_group(
             backend(device),
-            init_method=f"file://{path.parent / 'store'}",
+            store=rank_store(path.parent, world_size=world_size),
             rank=rank,
             world_size=world_size,
             timeout=timedelta(seconds=_COLLECTIVES_SHARE * deadline),
