@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
 
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m trainer.agent", allow_abbrev=False)
-    parser.add_argument("--nodes", help="hosts: N, or MIN:MAX to go on with fewer when some are lost")
+    parser.add_argument("--nodes", type=int, help="hosts; when one is lost, the others wait for it or fail")
     parser.add_argument("--node-rank", type=int, help="of this host; 0 listens. Default: whose address --rendezvous is")
     parser.add_argument("--rendezvous", help="HOST:PORT where node 0 listens; default: a free port, told in DIRECTORY")
     parser.add_argument("--interface", default="lo", help="network interface between the hosts")
@@ -80,10 +80,8 @@ def _one_host(told: argparse.Namespace) -> LaunchConfig:
 
 def _several_hosts(told: argparse.Namespace) -> LaunchConfig:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s agent %(levelname)s %(message)s", datefmt="%H:%M:%S")
-    least, _, most = told.nodes.partition(":")
     hosts = Hosts(
-        min_nodes=int(least),
-        max_nodes=int(most or least),
+        nodes=told.nodes,
         node_rank=told.node_rank,
         address=rendezvous.interface_address(told.interface),
         endpoint=told.rendezvous,
@@ -95,8 +93,8 @@ def _several_hosts(told: argparse.Namespace) -> LaunchConfig:
     export(TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1", GLOO_SOCKET_IFNAME=told.interface, NCCL_SOCKET_IFNAME=told.interface)
     rendezvous_handler_registry.register(rendezvous.BACKEND, hosts.handler)
     return LaunchConfig(
-        min_nodes=hosts.min_nodes,
-        max_nodes=hosts.max_nodes,
+        min_nodes=hosts.nodes,
+        max_nodes=hosts.nodes,
         nproc_per_node=told.ranks,
         run_id=told.directory.name,
         rdzv_backend=rendezvous.BACKEND,

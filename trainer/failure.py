@@ -42,6 +42,11 @@ class Failure:
             partial.rename(path)
 
 
+def forget(directory: Path, rank: int) -> None:
+    """A rank that is started again has not failed."""
+    (directory / f"error-{rank}.json").unlink(missing_ok=True)
+
+
 def of_error(error: Exception, post: Post) -> Failure:
     """The failure that `error` is; one of a collective names the ranks that it waited for."""
     kind, message = _kind(error), str(error)

@@ -10,10 +10,12 @@ torch compares times of different hosts to tell who is alive: their clocks must 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
 import socket
+import struct
 import threading
 import time
 from dataclasses import dataclass
@@ -21,8 +23,7 @@ from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
-import psutil
-from torch.distributed import FileStore, PrefixStore, Store, TCPStore
+from torch._C._distributed_c10d import FileStore, PrefixStore, Store, TCPStore
 from torch.distributed.elastic.rendezvous import RendezvousHandler, RendezvousInfo, RendezvousParameters
 from torch.distributed.elastic.rendezvous.c10d_rendezvous_backend import C10dRendezvousBackend
 from torch.distributed.elastic.rendezvous.dynamic_rendezvous import DynamicRendezvousHandler, RendezvousTimeout
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 BACKEND = "hosts"
 _ADDRESS = "rendezvous.json"
+_SIOCGIFADDR = 0x8915
 _CONNECT_SECONDS = 5.0
 _RETRY_SECONDS = 0.2
 _SIGNS_PER_LOSS = 3
@@ -41,8 +43,7 @@ _SIGNS_PER_LOSS = 3
 class Hosts:
     """Several hosts that work on one job, as one of them sees them."""
 
-    min_nodes: int
-    max_nodes: int
+    nodes: int
     node_rank: int | None
     """Node 0 listens; None: the host that `endpoint` is an address of."""
     address: str
@@ -57,8 +58,8 @@ class Hosts:
     """A host that was not heard of for so long is lost."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.min_nodes <= self.max_nodes:
-            raise ValueError(f"--nodes {self.min_nodes}:{self.max_nodes}; give N, or MIN:MAX with 1 <= MIN <= MAX")
+        if self.nodes < 1:
+            raise ValueError(f"--nodes {self.nodes}; give the number of hosts")
         if self.endpoint is None and self.node_rank is None:
             raise ValueError("without --rendezvous and --node-rank nobody knows who listens; give one of them")
         if self.endpoint is not None and not self.endpoint.rpartition(":")[2].isdigit():
@@ -78,8 +79,8 @@ class Hosts:
             parameters.run_id,
             store,
             _Backend(store, parameters.run_id),
-            self.min_nodes,
-            self.max_nodes,
+            self.nodes,  # no fewer go on: a round of each of two halves would both be the job, and both publish
+            self.nodes,
             self.address,
             RendezvousTimeout(join=timedelta(seconds=self.join_seconds), last_call=loss, close=loss, heartbeat=loss),
             keep_alive_interval=self.lost_seconds // _SIGNS_PER_LOSS,
@@ -137,11 +138,13 @@ def rank_store(directory: Path, *, world_size: int) -> Store:
 
 def interface_address(name: str) -> str:
     """The IPv4 address of a network interface. ValueError names those that there are."""
-    found = psutil.net_if_addrs()
-    for one in found.get(name, ()):
-        if one.family == socket.AF_INET:
-            return str(one.address)
-    raise ValueError(f"no interface {name!r} with an IPv4 address; this host has {', '.join(sorted(found))}")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            found = fcntl.ioctl(probe, _SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
+        except OSError as error:
+            names = ", ".join(known for _, known in socket.if_nameindex())
+            raise ValueError(f"no interface {name!r} with an IPv4 address ({error}); this host has {names}") from error
+    return socket.inet_ntoa(found[20:24])
 
 
 def notice_lost_hosts(seconds: int) -> None:
@@ -153,18 +156,18 @@ def notice_lost_hosts(seconds: int) -> None:
 
     def watch() -> None:
         while True:
-            for descriptor in os.listdir("/proc/self/fd"):
+            for descriptor in Path("/proc/self/fd").iterdir():
                 with contextlib.suppress(OSError):  # closed meanwhile, no socket, or not connected
-                    _bound(int(descriptor), seconds)
+                    _bound(descriptor, seconds)
             time.sleep(1)
 
     threading.Thread(target=watch, name="lost-hosts", daemon=True).start()
 
 
-def _bound(descriptor: int, seconds: int) -> None:
-    if not os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket:"):
+def _bound(descriptor: Path, seconds: int) -> None:
+    if not str(descriptor.readlink()).startswith("socket:"):
         return
-    with socket.socket(fileno=os.dup(descriptor)) as connection:
+    with socket.socket(fileno=os.dup(int(descriptor.name))) as connection:
         if connection.family in (socket.AF_INET, socket.AF_INET6) and connection.type == socket.SOCK_STREAM:
             connection.getpeername()
             interval = max(1, seconds // _SIGNS_PER_LOSS)

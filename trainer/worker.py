@@ -39,6 +39,7 @@ def main(assignment_path: str) -> None:
     rank, world_size, local_world_size = torchrun_rank()
     die_with_parent()
     set_up_logging(rank)
+    failure.forget(path.parent, rank)
     assignment = read_assignment(path)
     deadline = assignment.deadline_seconds
     post = Post(directory=path.parent, rank=rank, world_size=world_size, deadline_seconds=deadline)
