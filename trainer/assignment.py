@@ -34,6 +34,8 @@ class Assignment:
     device: DeviceName
     deadline_seconds: float
     """A rank that waits longer than this for another, or for its own data, fails and says for whom."""
+    outlives: bool = False
+    """The job outlives who submitted it: rank 0 keeps the lock, by the same token."""
     checkpoint_seconds: float = 0
     """Save so often within the day; 0: never."""
     profile_steps: int = 0

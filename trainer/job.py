@@ -18,7 +18,9 @@ from trainer import identities, waypoints
 from trainer.assignment import Assignment, write_assignment
 from trainer.checkpoint import remove_partial
 from trainer.config import TrainingConfig
-from trainer.launch import run_ranks
+from trainer.launch import remote, run_ranks
+from trainer.launch.record import JobRecord, read_record
+from trainer.launch.role import Work
 from trainer.locks import exclusive
 from trainer.profile import Profile, read_profile
 from trainer.recipe import Recipe
@@ -26,6 +28,7 @@ from trainer.trained import TrainedDay, checkpoint_path, find_base, find_trained
 
 log = logging.getLogger(__name__)
 
+_ASSIGNMENT = "assignment.json"
 _FORMAT = 2
 """Changes when the same inputs would give other weights: every day is then trained anew."""
 
@@ -36,11 +39,11 @@ def train(recipe: Recipe, ds: date, *, settings: Settings, after_gap: bool = Fal
     The same inputs give the same `fingerprint`, and a day whose checkpoint has it is returned as it is. The
     number of ranks is no input: it changes the order of the examples, not what is learnt from, and a day must
     not be trained again because the machine changed. An attempt that was killed is gone on with, at the same
-    number of ranks.
+    number of ranks; the job of one that runs on, on Slurm or Kubernetes, is waited for in place of another.
 
     ValueError: no examples of the day, a gap before it without `after_gap`, or inputs that the day was trained from
     before it was trained from others. LockedError: somebody else is training it. RuntimeError: the job failed; its
-    message is the failing rank's.
+    message is the failing rank's, or what the scheduler did to it.
     """
     examples = Lake(settings.lake).get(f"examples/{recipe.source.name}", ds)
     parent = find_parent(settings, recipe.name, ds, after_gap=after_gap)
@@ -48,6 +51,7 @@ def train(recipe: Recipe, ds: date, *, settings: Settings, after_gap: bool = Fal
     key = day_fingerprint(config, examples, parent)
     destination = checkpoint_path(settings, recipe.name, ds, key)
     lock = settings.checkpoints / recipe.name / f"ds={ds}.lock"
+    _join_earlier(destination, lock, settings=settings)
     token = uuid.uuid4().hex[:12]
     with exclusive(lock, token=token):
         existing = read_trained(destination)
@@ -59,6 +63,9 @@ def train(recipe: Recipe, ds: date, *, settings: Settings, after_gap: bool = Fal
             return existing
         for leftover in remove_partial(destination.parent, final=destination):
             log.info("removed what an earlier attempt left: %s", leftover)
+        remote.cancel_others(
+            settings.checkpoints, waypoints.folder(destination), model=recipe.name, ds=str(ds), settings=settings
+        )
         waypoints.prepare(destination, siblings=f"ds={ds}-*")
         ids = waypoints.folder(destination).absolute() / identities.FOLDER
         identities.decide(ids, config, examples, lake=Lake(settings.lake), parent=parent, token=token)
@@ -78,6 +85,7 @@ def train(recipe: Recipe, ds: date, *, settings: Settings, after_gap: bool = Fal
             token=token,
             device=settings.device,
             deadline_seconds=settings.deadline_seconds,
+            outlives=settings.scheduler != "local",
             checkpoint_seconds=settings.checkpoint_seconds,
             ids=ids,
         )
@@ -170,15 +178,46 @@ def _origin(ds: date, parent: TrainedDay | None) -> str:
     return f"warm start from {parent.ds} fingerprint={parent.fingerprint[:8]}{after}"
 
 
+def job_directory(settings: Settings, model: str, ds: date, *, token: str) -> Path:
+    """Of the job of an attempt at a day: what it is told, its logs, its hosts' signs of life."""
+    return settings.jobs.absolute() / f"{model}-ds={ds}-{token}"
+
+
+def work_in(directory: Path) -> Work:
+    """What the ranks of the job of `directory` do."""
+    return Work(entry="trainer.worker:main", arguments=(str(directory / _ASSIGNMENT),), directory=directory)
+
+
+def _join_earlier(destination: Path, lock: Path, *, settings: Settings) -> None:
+    """Wait for the job that an attempt at this day left when it was killed, if there is one."""
+    folder = waypoints.folder(destination)
+    record = read_record(folder)
+    if record is not None:
+        with exclusive(lock, token=record.token):
+            remote.join(record, folder, settings=settings)
+
+
 def _run(assignment: Assignment, *, settings: Settings) -> Path:
     """Run the job; its directory."""
-    name = f"{assignment.config.name}-ds={assignment.ds}-{assignment.token}"
-    directory: Path = (settings.logs / "training" / name).absolute()
+    directory = job_directory(settings, assignment.config.name, assignment.ds, token=assignment.token)
     directory.mkdir(parents=True)
     assignment.destination.parent.mkdir(parents=True, exist_ok=True)
-    write_assignment(assignment, directory / "assignment.json")
+    write_assignment(assignment, directory / _ASSIGNMENT)
     started = time.monotonic()
-    run_ranks("trainer.worker:main", [str(directory / "assignment.json")], ranks=settings.ranks, directory=directory)
+    if assignment.outlives:
+        record = JobRecord(
+            model=assignment.config.name,
+            ds=str(assignment.ds),
+            fingerprint=assignment.fingerprint,
+            scheduler=settings.scheduler,
+            token=assignment.token,
+            directory=str(directory),
+            submitted=time.time(),
+        )
+        remote.run(work_in(directory), record, waypoints.folder(assignment.destination), settings=settings)
+    else:
+        work = work_in(directory)
+        run_ranks(work.entry, list(work.arguments), ranks=settings.ranks, directory=directory)
     log.info("job done model=%s ds=%s in %.1f s", assignment.config.name, assignment.ds, time.monotonic() - started)
     return directory
 

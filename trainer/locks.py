@@ -15,6 +15,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -31,6 +32,10 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 class LockedError(RuntimeError):
     """Somebody else holds the lock."""
+
+
+class KeptError(RuntimeError):
+    """Raised in the block of `exclusive`: what was begun there goes on, and keeps the lock under its token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +58,8 @@ def exclusive(path: Path, *, token: str, expiry_seconds: float = EXPIRY_SECONDS)
     """Hold `path` for the block, under the name of `token`; LockedError names who holds it already.
 
     A holder that died is succeeded at once on its own machine, after `expiry_seconds` on another; one that was
-    stopped for so long may be succeeded too, and then fails at its next `check_token`.
+    stopped for so long may be succeeded too, and then fails at its next `check_token`. Who has the holder's own
+    token, of a job that outlives its submitter, succeeds it at once, unless a process of this machine holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
@@ -63,12 +69,17 @@ def exclusive(path: Path, *, token: str, expiry_seconds: float = EXPIRY_SECONDS)
             target=_renew, args=(path, lease, stopped, expiry_seconds), name="lease", daemon=True
         )
         renewer.start()
+        kept = False
         try:
             yield
+        except KeptError:
+            kept = True
+            raise
         finally:
             stopped.set()
             renewer.join()
-            _release(lease)
+            if not kept:
+                _release(lease)
 
 
 def check_token(path: Path, *, token: str, expiry_seconds: float = EXPIRY_SECONDS) -> None:
@@ -81,6 +92,39 @@ def check_token(path: Path, *, token: str, expiry_seconds: float = EXPIRY_SECOND
             f"{path}.{number} of this attempt ({token}) was {'released' if lease.released else 'not renewed'}: who "
             "started it is gone; nothing is published"
         )
+
+
+def keep_renewed(path: Path, *, token: str, expiry_seconds: float = EXPIRY_SECONDS) -> None:
+    """Renew the lease of `token` for as long as this process lives and nobody took or released it: a job holds its
+    day also while nobody waits for it. LockedError where it does not hold it now.
+    """
+    if not _renew_held(path, token):
+        raise LockedError(f"{path} was taken or released since this attempt ({token}) was submitted; it does not run")
+
+    def renew() -> None:
+        while _renew_held(path, token):
+            time.sleep(expiry_seconds / _RENEWALS_PER_EXPIRY)
+
+    threading.Thread(target=renew, name="lease", daemon=True).start()
+
+
+def release(path: Path, *, token: str) -> None:
+    """Release what `token` holds, if it does."""
+    number, lease, _ = _newest(path)
+    if lease is not None and lease.token == token:
+        _release(path.with_name(f"{path.name}.{number}"))
+
+
+def _renew_held(path: Path, token: str) -> bool:
+    """Whether `token` holds it; renewed then. A filesystem that cannot be asked for a while is no loss."""
+    try:
+        number, lease, _ = _newest(path)
+        if lease is None or lease.token != token or lease.released:
+            return False
+        os.utime(path.with_name(f"{path.name}.{number}"))
+    except OSError as error:
+        log.warning("%s could not be renewed: %s", path, error)
+    return True
 
 
 def _lock(file: IO[str]) -> bool:
@@ -98,13 +142,14 @@ def _take(path: Path, *, token: str, is_locked: bool, expiry_seconds: float) -> 
     kernel = _kernel()
     if newest is not None and not newest.released and age_seconds <= expiry_seconds:
         died = is_locked and newest.kernel == kernel
-        if not died:
+        ours = newest.token == token and (is_locked or newest.kernel != kernel)
+        if not died and not ours:
             raise LockedError(_held(path, newest.describe(age_seconds)))
     lease = _Lease(pid=os.getpid(), host=socket.gethostname(), kernel=kernel, token=token)
-    ours = path.with_name(f"{path.name}.{number + 1}")
-    partial = _written(ours, lease)
+    taken = path.with_name(f"{path.name}.{number + 1}")
+    partial = _written(taken, lease)
     try:
-        os.link(partial, ours)  # appears whole, and fails where another process was first
+        os.link(partial, taken)  # appears whole, and fails where another process was first
     except FileExistsError:
         raise LockedError(_held(path, "another process")) from None
     finally:
@@ -112,7 +157,7 @@ def _take(path: Path, *, token: str, is_locked: bool, expiry_seconds: float) -> 
     for old, file in _leases(path).items():
         if old <= number:
             file.unlink(missing_ok=True)
-    return ours
+    return taken
 
 
 def _held(path: Path, owner: str) -> str:

@@ -22,6 +22,7 @@ from trainer.assignment import read_assignment
 from trainer.day import learn_day
 from trainer.device import backend, rank_device, set_up
 from trainer.heartbeat import Post
+from trainer.locks import keep_renewed
 from trainer.rendezvous import rank_store
 
 log = logging.getLogger("trainer.worker")
@@ -45,6 +46,8 @@ def main(assignment_path: str) -> None:
     post = Post(directory=path.parent, rank=rank, world_size=world_size, deadline_seconds=deadline)
     watch = heartbeat.start(post, expired=lambda phase: give_up(failure.of_deadline(phase, post), post))
     try:
+        if assignment.outlives and rank == 0:
+            keep_renewed(assignment.lock, token=assignment.token)
         device = rank_device(assignment.device, local_rank=rank % local_world_size)
         set_up(device, assignment.config.compute)
         dist.init_process_group(

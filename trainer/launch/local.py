@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 import signal
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -16,22 +14,13 @@ from pathlib import Path
 from torchx.runner import Runner
 from torchx.schedulers import local_scheduler
 from torchx.schedulers.api import Stream
-from torchx.specs import AppDef, AppState, Role
+from torchx.specs import AppState
 
-from infra.settings import REPOSITORY
 from trainer.failure import cause
+from trainer.launch.role import ROLE, Work, local_app
 
 log = logging.getLogger(__name__)
 
-_ALLOCATOR = ":".join(
-    (
-        "glibc.malloc.mmap_threshold=4294967296",
-        "glibc.malloc.trim_threshold=8589934592",
-        "glibc.malloc.top_pad=268435456",
-    )
-)
-"""Keeps the step's tensors out of mmap: up to 1.9 times less CPU per step with 600 features."""
-_ROLE = "trainer"
 _POLL_SECONDS = 0.1
 _LAST_LINES = 200
 _NOISE = re.compile(r"\[Gloo\]|is_fx_tracing|^\s*$")
@@ -45,7 +34,7 @@ def run_ranks(entry: str, arguments: list[str], *, ranks: int, directory: Path) 
     directory: exists; receives the job's logs and a rank's `error-<rank>.json`. RuntimeError with the first
     failing rank's message when the job does not succeed. However this process dies, so do the ranks.
     """
-    app = AppDef(name=_ROLE, roles=[_role(entry, arguments, ranks=ranks, directory=directory)])
+    app = local_app(Work(entry=entry, arguments=tuple(arguments), directory=directory), ranks=ranks)
     lines: deque[str] = deque(maxlen=_LAST_LINES)
     with _handlers_restored(), Runner("usermodel", {"local_cwd": local_scheduler.create_scheduler}) as runner:
         handle = runner.run(app, scheduler="local_cwd", cfg={"log_dir": str(directory / "torchx")})
@@ -62,28 +51,6 @@ def run_ranks(entry: str, arguments: list[str], *, ranks: int, directory: Path) 
         raise RuntimeError(f"training job {state}: {_reason(directory, lines)} (log: {directory})")
 
 
-def _role(entry: str, arguments: list[str], *, ranks: int, directory: Path) -> Role:
-    agent = [sys.executable, "-m", "trainer.agent", entry, str(ranks), str(directory), *arguments]
-    if shutil.which("setpriv"):
-        command = ["setpriv", "--pdeathsig", "TERM", *agent]
-    else:
-        log.warning("setpriv is not installed: if this process is killed, its training ranks live on")
-        command = agent
-    return Role(
-        name=_ROLE,
-        image="",
-        entrypoint=command[0],
-        args=command[1:],
-        env={
-            "OMP_NUM_THREADS": "1",
-            "GLIBC_TUNABLES": _ALLOCATOR,
-            "PYTHONPATH": ":".join([str(REPOSITORY), *(entry for entry in sys.path if entry)]),
-            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
-            "GLOO_SOCKET_IFNAME": "lo",
-        },
-    )
-
-
 @contextmanager
 def _handlers_restored() -> Iterator[None]:
     """TorchX's local scheduler takes SIGTERM and SIGINT over; give them back afterwards."""
@@ -98,7 +65,7 @@ def _handlers_restored() -> Iterator[None]:
 
 
 def _stream(runner: Runner, handle: str, lines: deque[str]) -> None:
-    for line in runner.log_lines(handle, _ROLE, k=0, should_tail=True, streams=Stream.COMBINED):
+    for line in runner.log_lines(handle, ROLE, k=0, should_tail=True, streams=Stream.COMBINED):
         text = line.rstrip("\n")
         lines.append(text)
         if not _NOISE.search(text):

@@ -1,0 +1,186 @@
+"""Jobs that outlive the process that waits for them: submitted, joined, waited for, cancelled.
+
+A process that is killed outright leaves its job alone, and the next attempt at the day joins it. One that is asked
+to end (SIGTERM, Ctrl-C: a person gave the task up) cancels it first.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
+
+from torchx.specs import AppState
+
+from infra.settings import Settings
+from trainer.launch.reason import HOPELESS, explain
+from trainer.launch.record import JobRecord, find_records, remove_record, write_record
+from trainer.launch.role import Work, remote_app
+from trainer.launch.scheduler import Scheduler, Status
+from trainer.locks import KeptError, release
+
+log = logging.getLogger(__name__)
+
+_POLL_SECONDS = 2.0
+_UNREACHABLE_SECONDS = 600.0
+_TERMINATED = 128 + signal.SIGTERM
+
+
+class LeftRunningError(KeptError):
+    """Nobody waits for the job any more, but it runs on: the next attempt at its day joins it."""
+
+
+def scheduler_of(name: str, settings: Settings) -> Scheduler:
+    """Where jobs of a record live. ValueError for `local` and unknown ones."""
+    if name == "slurm":
+        from trainer.launch.slurm import Slurm
+
+        return Slurm(settings)
+    if name == "kubernetes":
+        from trainer.launch.kubernetes import Kubernetes
+
+        return Kubernetes(settings)
+    raise ValueError(f"{name!r} is no scheduler of jobs that outlive us; it is slurm or kubernetes")
+
+
+def manifest(work: Work, *, settings: Settings, token: str) -> str:
+    """What the scheduler of the settings would be given for the job: a batch script, or YAML."""
+    scheduler = scheduler_of(settings.scheduler, settings)
+    return scheduler.manifest(remote_app(work, settings=settings), directory=work.directory, token=token)
+
+
+def run(work: Work, record: JobRecord, folder: Path, *, settings: Settings) -> None:
+    """Submit a job, keep its record in `folder`, and wait until it is over.
+
+    RuntimeError with the reason when it does not succeed; LeftRunningError when the scheduler cannot be asked.
+    """
+    scheduler = scheduler_of(record.scheduler, settings)
+    write_record(record, folder)
+    try:
+        app = remote_app(work, settings=settings)
+        job = scheduler.submit(app, directory=work.directory, token=record.token)
+    except RuntimeError:
+        remove_record(folder)
+        raise
+    submitted = record.named(job)
+    write_record(submitted, folder)
+    log.info("submitted %s, logs in %s", submitted.describe(), record.directory)
+    _finish(scheduler, submitted, folder, from_start=True)
+
+
+def join(record: JobRecord, folder: Path, *, settings: Settings) -> None:
+    """Wait for the job of an earlier attempt, if the scheduler knows it. As `run` otherwise."""
+    scheduler = scheduler_of(record.scheduler, settings)
+    job = record.job or scheduler.find(record.token)
+    status = None if job is None else scheduler.status(job)
+    if job is None or status is None:
+        log.warning("%s of an earlier attempt is gone: submitting another", record.describe())
+        remove_record(folder)
+        return
+    log.info("joining %s of an earlier attempt (%s)", record.named(job).describe(), status.state.name)
+    _finish(scheduler, record.named(job), folder, from_start=False)
+
+
+def cancel(record: JobRecord, folder: Path, *, settings: Settings) -> None:
+    """End the job, forget it, and give its day's lock back."""
+    scheduler = scheduler_of(record.scheduler, settings)
+    job = record.job or scheduler.find(record.token)
+    if job is not None:
+        scheduler.cancel(job)
+    remove_record(folder)
+    release(folder.parent / f"ds={record.ds}.lock", token=record.token)
+    log.info("cancelled %s of model=%s ds=%s", record.describe(), record.model, record.ds)
+
+
+def cancel_others(checkpoints: Path, mine: Path, *, model: str, ds: str, settings: Settings) -> None:
+    """End jobs that train the same day from other inputs. The caller holds the lock on the day."""
+    for folder, record in find_records(checkpoints):
+        if (record.model, record.ds) == (model, ds) and folder != mine:
+            log.info("the day's inputs changed")
+            cancel(record, folder, settings=settings)
+
+
+def jobs(settings: Settings) -> list[tuple[JobRecord, Status | None]]:
+    """Every job that a record names, as its scheduler sees it."""
+    found = []
+    for _, record in find_records(settings.checkpoints):
+        scheduler = scheduler_of(record.scheduler, settings)
+        job = record.job or scheduler.find(record.token)
+        found.append((record if job is None else record.named(job), None if job is None else scheduler.status(job)))
+    return found
+
+
+def _finish(scheduler: Scheduler, record: JobRecord, folder: Path, *, from_start: bool) -> None:
+    """Wait for a submitted job; its record goes with it."""
+    directory = Path(record.directory)
+    try:
+        with _asked_to_end():
+            status = _wait(scheduler, record, directory, from_start=from_start)
+    except LeftRunningError:
+        raise
+    except Exception as error:
+        raise LeftRunningError(
+            f"{record.describe()} runs on, but is not watched: {error}; run the day again"
+        ) from error
+    except BaseException:
+        scheduler.cancel(str(record.job))
+        remove_record(folder)
+        log.warning("cancelled %s: this process was asked to end", record.describe())
+        raise
+    remove_record(folder)
+    if status is None or status.state != AppState.SUCCEEDED:
+        state = "UNKNOWN" if status is None else status.state.name
+        raise RuntimeError(
+            f"training job {state}: {explain(status, directory)} ({record.describe()}, log: {directory})"
+        )
+
+
+def _wait(scheduler: Scheduler, record: JobRecord, directory: Path, *, from_start: bool) -> Status | None:
+    job, heard, shown = str(record.job), time.monotonic(), ""
+    lines = scheduler.lines(job, directory=directory, from_start=from_start)
+    while True:
+        try:
+            status = scheduler.status(job)
+            for line in iter(partial(next, lines), ""):
+                log.info("| %s", line)
+            heard = time.monotonic()
+        except ConnectionError as error:
+            if time.monotonic() - heard > _UNREACHABLE_SECONDS:
+                raise LeftRunningError(
+                    f"{record.describe()} runs on, but its scheduler cannot be asked: {error}"
+                ) from error
+            log.warning("%s cannot be asked: %s", record.scheduler, error)
+        else:
+            if status is None or status.is_over:
+                return status
+            if status.reason in HOPELESS:
+                scheduler.cancel(job)
+                return Status(state=AppState.FAILED, reason=status.reason, detail=status.detail)
+            if (told := f"{status.state.name} {status.detail}".strip()) != shown:
+                log.info("%s: %s", record.describe(), told)
+                shown = told
+        time.sleep(_POLL_SECONDS)
+
+
+@contextmanager
+def _asked_to_end() -> Iterator[None]:
+    """SIGTERM raises SystemExit in the block: Airflow's own handler would let a task go on waiting."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end(*_: object) -> NoReturn:
+    sys.exit(_TERMINATED)
