@@ -23,6 +23,7 @@ __all__ = [
     "ServiceStatus",
     "airflow_token",
     "how_to_log_in",
+    "one_at_a_time",
     "run_airflow_cli",
     "serve",
     "services",
@@ -69,7 +70,7 @@ def start(settings: Settings, *, progress: Progress) -> bool:
     All but the online service, which needs a promoted version: `serve` starts it. Raises ServiceError naming the
     service (and its log), or the port in use and the setting that moves it. Of two at once, the second waits.
     """
-    with _lock(settings, progress):
+    with one_at_a_time(settings, progress):
         supervisor, wanted = Supervisor(settings), services(settings)
         ran = supervisor.pid() is not None
         if not ran:
@@ -90,7 +91,7 @@ def start(settings: Settings, *, progress: Progress) -> bool:
 
 def serve(settings: Settings, *, progress: Progress) -> None:
     """Start the online service beside the others and return when it is healthy. Raises ServiceError as `start` does."""
-    with _lock(settings, progress):
+    with one_at_a_time(settings, progress):
         wanted = online_services(settings)
         Supervisor(settings).start([service.name for service in wanted])
         wait_until_healthy(settings, wanted, progress=progress)
@@ -98,13 +99,13 @@ def serve(settings: Settings, *, progress: Progress) -> None:
 
 def unserve(settings: Settings, *, progress: Progress) -> None:
     """Stop the online service: it reads once what it serves, and `serve` starts it again."""
-    with _lock(settings, progress):
+    with one_at_a_time(settings, progress):
         Supervisor(settings).stop(online.NAMES)
 
 
 def stop(settings: Settings, *, progress: Progress = lambda line: None) -> bool:
     """Stop every service and every process they left behind; False if there was none. State stays."""
-    with _lock(settings, progress):
+    with one_at_a_time(settings, progress):
         if Supervisor(settings).pid() is None and not _leftovers(settings):
             progress("no service runs")
             return False
@@ -250,13 +251,13 @@ def _failure(settings: Settings, name: str, reason: str) -> ServiceError:
 
 
 @contextmanager
-def _lock(settings: Settings, progress: Progress) -> Iterator[None]:
+def one_at_a_time(settings: Settings, progress: Progress) -> Iterator[None]:
     """One start or stop at a time; the lock goes with the process that holds it."""
     path = private_folder(settings.home / "run") / "lock"
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            progress("another infra/up or infra/down is at work; waiting for it")
+            progress("another start or stop is at work; waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

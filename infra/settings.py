@@ -95,6 +95,9 @@ class Settings(BaseSettings):
     alert_urls: SecretStr | None = Field(
         None, description="where alerts go: Apprise URLs, separated by blanks; kept in <home>/credentials/alert_urls"
     )
+    slurm_port: int = Field(
+        6817, ge=1, le=65000, description="port of `infra slurm up`'s controller; its nodes take the next ones"
+    )
     airflow_user: str = Field("admin", description="the user that `infra up` creates in Airflow")
 
     @model_validator(mode="after")
@@ -153,6 +156,11 @@ class Settings(BaseSettings):
     def artifacts(self) -> Path:
         """Sealed snapshots, registered by reference in MLflow; one folder per model."""
         return self.home / "snapshots"
+
+    @property
+    def slurm_programs(self) -> Path:
+        """Where `infra slurm up` puts the clients of its cluster: `sbatch` and the others."""
+        return self.home / "slurm" / "bin"
 
     @property
     def logs(self) -> Path:

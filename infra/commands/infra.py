@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from infra.commands import slurm
 from infra.commands.capacity import capacity
 from infra.settings import Settings, get_settings
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from infra.commands.loop import Wanted
 
 group = typer.Typer(help="Services, and the daily loop over some days.", no_args_is_help=True)
+
+group.add_typer(slurm.group, name="slurm")
 
 DEMO_DAYS = 5
 
