@@ -76,9 +76,13 @@ class Cluster:
         _write_script(self.folder / "task_prolog", f'echo "export {self.mark}"')
         write_private(self.file, self.text(programs))
         self.programs_folder.mkdir(exist_ok=True)
+        conf, folder = shlex.quote(str(self.file)), shlex.quote(str(self.programs_folder))
+        found = f'export SLURM_CONF={conf} PATH={folder}:"$PATH"'  # a job inherits both, and calls srun
         for name in CLIENTS:
-            command = shlex.join(["env", f"SLURM_CONF={self.file}", *programs.client(name)])
-            _write_script(self.programs_folder / name, f'exec {command} "$@"')
+            found = (
+                f'export SLURM_CONF={shlex.quote(str(self.file))} PATH={shlex.quote(str(self.programs_folder))}:"$PATH"'
+            )
+            _write_script(self.programs_folder / name, f'{found}\nexec {shlex.join(programs.client(name))} "$@"')
 
     def daemons(self, programs: Programs) -> list[Program]:
         """MUNGE, the controller, the nodes, in the order in which they start."""
@@ -141,13 +145,13 @@ class Cluster:
 def _as_localhost(command: Sequence[str]) -> list[str]:
     """In a UTS namespace of its own, where the host's name is `localhost`: Slurm binds what that name resolves to."""
     namespace = ["--uts"] if os.geteuid() == 0 else ["--user", "--map-current-user", "--keep-caps", "--uts"]
-    # a new user namespace forgets whose death is told to the process
-    inside = ["setpriv", "--pdeathsig", "TERM", "sh", "-c", 'hostname localhost && exec "$@"', "sh"]
-    return ["unshare", *namespace, *inside, *command]
+    # a new user namespace forgets whose death is told to the process; what it may do there ends with the name
+    then = 'hostname localhost && exec setpriv --pdeathsig TERM --inh-caps=-all --ambient-caps=-all "$@"'
+    return ["unshare", *namespace, "sh", "-c", then, "sh", *command]
 
 
-def _write_script(path: Path, line: str) -> None:
-    text = f"#!/bin/sh\n{line}\n"
+def _write_script(path: Path, lines: str) -> None:
+    text = f"#!/bin/sh\n{lines}\n"
     if not path.exists() or path.read_text() != text:
         write_private(path, text)
     path.chmod(0o700)
