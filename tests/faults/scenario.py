@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,11 +43,17 @@ class Outcome:
     lost: str = "nothing"
     """What the fault cost, for a person."""
     seconds: float = 0.0
+    skipped: str = ""
+    """Why this machine cannot play it, and what would help."""
 
     @property
     def survived(self) -> int:
         """Faults whose promise held."""
         return max(self.injected - len(self.broken), 0)
+
+
+class SkippedError(Exception):
+    """This machine lacks what the scenario needs: a program, a right, the network."""
 
 
 Scenario = Callable[[Trial], Outcome]
@@ -64,12 +70,12 @@ def play(scenario: Scenario, trial: Trial) -> Outcome:
     began = time.monotonic()
     try:
         found = scenario(trial)
+    except SkippedError as error:
+        found = Outcome(injected=0, lost=f"skipped: {error}", skipped=str(error))
     except Exception as error:
         message = " ".join(str(error).split()) or "no message"
         found = Outcome(injected=1, broken=(f"{type(error).__name__}: {message[:600]}",), lost="unknown")
-    return Outcome(
-        injected=found.injected, broken=found.broken, lost=found.lost, seconds=round(time.monotonic() - began, 1)
-    )
+    return replace(found, seconds=round(time.monotonic() - began, 1))
 
 
 def error_of(action: Callable[[], object], expected: type[Exception] = Exception) -> str:

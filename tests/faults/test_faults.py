@@ -13,7 +13,7 @@ import pytest
 from tests.faults import catalogue
 from tests.faults.__main__ import main
 from tests.faults.catalogue import SCENARIOS
-from tests.faults.scenario import Outcome, Scenario, Trial, play, promise_of
+from tests.faults.scenario import Outcome, Scenario, SkippedError, Trial, play, promise_of
 from tests.faults.world import World
 
 
@@ -28,6 +28,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 @pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
 def test_what_was_promised_holds(scenario: Scenario, world: World, tmp_path: Path) -> None:
     outcome = play(scenario, Trial(world=world, folder=tmp_path, seed=0, quick=True))
+    if outcome.skipped:
+        pytest.skip(outcome.skipped)
     assert outcome.broken == ()
     assert outcome.survived == outcome.injected > 0
 
@@ -41,6 +43,21 @@ def _held(trial: Trial) -> Outcome:
 def _broken(trial: Trial) -> Outcome:
     """Nothing holds."""
     raise AssertionError("the\nfolder")
+
+
+def _lacking(trial: Trial) -> Outcome:
+    """Nothing is tried."""
+    raise SkippedError("no such program")
+
+
+def test_what_cannot_be_played_is_skipped_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(catalogue, "SCENARIOS", {"lacking": _lacking})
+    assert main([]) == 0
+    told = [line.split(maxsplit=4) for line in capsys.readouterr().out.splitlines()]
+    assert [line[:3] for line in told[1:]] == [["lacking", "0", "0"], ["total", "0", "0"]]
+    assert told[1][4] == "skipped: no such program"
 
 
 @pytest.mark.parametrize(
