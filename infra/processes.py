@@ -20,6 +20,18 @@ def is_alive(pid: int) -> bool:
     return _stat(pid, field=0) not in {None, "Z", "X"}
 
 
+def children(pid: int) -> list[int]:
+    """Its processes that live."""
+    return [child for child in _pids() if _stat(child, field=1) == str(pid)]
+
+
+def only_descendant(pid: int) -> int:
+    """The process at the end of the line that begins at `pid`, whose members have one child each at most."""
+    while found := children(pid):
+        (pid,) = found
+    return pid
+
+
 def with_environment(entry: str) -> set[int]:
     """Processes that were started with `NAME=value` in their environment, but this one and its ancestors."""
     needle = entry.encode() + b"\0"
