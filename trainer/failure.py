@@ -8,14 +8,17 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from trainer.heartbeat import Phase, Post, explain_wait, read_sign
+from trainer.heartbeat import Phase, Post, explain_wait, is_alone, look_around, read_sign
+from trainer.reach import Answer
 
-Kind = Literal["own", "waited", "broken"]
-"""An error of the rank's own; another rank kept it waiting past the deadline; another rank went away."""
+Kind = Literal["own", "waited", "broken", "alone"]
+"""An error of the rank's own; another rank kept it waiting past the deadline; another rank went away; or the rank's own
+host is cut off, and what it says of the others is worth less than what they say."""
 DEADLINE = "DeadlineError"
 """The type of a failure that no exception stands for."""
 _COLLECTIVE = re.compile(r"\bgloo\b|ProcessGroup|NCCL|Connection (closed|reset) by peer|Broken pipe")
@@ -51,25 +54,31 @@ def of_error(error: Exception, post: Post) -> Failure:
     """The failure that `error` is; one of a collective names the ranks that it waited for."""
     kind, message = _kind(error), str(error)
     if kind != "own":
+        answers = look_around(post)
         what = "waited too long" if kind == "waited" else "lost another rank"
         original = next((line for line in message.splitlines() if line.strip()), type(error).__name__)
-        message = f"{_where(post)} {what}: {_with_remedy(_wait(post), post)} [{original}]"
+        message = f"{_where(post)} {what}: {_with_remedy(_wait(post, answers), post)} [{original}]"
+        kind = "alone" if is_alone(post, answers) else kind
     return Failure(rank=post.rank, time=time.time(), kind=kind, type=type(error).__name__, message=message)
 
 
 def of_deadline(phase: Phase, post: Post) -> Failure:
     """The failure of a rank at which `phase` outlasted the deadline."""
     kind: Kind = "own" if phase in (Phase.OPENING, Phase.READING) or post.world_size == 1 else "waited"
-    clause = _wait(post) if kind == "waited" else "its own work hangs; its log shows every thread's stack"
+    clause = "its own work hangs; its log shows every thread's stack"
+    if kind == "waited":
+        answers = look_around(post)
+        clause = _wait(post, answers)
+        kind = "alone" if is_alone(post, answers) else kind
     message = f"{_where(post)} exceeded the deadline: {_with_remedy(clause, post)}"
     return Failure(rank=post.rank, time=time.time(), kind=kind, type=DEADLINE, message=message)
 
 
 def cause(directory: Path) -> Failure | None:
     """Of the failures in the directory the one that explains the others: a rank's own error, then a wait, then
-    a lost connection; the earliest of its kind."""
+    a lost connection, then what a cut-off host says; the earliest of its kind."""
     found = [Failure(**json.loads(path.read_text())) for path in directory.glob("error-*.json")]
-    order: tuple[Kind, ...] = ("own", "waited", "broken")
+    order: tuple[Kind, ...] = ("own", "waited", "broken", "alone")
     return min(found, key=lambda failure: (order.index(failure.kind), failure.time), default=None)
 
 
@@ -88,8 +97,8 @@ def _kind(error: Exception) -> Kind:
     return "waited" if _TIMEOUT.search(message) else "broken"
 
 
-def _wait(post: Post) -> str:
-    return explain_wait(post) if post.world_size > 1 else "there is no other rank"
+def _wait(post: Post, answers: Mapping[int, Answer]) -> str:
+    return explain_wait(post, answers) if post.world_size > 1 else "there is no other rank"
 
 
 def _where(post: Post) -> str:

@@ -9,6 +9,7 @@ import uuid
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Protocol
 
 from features.days import day_before
 from features.fingerprint import fingerprint
@@ -28,18 +29,29 @@ from trainer.trained import TrainedDay, checkpoint_path, find_base, find_trained
 
 log = logging.getLogger(__name__)
 
+
+class Launch(Protocol):
+    """What `trainer.launch.run_ranks` does."""
+
+    def __call__(self, entry: str, arguments: list[str], /, *, ranks: int, directory: Path) -> None:
+        """Returns when all ranks have ended well. RuntimeError with the failing rank's message."""
+
+
 _ASSIGNMENT = "assignment.json"
 _FORMAT = 2
 """Changes when the same inputs would give other weights: every day is then trained anew."""
 
 
-def train(recipe: Recipe, ds: date, *, settings: Settings, after_gap: bool = False) -> TrainedDay:
+def train(
+    recipe: Recipe, ds: date, *, settings: Settings, after_gap: bool = False, launch: Launch | None = None
+) -> TrainedDay:
     """Learn the day's examples, from the weights of the day before.
 
     The same inputs give the same `fingerprint`, and a day whose checkpoint has it is returned as it is. The
     number of ranks is no input: it changes the order of the examples, not what is learnt from, and a day must
     not be trained again because the machine changed. An attempt that was killed is gone on with, at the same
     number of ranks; the job of one that runs on, on Slurm or Kubernetes, is waited for in place of another.
+    launch: starts the ranks in place of the settings' scheduler.
 
     ValueError: no examples of the day, a gap before it without `after_gap`, or inputs that the day was trained from
     before it was trained from others. LockedError: somebody else is training it. RuntimeError: the job failed; its
@@ -90,7 +102,7 @@ def train(recipe: Recipe, ds: date, *, settings: Settings, after_gap: bool = Fal
             ids=ids,
         )
         log.info("training model=%s ds=%s fingerprint=%s %s", recipe.name, ds, key[:8], _origin(ds, parent))
-        _run(assignment, settings=settings)
+        _run(assignment, settings=settings, launch=launch)
         trained = read_trained(destination)
         if trained is None:
             raise RuntimeError(f"the job ended well, but {destination} is not a complete checkpoint; train {ds} again")
@@ -197,14 +209,14 @@ def _join_earlier(destination: Path, lock: Path, *, settings: Settings) -> None:
             remote.join(record, folder, settings=settings)
 
 
-def _run(assignment: Assignment, *, settings: Settings) -> Path:
+def _run(assignment: Assignment, *, settings: Settings, launch: Launch | None = None) -> Path:
     """Run the job; its directory."""
     directory = job_directory(settings, assignment.config.name, assignment.ds, token=assignment.token)
     directory.mkdir(parents=True)
     assignment.destination.parent.mkdir(parents=True, exist_ok=True)
     write_assignment(assignment, directory / _ASSIGNMENT)
     started = time.monotonic()
-    if assignment.outlives:
+    if assignment.outlives and launch is None:
         record = JobRecord(
             model=assignment.config.name,
             ds=str(assignment.ds),
@@ -217,7 +229,8 @@ def _run(assignment: Assignment, *, settings: Settings) -> Path:
         remote.run(work_in(directory), record, waypoints.folder(assignment.destination), settings=settings)
     else:
         work = work_in(directory)
-        run_ranks(work.entry, list(work.arguments), ranks=settings.ranks, directory=directory)
+        start = launch or run_ranks
+        start(work.entry, list(work.arguments), ranks=settings.ranks, directory=directory)
     log.info("job done model=%s ds=%s in %.1f s", assignment.config.name, assignment.ds, time.monotonic() - started)
     return directory
 

@@ -136,6 +136,11 @@ def rank_store(directory: Path, *, world_size: int) -> Store:
     return PrefixStore(_meeting.prefix, TCPStore(_meeting.host, _meeting.port, is_master=False))
 
 
+def ranks_meet_at() -> str | None:
+    """The address of the host whose agent listens; None in a job of one host."""
+    return None if _meeting is None else _meeting.host
+
+
 def interface_address(name: str) -> str:
     """The IPv4 address of a network interface. ValueError names those that there are."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

@@ -23,7 +23,8 @@ from trainer.day import learn_day
 from trainer.device import backend, rank_device, set_up
 from trainer.heartbeat import Post
 from trainer.locks import keep_renewed
-from trainer.rendezvous import rank_store
+from trainer.reach import Door, Place, address_towards
+from trainer.rendezvous import rank_store, ranks_meet_at
 
 log = logging.getLogger("trainer.worker")
 
@@ -32,6 +33,8 @@ _COLLECTIVES_SHARE = 1.25
 _GRACE_SECONDS = 1.0
 """torchrun names the first rank that it sees end: the one that went away should be it, not one that lost it."""
 _PR_SET_PDEATHSIG = 1
+_door: Door | None = None
+"""By which other hosts see that this one can be reached: open as long as this process lives."""
 
 
 def main(assignment_path: str) -> None:
@@ -57,12 +60,25 @@ def main(assignment_path: str) -> None:
             world_size=world_size,
             timeout=timedelta(seconds=_COLLECTIVES_SHARE * deadline),
         )
+        post = watch.meet(exchange_places())
         learn_day(assignment, device=device, local_world_size=local_world_size, directory=path.parent)
         dist.destroy_process_group()
     except Exception as error:
         log.error("%s: %s", type(error).__name__, error, exc_info=True)
         give_up(failure.of_error(error, post), post)
     watch.stop()
+
+
+def exchange_places() -> list[Place]:
+    """Where every rank of a job over several hosts is; none in a job of one. A collective; the door stays open."""
+    global _door
+    listening = ranks_meet_at()
+    if listening is None:
+        return []
+    _door = Door.open(address_towards(listening))
+    places: list[Place] = [_door.place] * dist.get_world_size()
+    dist.all_gather_object(places, _door.place)
+    return places
 
 
 def give_up(of: failure.Failure, post: Post) -> NoReturn:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.commands import slurm
+from infra.commands import hosts, slurm
 from infra.commands.capacity import capacity
 from infra.settings import Settings, get_settings
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 group = typer.Typer(help="Services, and the daily loop over some days.", no_args_is_help=True)
 
 group.add_typer(slurm.group, name="slurm")
+group.add_typer(hosts.group, name="hosts")
 
 DEMO_DAYS = 5
 

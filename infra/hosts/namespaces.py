@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from infra.processes import POLL_SECONDS, is_alive, only_descendant
+from infra.processes import is_alive, only_descendant
 
 _PROGRAMS = {
     "ip": "iproute2",
@@ -81,7 +81,8 @@ class Namespace:
             env=self._environment,
             start_new_session=True,
         )
-        assert self._outer.stdout is not None and self._outer.stderr is not None
+        assert self._outer.stdout is not None
+        assert self._outer.stderr is not None
         if self._outer.stdout.readline() != b"up\n":
             self._outer.kill()
             raise NoNamespacesError(f"host {name}: {self._outer.stderr.read().decode().strip() or 'no reason given'}")

@@ -1,6 +1,6 @@
 """Some hosts at one switch. The switch is a bridge in a network of its own: this machine's is never touched.
 
-Host i has the hostname `host-i`, an interface `eth0` with the address 198.18.0.i (set aside for such trials by RFC 2544)
+Host i has the hostname `host-i`, an interface `eth0` with the address 198.18.0.i (set aside for trials by RFC 2544)
 and knows the others' names. Files are shared, as on a shared file system, but for the folders named as private.
 """
 

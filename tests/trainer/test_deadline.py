@@ -138,7 +138,7 @@ def test_the_rank_that_is_waited_for(
         if sign is not None:
             phase, step, seconds_ago, silent = sign
             leave_sign(tmp_path, rank, phase, step=step, seconds_ago=seconds_ago, silent=silent)
-    told = explain_wait(Post(directory=tmp_path, rank=0, world_size=len(signs), deadline_seconds=20))
+    told = explain_wait(Post(directory=tmp_path, rank=0, world_size=len(signs), deadline_seconds=20), {})
     assert all(word in told for word in words), told
     assert not any(word in told for word in others), told
 
