@@ -1,0 +1,152 @@
+"""Hosts are up in a moment, reach each other, can be cut off, and leave nothing behind, however they end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.hosts import namespaces
+from infra.hosts.namespaces import NoNamespacesError
+from infra.hosts.rack import Rack, down, left_over
+from infra.hosts.wire import Link
+from infra.settings import REPOSITORY, Settings, child_environment
+from tests.faults.attempts import wait_for
+
+MISSING = namespaces.why_not()
+needs_namespaces = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
+
+ASK = """
+import socket, sys, time
+began = time.monotonic()
+try:
+    socket.create_connection((sys.argv[1], 9), timeout=float(sys.argv[2])).close()
+except ConnectionRefusedError:
+    print("reached in", time.monotonic() - began)
+except OSError:
+    print("silent")
+"""
+"""No host listens on port 9, so one that is there refuses."""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Iterator[Settings]:
+    found = Settings(home=tmp_path, _env_file=None)
+    yield found
+    down(found)
+
+
+def ask(rack: Rack, there: str, *, here: str = "host-1", seconds: float = 0.3) -> float | None:
+    """Seconds of a connection's first round trip; None where nothing came back."""
+    words = rack.run(here, [sys.executable, "-c", ASK, there, str(seconds)]).split()
+    return float(words[-1]) if words[:2] == ["reached", "in"] else None
+
+
+@needs_namespaces
+def test_hosts_reach_each_other_until_they_are_cut_off_and_leave_nothing(settings: Settings, tmp_path: Path) -> None:
+    private = tmp_path / "scratch"
+    private.mkdir()
+    interfaces = sorted(path.name for path in Path("/sys/class/net").iterdir())
+    with Rack(3, settings=settings, private=[private]) as rack:
+        assert rack.run("host-2", ["hostname"]).strip() == "host-2"
+        rack.run("host-2", ["touch", str(private / "own"), str(tmp_path / "shared")])
+        assert rack.run("host-1", ["ls", str(private)]) == ""
+        assert (tmp_path / "shared").exists()
+        assert ask(rack, "host-2") is not None
+        rack.cut("host-2")
+        assert (ask(rack, "host-2"), rack.is_cut("host-2")) == (None, True)
+        assert ask(rack, "host-3") is not None
+        rack.join("host-2")
+        assert ask(rack, "host-2") is not None
+        rack.split("host-3")
+        assert ask(rack, "host-3") is None
+        assert ask(rack, "host-2") is not None
+        rack.split()
+        assert ask(rack, "host-3") is not None
+        left = rack.start("host-3", ["sleep", "600"], log=tmp_path / "log")
+        assert left_over(settings)
+    assert left.wait(10) != 0
+    assert not left_over(settings)
+    assert sorted(path.name for path in Path("/sys/class/net").iterdir()) == interfaces
+    assert not [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(tmp_path) in line]
+
+
+@needs_namespaces
+def test_a_cable_is_slow_or_lossy_and_whole_again(settings: Settings) -> None:
+    with Rack(2, settings=settings) as rack:
+        rack.shape("host-2", Link(delay_ms=80))
+        slow = ask(rack, "host-2", seconds=5)
+        assert slow is not None
+        assert slow >= 0.08
+        rack.shape("host-2", Link(loss=0.999999))
+        assert ask(rack, "host-2") is None
+        rack.shape("host-2", Link())
+        quick = ask(rack, "host-2")
+        assert quick is not None
+        assert quick < 0.08
+
+
+@needs_namespaces
+def test_a_killed_owner_leaves_nothing_and_down_ends_hosts_that_stay(settings: Settings) -> None:
+    environment = child_environment(USERMODEL_HOME=str(settings.home))
+    usermodel = [sys.executable, "-m", "infra.commands", "infra", "hosts"]
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*usermodel, *arguments], env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False
+        )
+
+    assert run("up", "--hosts", "2").returncode == 0
+    assert left_over(settings)
+    refused = run("up")
+    assert refused.returncode == 2
+    assert "infra hosts down" in refused.stderr
+    assert run("run", "host-2", "hostname").stdout.strip() == "host-2"
+    assert run("run", "host-2", "--", "sh", "-c", "exit 7").returncode == 7
+    assert run("run", "host-9", "hostname").returncode == 2
+    assert "processes ended" in run("down").stdout
+    assert not left_over(settings)
+
+    code = "import sys, time; from infra.settings import Settings; from infra.hosts.rack import Rack, Link\n"
+    code += "r = Rack(2, settings=Settings(home=sys.argv[1], _env_file=None)); r.shape('host-1', Link(delay_ms=1))\n"
+    code += "print('up', flush=True); time.sleep(600)"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(settings.home)], cwd=REPOSITORY, stdout=subprocess.PIPE
+    ) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == b"up\n"
+        assert left_over(settings)
+        owner.kill()
+    assert wait_for(lambda: not left_over(settings), seconds=10), left_over(settings)
+
+
+@needs_namespaces
+def test_who_is_not_root_has_hosts_in_a_user_namespace(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    if (missing := namespaces.why_not()) is not None:
+        pytest.skip(missing)
+    with Rack(2, settings=settings) as rack:
+        assert rack.run("host-1", ["readlink", "/proc/self/ns/user"]) != os.readlink("/proc/self/ns/user")
+        assert ask(rack, "host-2") is not None
+
+
+def test_what_is_missing_is_named_with_its_remedy(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(namespaces._PROGRAMS, "no-such-program", "a-package")
+    with pytest.raises(NoNamespacesError, match="no-such-program is not installed; install the package a-package"):
+        Rack(2, settings=settings)
+
+
+@pytest.mark.parametrize("wrong", [0, 65], ids=["none", "too many"])
+def test_how_many_hosts(settings: Settings, wrong: int) -> None:
+    with pytest.raises(ValueError, match=f"{wrong} hosts"):
+        Rack(wrong, settings=settings)
+
+
+@pytest.mark.parametrize("wrong", [{"loss": 1.0}, {"delay_ms": -1}, {"rate_mbit": -1}], ids=str)
+def test_what_a_cable_cannot_be(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="delay and rate are 0 or more"):
+        Link(**wrong)  # type: ignore[arg-type]
