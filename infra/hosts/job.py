@@ -6,7 +6,7 @@ there. What lives on behind a cut is fenced off by the attempt's token (`trainer
 
 from __future__ import annotations
 
-import logging
+import re
 import subprocess
 import sys
 import time
@@ -17,13 +17,12 @@ from infra.hosts.rack import INTERFACE, Rack, stop
 from infra.processes import POLL_SECONDS
 from trainer.failure import cause
 
-log = logging.getLogger(__name__)
-
 _GRACE_SECONDS = 15.0
 """Between the end of the first host that failed and that of the others: they still say what they saw."""
 _PATIENCE_SECONDS = 60.0
 _SHORTEST_LOSS = 3
 _LAST_LINES = 12
+_RESUMED = re.compile(r"resumed at step=(\d+) of")
 
 
 class HostsJob:
@@ -62,6 +61,13 @@ class HostsJob:
                     agent.wait()
         if any(codes.get(host) != 0 for host in self._hosts):
             raise RuntimeError(f"training job FAILED: {self._reason(directory, codes)} (log: {directory})")
+
+    @property
+    def resumed_at(self) -> int:
+        """The step at which the job went on, as its ranks said; 0: at the beginning."""
+        assert self.directory is not None
+        said = [_RESUMED.search(_lines(self.directory, host)) for host in self._hosts]
+        return next((int(found.group(1)) for found in said if found), 0)
 
     def await_the_cut_off(self) -> None:
         """Let what was left behind on cut-off hosts come to its own end, once they are back. RuntimeError: it hangs."""
@@ -103,9 +109,10 @@ class HostsJob:
         failure = cause(directory)
         if failure is not None:
             return f"rank {failure.rank}: {failure.type}: {failure.message}"
-        lines = [line for host in self._hosts for line in _last_lines(directory / f"{host}.log")]
+        ends = {host: _lines(directory, host).splitlines()[-_LAST_LINES:] for host in self._hosts}
+        lines = [f"{host}: {line}" for host, end in ends.items() for line in end]
         return f"exit codes {codes}, no rank left a message; the last lines were:\n" + "\n".join(lines)
 
 
-def _last_lines(path: Path) -> list[str]:
-    return [f"{path.stem}: {line}" for line in path.read_text(errors="replace").splitlines()[-_LAST_LINES:]]
+def _lines(directory: Path, host: str) -> str:
+    return (directory / f"{host}.log").read_text(errors="replace")

@@ -24,9 +24,9 @@ from trainer.recipe import Recipe
 from trainer.trained import TrainedDay, trained_days
 
 _CHECKPOINT_SECONDS = 3.0
+_CLAUSE = re.compile(r"(?:deadline|too long|another rank): (.+?)\. See that rank's host")
 _PATIENCE_SECONDS = 120.0
 """With the undisturbed day: nothing is to be found there."""
-_RESUMED = re.compile(r"resumed at step=(\d+) of")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,8 @@ class Outcome:
     @property
     def named(self) -> str:
         """The clause of the error that says for whom the rank waited."""
-        return self.message.partition("USERMODEL_DEADLINE_SECONDS")[0].partition("deadline: ")[2] or self.message
+        found = _CLAUSE.search(self.message)
+        return found.group(1) if found else self.message
 
     @property
     def broken(self) -> bool:
@@ -160,10 +161,7 @@ class Trial:
         while settings.ranks % len(there):
             there.pop()
         job = self._job(there)
-        trained = self._train(settings, job)
-        assert job.directory is not None
-        found = [_RESUMED.search(path.read_text(errors="replace")) for path in job.directory.glob("host-*.log")]
-        return trained, next((int(match.group(1)) for match in found if match), 0)
+        return self._train(settings, job), job.resumed_at
 
     def _job(self, hosts: Sequence[str]) -> HostsJob:
         return HostsJob(self._rack, hosts=hosts, lost_seconds=self._deadline)

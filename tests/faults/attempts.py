@@ -40,13 +40,17 @@ class Fault:
     every: int = EVERY
     skew_seconds: float = 0
 
+    @property
+    def told(self) -> list[str]:
+        """As `tests.faults.ranks.main` is told."""
+        return [str(value) for value in (self.every, self.moment, self.step, self.rank, self.skew_seconds)]
+
 
 def attempt(
     settings: Settings, fault: Fault | None = None, *, recipe: Recipe | None = None, ds: date = DAY
 ) -> TrainedDay:
     """`train` the planted day, or that of another recipe."""
-    met = fault or Fault()
-    told = [str(value) for value in (met.every, met.moment, met.step, met.rank, met.skew_seconds)]
+    told = (fault or Fault()).told
 
     def run(entry: str, arguments: list[str], *, ranks: int, directory: Path) -> None:
         run_ranks("tests.faults.ranks:main", [*arguments, *told], ranks=ranks, directory=directory)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults import damage, days, decided, disk, serving, tables, training
+from tests.faults import damage, days, decided, disk, network, serving, tables, training
 from tests.faults.scenario import Scenario
 
 SCENARIOS: dict[str, Scenario] = {
@@ -10,6 +10,12 @@ SCENARIOS: dict[str, Scenario] = {
     "rank-stopped": training.rank_stopped,
     "launcher-killed": training.launcher_killed,
     "save-killed": training.save_killed,
+    "host-cut-off": network.host_cut_off,
+    "host-fenced": network.host_fenced,
+    "host-rejoined": network.host_rejoined,
+    "network-blip": network.network_blip,
+    "network-slow": network.network_slow,
+    "packets-dropped": network.packets_dropped,
     "writer-killed": tables.writer_killed,
     "builder-killed": tables.builder_killed,
     "full-building": disk.full_while_building,

@@ -26,8 +26,8 @@ _LAST_OF = {"storing": "hashed_part", "publishing": "check_token"}
 def main(assignment_path: str, every: str, moment: str, step: str, rank: str, skew: str) -> None:
     """Train as told, but save after every `every` steps, and meet the fault on `rank`: killed while `learning` batch
     `step` once what was to be saved before is sealed, while `writing` or `sealing` the waypoint of a step, while
-    `storing` or `publishing` the day; `stopped` at a step; `waiting` there. `never`: nothing happens. skew: seconds
-    that the clock is off."""
+    `storing` or `publishing` the day; `stopped` at a step; `waiting` there, or `held` before the day is published.
+    `never`: nothing happens. skew: seconds that the clock is off."""
     assignment, directory = read_assignment(Path(assignment_path)), Path(assignment_path).parent
     if float(skew):
         shift(float(skew))
@@ -40,6 +40,8 @@ def main(assignment_path: str, every: str, moment: str, step: str, rank: str, sk
         die_in("check_token", int(step), directory)
     elif (moment == "storing" and ours) or (moment == "publishing" and torchrun_rank()[0] == 0):
         setattr(sealing, _LAST_OF[moment], lambda *arguments, **named: die(directory))
+    elif moment == "held" and torchrun_rank()[0] == 0:
+        hold(directory)
     worker.main(assignment_path)
 
 
@@ -80,6 +82,18 @@ def watch(assignment: Assignment, directory: Path, *, moment: str, at: int, ever
             _until((directory / GO).exists)
 
     loop.beat = watched_beat
+
+
+def hold(directory: Path) -> None:
+    """Rank 0 is about to publish, and waits."""
+    check = sealing.check_token
+
+    def held(*arguments: Any, **named: Any) -> None:
+        (directory / REACHED).touch()
+        _until((directory / GO).exists)
+        check(*arguments, **named)
+
+    sealing.check_token = held
 
 
 def _until(condition: Any) -> None:

@@ -18,6 +18,7 @@ from infra.settings import torchrun_rank
 from trainer import failure, heartbeat
 from trainer.device import backend, rank_device
 from trainer.heartbeat import Post
+from trainer.job import Launch
 from trainer.launch import run_ranks
 from trainer.recipe import DeviceName
 from trainer.worker import die_with_parent, give_up, set_up_logging
@@ -37,15 +38,15 @@ class Rank:
     """Until all ranks of the job are here, whatever their process groups."""
 
 
-def launch(entry: str, job: bytes, *, ranks: int) -> list[bytes]:
+def launch(entry: str, job: bytes, *, ranks: int, start: Launch = run_ranks) -> list[bytes]:
     """Call `entry` (`module:function`) with the path of `job` on so many ranks; what each of them gave `as_rank`.
 
-    RuntimeError with the failing rank's message.
+    start: what starts the ranks. RuntimeError with the failing rank's message.
     """
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         (directory / _JOB).write_bytes(job)
-        run_ranks(entry, [str(directory / _JOB)], ranks=ranks, directory=directory)
+        start(entry, [str(directory / _JOB)], ranks=ranks, directory=directory)
         return [_result(directory, rank).read_bytes() for rank in range(ranks)]
 
 

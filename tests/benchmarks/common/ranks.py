@@ -21,6 +21,8 @@ from tests.benchmarks.common.workloads import Workload
 from trainer import sharding
 from trainer.config import TrainingConfig
 from trainer.heartbeat import Phase, beat
+from trainer.job import Launch
+from trainer.launch import run_ranks
 from trainer.loop import learn
 
 Kind = Literal["whole", "bare"]
@@ -87,8 +89,9 @@ def run(
     kinds: tuple[Kind, ...] = ("whole", "bare"),
     splits: int = 0,
     alone: bool = False,
+    start: Launch = run_ranks,
 ) -> list[Result]:
-    """The ranks' results. RuntimeError with the failing rank's message."""
+    """The ranks' results. start: what starts them. RuntimeError with the failing rank's message."""
     job = Job(
         config=workload.config,
         lake=workload.lake,
@@ -98,7 +101,7 @@ def run(
         splits=splits,
         alone=alone,
     )
-    found = launch("tests.benchmarks.common.ranks:main", _JOBS.dump_json(job), ranks=ranks)
+    found = launch("tests.benchmarks.common.ranks:main", _JOBS.dump_json(job), ranks=ranks, start=start)
     return [_RESULTS.validate_json(result) for result in found]
 
 
