@@ -10,11 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.settings import Settings
+from infra.settings import Settings, aws_environment
 
 JWT_SECRET_BYTES = 64
 PASSWORD_BYTES = 18
 POSTGRES_USER = "usermodel"
+_STORAGE_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -63,6 +64,16 @@ def keep_secrets(settings: Settings) -> None:
         write_private(settings.alert_urls_file, "\n".join([*settings.alert_targets(), ""]))
     if settings.redis_url is not None:
         write_private(settings.redis_url_file, settings.redis_url.get_secret_value() + "\n")
+    if settings.object_storage is not None:
+        _keep_storage_keys(settings)
+
+
+def _keep_storage_keys(settings: Settings) -> None:
+    """Those of the environment, as AWS's own file has them: a service or another shell finds them there."""
+    given = aws_environment()
+    lines = [f"{name.lower()} = {given[name]}\n" for name in _STORAGE_KEYS if name in given]
+    if lines:
+        write_private(settings.storage_keys_file, "".join([f"[{settings.storage_profile or 'default'}]\n", *lines]))
 
 
 def private_folder(path: Path) -> Path:

@@ -10,8 +10,10 @@ import os
 import re
 from collections.abc import Sequence
 from functools import cache
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -25,11 +27,29 @@ SECRETS = ("alert_urls", "redis_url")
 class Settings(BaseSettings):
     """The settings of one installation. Frozen: a process reads them once."""
 
-    model_config = SettingsConfigDict(env_prefix="USERMODEL_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="USERMODEL_",
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,  # a URL may hold a password
+    )
 
     home: Path = Field(REPOSITORY / ".local", description="state, logs and credentials of this installation")
     data_dir: Path | None = Field(None, description="folder of the real logs (the one that holds globo/)")
-    lake_uri: str | None = Field(None, description="root of the Delta tables; default: <home>/lake")
+    storage_uri: str | None = Field(
+        None,
+        description="root of what hosts share: s3://BUCKET/PREFIX, or a folder of theirs; default: home",
+    )
+    storage_endpoint: str | None = Field(None, description="URL of S3-compatible storage; default: AWS")
+    storage_region: str | None = Field(None, description="region of the bucket; default: AWS_REGION, or us-east-1")
+    storage_profile: str | None = Field(
+        None, description="whose keys of <home>/credentials/storage, or else of AWS's own file; default: AWS_PROFILE"
+    )
+    storage_allow_http: bool = Field(False, description="let keys and data go in the clear beyond loopback")
+    storage_seconds: float = Field(
+        60, gt=0, description="a storage request is repeated for so long; then its step fails and says why"
+    )
+    lake_uri: str | None = Field(None, description="root of the Delta tables; default: <storage_uri>/lake")
     mlflow_uri: str | None = Field(None, description="MLflow tracking server; default: the one `infra up` starts")
     ranks: int = Field(2, ge=1, description="training ranks on this machine, one core each")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where ranks compute; auto: a GPU each, if any")
@@ -127,10 +147,40 @@ class Settings(BaseSettings):
         """Where jobs keep their logs, one folder each; every host of a job sees it."""
         return self.job_dir or self.logs / "training"
 
+    @model_validator(mode="after")
+    def _require_storage(self) -> Settings:
+        """What is wrong with the storage is said before anything is written there."""
+        for uri in filter(None, (self.storage_uri, self.lake_uri)):
+            if "://" in uri and not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]+(/[^/?#]+)*/?", uri):
+                raise ValueError(f"{uri} is no place for tables; write s3://BUCKET/PREFIX, or a folder")
+        if self.storage_endpoint is None:
+            return self
+        endpoint = urlsplit(self.storage_endpoint)
+        if endpoint.scheme not in ("http", "https") or not endpoint.hostname or endpoint.username or endpoint.query:
+            raise ValueError(
+                "USERMODEL_STORAGE_ENDPOINT is no URL of a server; write https://HOST:PORT, and keep keys out of it"
+            )
+        if endpoint.scheme == "http" and not (_is_loopback(endpoint.hostname) or self.storage_allow_http):
+            raise ValueError(
+                f"{self.storage_endpoint} sends keys and data in the clear; use https, or set "
+                "USERMODEL_STORAGE_ALLOW_HTTP=true in a network where nobody listens"
+            )
+        return self
+
+    @property
+    def object_storage(self) -> str | None:
+        """Root of what lies in object storage, without a slash at its end; None: it lies in folders."""
+        return self.storage_uri.rstrip("/") if self.storage_uri and "://" in self.storage_uri else None
+
+    @property
+    def shared(self) -> Path:
+        """The folder of what hosts share: that of a shared file system, or home. With `object_storage`, a cache."""
+        return self.home if self.storage_uri is None or self.object_storage else Path(self.storage_uri)
+
     @property
     def lake(self) -> str:
         """Root of the Delta tables."""
-        return self.lake_uri or str(self.home / "lake")
+        return self.lake_uri or f"{self.object_storage or self.shared}/lake"
 
     @property
     def mlflow(self) -> str:
@@ -150,12 +200,12 @@ class Settings(BaseSettings):
     @property
     def checkpoints(self) -> Path:
         """Training checkpoints, one folder per model."""
-        return self.home / "checkpoints"
+        return self.shared / "checkpoints"
 
     @property
     def artifacts(self) -> Path:
         """Sealed snapshots, registered by reference in MLflow; one folder per model."""
-        return self.home / "snapshots"
+        return self.shared / "snapshots"
 
     @property
     def slurm_programs(self) -> Path:
@@ -176,6 +226,11 @@ class Settings(BaseSettings):
     def redis_url_file(self) -> Path:
         """Where `infra up` keeps `redis_url`, mode 0600."""
         return self.home / "credentials" / "redis_url"
+
+    @property
+    def storage_keys_file(self) -> Path:
+        """Where `infra up` keeps the keys of object storage, mode 0600, as AWS's own file has them."""
+        return self.home / "credentials" / "storage"
 
     def shards(self) -> dict[str, tuple[str, ...]]:
         """By model, the addresses of its shards. ValueError for what is not `MODEL=HOST:PORT,HOST:PORT …`."""
@@ -248,6 +303,18 @@ def child_environment(**extra: str) -> dict[str, str]:
 def export(**variables: str) -> None:
     """Set variables that libraries of this process, and processes it starts, read from their environment."""
     os.environ.update(variables)  # noqa: TID251
+
+
+def aws_environment() -> dict[str, str]:
+    """The variables of AWS's own tools, some of them secrets."""
+    return {name: value for name, value in os.environ.items() if name.startswith("AWS_") and value}  # noqa: TID251
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def torchrun_rank() -> tuple[int, int, int]:

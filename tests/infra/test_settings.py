@@ -68,3 +68,53 @@ def test_what_is_served_is_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path:
     get_settings().remember(served=[])
     get_settings.cache_clear()
     assert get_settings().served == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        pytest.param({}, ("{home}/lake", "{home}/checkpoints", None), id="home"),
+        pytest.param({"storage_uri": "/mnt/all/"}, ("/mnt/all/lake", "/mnt/all/checkpoints", None), id="shared-folder"),
+        pytest.param(
+            {"storage_uri": "s3://bucket/users/"},
+            ("s3://bucket/users/lake", "{home}/checkpoints", "s3://bucket/users"),
+            id="object-storage",
+        ),
+        pytest.param(
+            {"storage_uri": "s3://bucket", "lake_uri": "/lake"},
+            ("/lake", "{home}/checkpoints", "s3://bucket"),
+            id="lake",
+        ),
+    ],
+)
+def test_everything_lies_under_the_storage(
+    tmp_path: Path, given: dict[str, str], expected: tuple[str, str, str | None]
+) -> None:
+    settings = Settings(home=tmp_path, **given, _env_file=None)
+    places = (settings.lake, str(settings.checkpoints), settings.object_storage)
+    assert places == tuple(place and place.format(home=tmp_path) for place in expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "refused"),
+    [
+        pytest.param({"storage_uri": "s3://"}, "write s3://BUCKET/PREFIX, or a folder", id="no-bucket"),
+        pytest.param({"storage_uri": "gs://bucket"}, "gs://bucket is no place for tables", id="scheme"),
+        pytest.param({"lake_uri": "s3://bucket/a?b"}, "is no place for tables", id="query"),
+        pytest.param({"storage_endpoint": "store:9000"}, "no URL of a server", id="endpoint"),
+        pytest.param({"storage_endpoint": "https://me:key@store"}, "keep keys out of it", id="keys"),
+        pytest.param({"storage_endpoint": "http://store:9000"}, "in the clear; use https", id="clear"),
+        pytest.param({"storage_endpoint": "http://127.0.0.1.store"}, "in the clear; use https", id="like-loopback"),
+    ],
+)
+def test_a_storage_that_cannot_be_is_refused(tmp_path: Path, given: dict[str, str], refused: str) -> None:
+    with pytest.raises(ValueError, match=refused) as caught:
+        Settings(home=tmp_path, **given, _env_file=None)
+    assert "me:key" not in str(caught.value)
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9", "http://[::1]:9", "http://localhost:9", "https://store"])
+def test_only_loopback_is_spoken_to_in_the_clear(tmp_path: Path, endpoint: str) -> None:
+    assert Settings(home=tmp_path, storage_endpoint=endpoint, _env_file=None).storage_endpoint == endpoint
+    far = Settings(home=tmp_path, storage_endpoint="http://store:9", storage_allow_http=True, _env_file=None)
+    assert far.storage_allow_http

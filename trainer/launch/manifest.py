@@ -41,7 +41,8 @@ def volcano_job(rendered: dict[str, Any], app: AppDef, *, name: str, token: str,
         template = task["template"]
         template["metadata"]["labels"][TOKEN_LABEL] = token
         _fit(template["spec"], settings)
-    return job
+    manifest: dict[str, Any] = job
+    return manifest
 
 
 def mounts(settings: Settings) -> list[VolumeMount]:
