@@ -17,20 +17,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.dataset as pads
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
-from pyarrow.fs import FileSelector
+from deltalake.exceptions import CommitFailedError, DeltaError
 
 from features.checksums import Checksums
 from features.layout import ds_schema, gains_or_lacks_columns, require_same_metadata, rows_per_group, with_ds
 from features.schema import DS
-from features.storage import table_files
+from features.storage_errors import named_errors
 from features.table_files import add_actions, file_schema, replace_files, share_file
+from features.tables import DamagedTableError, Tables, of_day
 
 log = logging.getLogger(__name__)
 
 _FINGERPRINT_DIGITS = 15  # 60 bits: a Delta transaction version is a signed 64-bit integer
 _COMMIT_ATTEMPTS = 5
-_LOG = "_delta_log"
+__all__ = ["DamagedTableError", "Lake", "MissingPartitionError", "Partition"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,51 +52,32 @@ class MissingPartitionError(ValueError):
     """The day is not in the table."""
 
 
-class DamagedTableError(RuntimeError):
-    """A table is not what was committed to it; it is neither read nor written."""
-
-
 class Lake:
-    """The Delta tables under one root, a local path or an object-store URI."""
+    """The Delta tables under one root, a local path or s3://BUCKET/PREFIX."""
 
     def __init__(self, root: str | Path) -> None:
-        self.root = str(root).rstrip("/")
-        self._verified: set[tuple[str, str]] = set()
+        self._tables = Tables(root)
+        self.root = self._tables.root
+        self._places: dict[tuple[str, str], Path] = {}
+        """By table and name, where this machine reads the files whose checksums were compared."""
         self._opened: dict[tuple[str, int], DeltaTable] = {}
         """By table and version: those never change, and a table of many versions takes 30 ms to open."""
 
     def uri(self, table: str) -> str:
         """Where `table` (for example `examples/globo`) lives."""
-        return f"{self.root}/{table}"
+        return self._tables.uri(table)
 
     def open(self, table: str, *, version: int | None = None) -> DeltaTable | None:
-        """The Delta table, at `version` or the newest; None before its first commit. DamagedTableError: see
-        `_require_whole_log`."""
-        try:
-            delta = DeltaTable(self.uri(table), version=version)
-        except TableNotFoundError:
-            return None
-        except DeltaError:
-            self._require_whole_log(table)
-            raise
-        self._require_whole_log(table)
-        return delta
-
-    def _require_whole_log(self, table: str) -> None:
-        """DamagedTableError for a commit file without a byte, as a machine that lost power leaves it. delta-rs takes
-        it for a version that changed nothing: the day that it committed would be gone, unnoticed."""
-        files = table_files(self.uri(table)).get_file_info(FileSelector(_LOG))
-        empty = sorted(file.base_name for file in files if file.extension == "json" and not file.size)
-        if empty:
-            raise DamagedTableError(
-                f"{self.uri(table)}/{_LOG} has empty files {empty}: those commits are lost. Restore them from a copy, "
-                "or move the table away and build its days again"
-            )
+        """The Delta table, at `version` or the newest; None before its first commit. DamagedTableError: a commit is
+        lost. StorageError: object storage does not answer, or refuses."""
+        return self._tables.open(table, version=version)
 
     def find(self, table: str, ds: date) -> Partition | None:
         """The day's partition as it stands now, or None."""
-        delta = self.open(table)
-        return None if delta is None else _partition_of(delta, table, ds)
+        if (delta := self.open(table)) is None:
+            return None
+        self._opened[table, delta.version()] = delta
+        return _partition_of(delta, table, ds)
 
     def get(self, table: str, ds: date) -> Partition:
         """The day's partition; MissingPartitionError names table and day."""
@@ -182,7 +163,7 @@ class Lake:
         Local files are linked, not copied. The partition keeps its fingerprint. ValueError for one without files.
         """
         source, target, ds = self.uri(partition.table), self.uri(table), partition.ds
-        names = [name.rpartition("/")[2] for name in self._names(self._at(partition), partition)]
+        names = [name.rpartition("/")[2] for name in self._tables.names(self._at(partition), of_day(ds))]
         if not names:
             raise ValueError(f"{source} ds={ds} has no rows at version {partition.version}; there is nothing to share")
         for name in names:
@@ -210,17 +191,16 @@ class Lake:
     ) -> Partition:
         """The day as `write` commits it; CommitFailedError from it means that somebody else wrote the day meanwhile."""
         key = fingerprint[:_FINGERPRINT_DIGITS]
-        if found := self._committed(table, ds, key, delta=self.open(table)):
-            return self._with_checksums(found)
-        self._create(table, schema)
+        delta = self._create(table, schema, ds, key)
         properties = _properties(table, ds, key, metadata)
         for attempt in range(1, _COMMIT_ATTEMPTS + 1):
-            delta = self.open(table)
+            delta = delta if attempt == 1 else self.open(table)
             assert delta is not None
             if found := self._committed(table, ds, key, delta=delta):
                 return self._with_checksums(found)
             try:
-                write(delta, properties)
+                with named_errors(self.uri(table)):
+                    write(delta, properties)
                 break
             except CommitFailedError:
                 if attempt == _COMMIT_ATTEMPTS:
@@ -238,34 +218,40 @@ class Lake:
         log.info("lake unchanged table=%s ds=%s version=%d fingerprint=%s", table, ds, found.version, key)
         return found
 
-    def _create(self, table: str, schema: pa.Schema) -> None:
-        """Make the table without rows, so that every writer commits by predicate: of two that would make it
-        with their rows, both would be kept."""
+    def _create(self, table: str, schema: pa.Schema, ds: date, key: str) -> DeltaTable:
+        """The table, made without rows if it is not there: so every writer commits by predicate; of two that would make
+        it with their rows, both would be kept. ValueError: made for other columns, and the day is not written yet."""
         if (found := self.open(table)) is not None:
-            require_same_metadata(table, found, schema)
-            return
+            if self._committed(table, ds, key, delta=found) is None:
+                require_same_metadata(table, found, schema)
+            return found
         try:
-            DeltaTable.create(self.uri(table), schema=ds_schema(schema), partition_by=[DS])
+            with named_errors(self.uri(table)):
+                DeltaTable.create(
+                    self.uri(table), schema=ds_schema(schema), partition_by=[DS], storage_options=self._tables.options()
+                )
         except DeltaError:
-            if self.open(table) is None:
+            log.info("lake found table=%s made by another writer, or by a try whose answer was lost", table)
+            if (found := self.open(table)) is None:
                 raise
-            log.info("lake found table=%s made by another writer", table)
+            return found
+        made = self.open(table)
+        assert made is not None
+        return made
 
     def dataset(self, partition: Partition) -> pads.Dataset:
         """The partition at its version, as an Arrow dataset (lazy: project and filter before reading). Its files are
         read whole, once per Lake, to compare their checksums: DamagedTableError names those that differ."""
-        delta = self._at(partition)
-        names = [name for name in self._names(delta, partition) if (partition.table, name) not in self._verified]
-        if damaged := Checksums(self.uri(partition.table)).damaged(names):
+        table, delta, where = partition.table, self._at(partition), of_day(partition.ds)
+        names = self._tables.names(delta, where)
+        places, damaged = Checksums(self.uri(table)).checked([n for n in names if (table, n) not in self._places])
+        if damaged:
             raise DamagedTableError(
-                f"{self.uri(partition.table)}: {damaged} are not what was written (SHA-256). Restore them from a copy, "
+                f"{self.uri(table)}: {damaged} are not what was written (SHA-256). Restore them from a copy, "
                 "or move the table away and build its days again"
             )
-        self._verified |= {(partition.table, name) for name in names}
-        return delta.to_pyarrow_dataset(
-            filesystem=table_files(self.uri(partition.table)),
-            file_pruning_predicate=[(DS, "=", partition.ds.isoformat())],
-        )
+        self._places |= {(table, name): place for name, place in places.items()}
+        return self._tables.dataset(delta, table, {name: self._places[table, name] for name in names}, where)
 
     def num_rows(self, partition: Partition) -> int:
         """Of the partition, as its commit says; nothing is read."""
@@ -281,13 +267,8 @@ class Lake:
 
     def _with_checksums(self, partition: Partition) -> Partition:
         """After the commit: a run that is killed in between leaves it to the next."""
-        Checksums(self.uri(partition.table)).keep(self._names(self._at(partition), partition))
+        Checksums(self.uri(partition.table)).keep(self._tables.names(self._at(partition), of_day(partition.ds)))
         return partition
-
-    def _names(self, delta: DeltaTable, partition: Partition) -> list[str]:
-        """The partition's files, as paths within the table."""
-        found = delta.file_uris(file_pruning_predicate=[(DS, "=", partition.ds.isoformat())])
-        return sorted("/".join(uri.split("/")[-2:]) for uri in found)  # ds=…/part-….parquet
 
     def _at(self, partition: Partition) -> DeltaTable:
         """The table in the version that the partition was read in."""
@@ -301,12 +282,7 @@ class Lake:
     def files(self, partition: Partition) -> list[str]:
         """URIs of the partition's Parquet files, sorted."""
         delta = self._at(partition)
-        return sorted(delta.file_uris(file_pruning_predicate=[(DS, "=", partition.ds.isoformat())]))
-
-
-def fragments_of(dataset: pads.Dataset) -> list[pads.Fragment]:
-    """The dataset's files in the order of their paths: the same on every rank and every time."""
-    return sorted(dataset.get_fragments(), key=lambda fragment: str(fragment.path))
+        return sorted(delta.file_uris(file_pruning_predicate=of_day(partition.ds)))
 
 
 def _application(table: str, ds: date) -> str:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from configparser import ConfigParser
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -19,7 +20,7 @@ from pydantic import SecretStr
 from infra.settings import Settings, aws_environment, get_settings
 
 if TYPE_CHECKING:
-    from obstore.store import ObjectStore
+    from obstore.store import ObjectStore, S3Config, S3Store
 
 _REGION = "us-east-1"
 _REQUEST_SECONDS = 20.0
@@ -64,12 +65,13 @@ class Connection:
             "retry_timeout": f"{self.seconds:g}s",
         }
 
-    def store(self, uri: str) -> ObjectStore:
-        """obstore's, rooted at `uri`."""
+    @lru_cache(maxsize=128)  # noqa: B019
+    def store(self, uri: str) -> S3Store:
+        """obstore's, rooted at `uri`, with connections of its own that stay open."""
         from obstore.store import S3Store
 
-        config: dict[str, Any] = {"region": self.region, "conditional_put": "etag"}
-        config |= {name.removeprefix("aws_"): value for name, value in self._keys().items()}
+        config: S3Config = {"region": self.region, "conditional_put": "etag"}
+        config |= cast("S3Config", {name.removeprefix("aws_"): value for name, value in self._keys().items()})
         if self.endpoint is not None:
             config |= {"endpoint": self.endpoint, "virtual_hosted_style_request": False}
         return S3Store.from_url(
@@ -102,7 +104,7 @@ class Connection:
 
 def in_object_store(uri: str | Path) -> bool:
     """Whether it is a URI, not a folder."""
-    return "://" in str(uri)
+    return str(uri).startswith("s3://")
 
 
 def connection() -> Connection:

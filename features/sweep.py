@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-
-from pyarrow.fs import FileSelector, FileType
+from datetime import datetime
 
 from features.checksums import FOLDER
 from features.lake import Lake, Partition
 from features.schema import DS
 from features.storage import table_files
+from features.tables import name_of
+from features.unfinished_uploads import give_up, unfinished_uploads
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +24,8 @@ class Swept:
     table: str
     files: tuple[str, ...]
     num_bytes: int
+    uploads: tuple[str, ...] = ()
+    """To object storage, that nobody finished."""
 
 
 def sweep(lake: Lake, table: str, *, keep: Iterable[Partition], before: datetime, dry_run: bool = False) -> Swept:
@@ -34,26 +36,25 @@ def sweep(lake: Lake, table: str, *, keep: Iterable[Partition], before: datetime
     if (delta := lake.open(table)) is None:
         return Swept(table=table, files=(), num_bytes=0)
     partitions = [partition for partition in keep if partition.table == table]
-    read = {_name(uri) for uri in [*delta.file_uris(), *(uri for part in partitions for uri in lake.files(part))]}
+    read = {name_of(uri) for uri in [*delta.file_uris(), *(uri for part in partitions for uri in lake.files(part))]}
     files = table_files(lake.uri(table))
     found = [
-        info
-        for info in files.get_file_info(FileSelector("", recursive=True))
-        if info.type is FileType.File
-        and info.path.startswith(f"{DS}=")
-        and _name(info.path) not in read
-        and (info.mtime or datetime.now(UTC)) < before
+        file
+        for file in files.list("")
+        if file.path.startswith(f"{DS}=") and name_of(file.path) not in read and file.modified < before
     ]
-    for info in [] if dry_run else found:
-        files.delete_file(info.path)
-        checksum = f"{FOLDER}/{info.path}.sha256"
-        if files.get_file_info(checksum).type is FileType.File:
-            files.delete_file(checksum)
-    swept = Swept(table=table, files=tuple(info.path for info in found), num_bytes=sum(info.size for info in found))
+    for file in [] if dry_run else found:
+        files.delete(file.path)
+        files.delete(f"{FOLDER}/{file.path}.sha256")
+    uri = lake.uri(table)
+    uploads = [upload for upload in unfinished_uploads(uri) if upload.begun < before]
+    for upload in [] if dry_run else uploads:
+        give_up(uri, upload)
+    swept = Swept(
+        table=table,
+        files=tuple(file.path for file in found),
+        num_bytes=sum(file.size for file in found),
+        uploads=tuple(upload.key for upload in uploads),
+    )
     log.info("swept table=%s files=%d bytes=%d dry_run=%s", table, len(found), swept.num_bytes, dry_run)
     return swept
-
-
-def _name(path: str) -> str:
-    """`ds=…/part-….parquet`, however the path begins."""
-    return "/".join(path.split("/")[-2:])

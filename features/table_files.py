@@ -9,28 +9,23 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
-from pathlib import Path
 from time import time_ns
 from types import TracebackType
-from typing import Any
-from uuid import uuid4
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Schema
 from deltalake.transaction import AddAction, RemoveAction
-from pyarrow.fs import FileSystem, FileType, SubTreeFileSystem
 
 from features.checksums import Checksums
 from features.schema import DS
-from features.storage import OpenedFile, make_durable, table_files
+from features.storage import OpenedFile, TableFiles, table_files
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.parquet")
-
-_COPY_BYTES = 16 * 2**20
 
 
 class TableFile:
@@ -38,15 +33,15 @@ class TableFile:
     and on disk beside its SHA-256, or not at all.
 
     schema: without `ds`, which the folder's name says. options: of pyarrow's ParquetWriter. Pages carry checksums.
-    Written under another name: a killed writer leaves that behind, which `vacuum(full=True)` removes.
+    Written under another name: in a folder, a killed writer leaves that behind, which `vacuum(full=True)` removes; for
+    object storage it is a file of this machine until it is put.
     """
 
     def __init__(self, uri: str, ds: date, name: str, *, schema: pa.Schema, options: Mapping[str, Any]) -> None:
         self._path = _path(ds, name)
-        self._partial = f"{self._path}.{uuid4().hex[:12]}.partial"
         self._files, self._checksums = table_files(uri), Checksums(uri)
-        self._files.create_dir(_folder(ds), recursive=True)
-        self._stream = _Hashed(self._files, self._partial)
+        self._draft = self._files.draft(self._path)
+        self._stream = _Hashed(self._draft.open("wb"))
         self._writer = pq.ParquetWriter(
             pa.PythonFile(self._stream, mode="w"), schema, **{"write_page_checksum": True, **options}
         )
@@ -67,23 +62,20 @@ class TableFile:
         finally:
             self._writer.is_open = False  # it would write the footer of a file that nobody wants
             self._stream.close()
-            if self._files.get_file_info(self._partial).type is FileType.File:
-                self._files.delete_file(self._partial)
+            self._draft.unlink(missing_ok=True)
 
     def _finish(self) -> None:
         self._writer.close()
         self._stream.close()
-        make_durable(self._files, self._partial)
         self._checksums.put(self._path, self._stream.sha256)
-        self._files.move(self._partial, self._path)
-        make_durable(self._files, self._path.rpartition("/")[0])
+        self._files.put_draft(self._draft, self._path)
 
 
 class _Hashed(OpenedFile):
     """A file that is hashed while it is written."""
 
-    def __init__(self, files: FileSystem, path: str) -> None:
-        super().__init__(files.open_output_stream(path))
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file)
         self._digest = hashlib.sha256()
 
     @property
@@ -98,40 +90,32 @@ class _Hashed(OpenedFile):
 def share_file(source: str, target: str, ds: date, name: str) -> None:
     """Give the table at `target` the file of the table at `source` and its checksum: a link where both are local, else
     a copy. A file of that name stays."""
-    path, read, write = _path(ds, name), table_files(source), table_files(target)
-    if write.get_file_info(path).type is FileType.File:
-        return
-    write.create_dir(_folder(ds), recursive=True)
-    Checksums(target).put(path, Checksums(source).get(path))
-    if isinstance(read, SubTreeFileSystem) and isinstance(write, SubTreeFileSystem):
-        Path(write.base_path, path).hardlink_to(Path(read.base_path, path))
-    else:
-        partial = f"{path}.{uuid4().hex[:12]}.partial"
-        with read.open_input_stream(path) as file, write.open_output_stream(partial) as copy:
-            shutil.copyfileobj(file, copy, _COPY_BYTES)
-        write.move(partial, path)
+    path, files = _path(ds, name), table_files(target)
+    if files.find(path) is None:
+        Checksums(target).put(path, Checksums(source).get(path))
+        files.copy_from(table_files(source), path)
 
 
 def is_written(uri: str, ds: date, name: str) -> bool:
     """Whether a `TableFile` of that name was finished."""
-    return bool(table_files(uri).get_file_info(_path(ds, name)).type is FileType.File)
+    return table_files(uri).find(_path(ds, name)) is not None
 
 
 def file_schema(uri: str, ds: date, name: str) -> pa.Schema:
     """The columns of a file, without `ds`."""
-    with table_files(uri).open_input_file(_path(ds, name)) as file:
+    with table_files(uri).open(_path(ds, name)) as file:
         return pq.read_schema(file)
 
 
 def file_metadata(uri: str, ds: date, name: str) -> pq.FileMetaData:
     """A file's footer: rows, row groups, statistics."""
-    with table_files(uri).open_input_file(_path(ds, name)) as file:
+    with table_files(uri).open(_path(ds, name)) as file:
         return pq.read_metadata(file)
 
 
 def file_column(uri: str, ds: date, name: str, column: str) -> pa.ChunkedArray:
     """One column of a file."""
-    with table_files(uri).open_input_file(_path(ds, name)) as file:
+    with table_files(uri).open(_path(ds, name)) as file:
         return pq.read_table(file, columns=[column], use_threads=False).column(column)
 
 
@@ -141,7 +125,8 @@ def add_actions(uri: str, ds: date, names: Sequence[str], *, schema: pa.Schema) 
     ValueError for a file that is not there, has no checksum, or other columns than `schema` (without `ds`).
     """
     files, checksums = table_files(uri), Checksums(uri)
-    return [_add_action(files, checksums, uri, ds, name, schema) for name in names]
+    with ThreadPoolExecutor(files.at_once) as pool:
+        return list(pool.map(lambda name: _add_action(files, checksums, uri, ds, name, schema), names))
 
 
 def replace_files(
@@ -188,21 +173,21 @@ def _gain_columns(delta: DeltaTable, schema: pa.Schema) -> None:
         delta.update_incremental()
 
 
-def _add_action(files: FileSystem, checksums: Checksums, uri: str, ds: date, name: str, schema: pa.Schema) -> AddAction:
+def _add_action(files: TableFiles, checksums: Checksums, uri: str, ds: date, name: str, schema: pa.Schema) -> AddAction:
     path = _path(ds, name)
-    info = files.get_file_info(path)
-    if info.type is not FileType.File or not checksums.has(path):
+    found = files.find(path)
+    if found is None or not checksums.has(path):
         raise ValueError(f"{uri}/{path} was not written, or has no checksum; write it first (TableFile)")
-    with files.open_input_file(path) as file:
+    with files.open(path) as file:
         footer = pq.ParquetFile(file)
         if not footer.schema_arrow.equals(schema):
             raise ValueError(f"{uri}/{path} has the columns {footer.schema_arrow}, not {schema}; write it again")
         stats = _statistics(footer.metadata, schema)
     return AddAction(
         path=path,
-        size=info.size,
+        size=found.size,
         partition_values={DS: ds.isoformat()},
-        modification_time=int(info.mtime_ns // 1_000_000) if info.mtime_ns else 0,
+        modification_time=int(found.modified.timestamp() * 1000),
         data_change=True,
         stats=json.dumps(stats),
     )

@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from features.columns import column_of
-from features.lake import Lake, Partition, fragments_of
+from features.lake import Lake, Partition
 from features.selection import Selection, described
+from features.tables import fragments_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,6 +49,9 @@ class Settings(BaseSettings):
     storage_seconds: float = Field(
         60, gt=0, description="a storage request is repeated for so long; then its step fails and says why"
     )
+    storage_cache_gib: float = Field(
+        20, ge=0, description="of a machine's disk, for what it reads of object storage; more while it is in use"
+    )
     lake_uri: str | None = Field(None, description="root of the Delta tables; default: <storage_uri>/lake")
     mlflow_uri: str | None = Field(None, description="MLflow tracking server; default: the one `infra up` starts")
     ranks: int = Field(2, ge=1, description="training ranks on this machine, one core each")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import hypothesis
 import pytest
 
 from infra.settings import get_settings
+from tests.object_store import BUCKET, ObjectServer, object_server
 
 # read before any test is isolated from the environment
 REAL_DATA = os.environ.get("USERMODEL_DATA_DIR")  # noqa: TID251
@@ -53,3 +55,19 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
     return path
+
+
+@pytest.fixture(scope="session")
+def object_storage() -> Iterator[ObjectServer]:
+    """One S3 server for all tests of this process: seconds, paid once."""
+    with object_server() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(object_storage: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """s3://BUCKET/PREFIX, the test's own and empty, which this process and its children reach."""
+    object_storage.fail()
+    object_storage.use(monkeypatch)
+    yield f"s3://{BUCKET}/{uuid4().hex[:8]}"
+    object_storage.fail()

@@ -8,16 +8,12 @@ from datetime import UTC, date, datetime
 from typing import Any, Literal
 
 import pyarrow as pa
-from deltalake import write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError
 
+from features.appended import append, read_all
 from features.lake import Lake
 from features.schema import DS
-from features.storage import table_files
 
 What = Literal["raised", "told", "not told", "decided"]
-
-_ATTEMPTS = 5
 
 EVENTS = pa.schema(
     [
@@ -74,23 +70,16 @@ def table_of(model: str) -> str:
 def append_event(lake: Lake, model: str, event: Event) -> None:
     """Add one row, in a commit of its own."""
     rows = pa.Table.from_pylist([vars(event) | {DS: event.ds.isoformat()}], schema=EVENTS)
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            write_deltalake(lake.uri(table_of(model)), rows, mode="append", partition_by=[DS])
-            return
-        except DeltaError as error:
-            # of two writers that make the table one is late; an append never contradicts another
-            if attempt == _ATTEMPTS or not (isinstance(error, CommitFailedError) or "already exists" in str(error)):
-                raise
+    append(lake, table_of(model), rows)
 
 
 def read_events(lake: Lake, model: str) -> Sequence[Event]:
     """Every event of the model's alerts, in the order in which they happened."""
-    table = table_of(model)
-    if (delta := lake.open(table)) is None:
+    if (rows := read_all(lake, table_of(model))) is None:
         return ()
-    rows = delta.to_pyarrow_dataset(filesystem=table_files(lake.uri(table))).to_table(columns=EVENTS.names).to_pylist()
-    return sorted((_event(row) for row in rows), key=lambda event: event.at)
+    # a commit whose acknowledgement was lost on the way is made again: the same event
+    found = dict.fromkeys(_event(row) for row in rows.select(EVENTS.names).to_pylist())
+    return sorted(found, key=lambda event: event.at)
 
 
 def _event(row: dict[str, Any]) -> Event:

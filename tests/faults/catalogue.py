@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults import damage, days, decided, disk, network, serving, tables, training
+from tests.faults import damage, days, decided, disk, network, serving, storage, tables, training
 from tests.faults.scenario import Scenario
 
 SCENARIOS: dict[str, Scenario] = {
@@ -39,6 +39,11 @@ SCENARIOS: dict[str, Scenario] = {
     "built-twice": tables.built_twice,
     "trained-twice": training.trained_twice,
     "clock-skew": days.clock_skew,
+    "upload-killed": storage.upload_killed,
+    "storage-refuses": storage.storage_refuses,
+    "storage-stopped": storage.storage_stopped,
+    "answers-lost": storage.answers_lost,
+    "stored-by-two": storage.stored_by_two,
     "store-stopped": serving.store_stopped,
     "store-slow": serving.store_slow,
     "store-killed": serving.store_killed,

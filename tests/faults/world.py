@@ -20,6 +20,7 @@ from trainer.trained import TrainedDay
 
 if TYPE_CHECKING:
     from tests.faults.online import Online
+    from tests.object_store import ObjectServer
 
 NUM_ROWS, NUM_STEPS = 4000, 32
 KILLED_AT = 14
@@ -51,6 +52,13 @@ class World:
         from tests.faults.online import online
 
         return self._running.enter_context(online(self.folder / "online", self.store))
+
+    @cached_property
+    def object_storage(self) -> ObjectServer:
+        """An S3 server, which scenarios share: each has a prefix of its own."""
+        from tests.object_store import object_server
+
+        return self._running.enter_context(object_server())
 
     @cached_property
     def _landed(self) -> Path:

@@ -22,6 +22,12 @@ NEXT = DAY + timedelta(days=1)
 SPAWN = multiprocessing.get_context("spawn")
 
 
+@pytest.fixture(params=["folder", "object storage"])
+def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
+    """Wherever its tables lie."""
+    return Lake(tmp_path if request.param == "folder" else request.getfixturevalue("bucket"))
+
+
 def _rows(first: int, num_rows: int = 3) -> pa.Table:
     return pa.table({"value": pa.array(np.arange(first, first + num_rows))})
 
@@ -31,8 +37,7 @@ def _values(lake: Lake, ds: date) -> list[int]:
     return values
 
 
-def test_a_committed_day_is_read_back_without_ds(tmp_path: Path) -> None:
-    lake = Lake(tmp_path)
+def test_a_committed_day_is_read_back_without_ds(lake: Lake) -> None:
     partition = lake.commit(TABLE, DAY, _rows(0), fingerprint=fingerprint("a"))
     assert lake.find(TABLE, DAY) == partition
     assert partition.fingerprint == fingerprint("a")[:15]
@@ -50,24 +55,21 @@ def test_a_local_day_is_read_without_python_in_arrows_threads(tmp_path: Path) ->
     assert isinstance(dataset.filesystem.base_fs, pafs.LocalFileSystem)
 
 
-def test_a_missing_day_is_named(tmp_path: Path) -> None:
-    lake = Lake(tmp_path)
+def test_a_missing_day_is_named(lake: Lake) -> None:
     assert lake.find(TABLE, DAY) is None
     assert lake.days(TABLE) == []
     with pytest.raises(MissingPartitionError, match=f"{TABLE} has no partition ds={DAY}"):
         lake.get(TABLE, DAY)
 
 
-def test_the_same_fingerprint_commits_once(tmp_path: Path) -> None:
-    lake = Lake(tmp_path)
+def test_the_same_fingerprint_commits_once(lake: Lake) -> None:
     first = lake.commit(TABLE, DAY, _rows(0), fingerprint=fingerprint("a"))
     again = lake.commit(TABLE, DAY, _rows(100), fingerprint=fingerprint("a"))
     assert again == first
     assert _values(lake, DAY) == [0, 1, 2]
 
 
-def test_another_fingerprint_replaces_the_day_and_only_the_day(tmp_path: Path) -> None:
-    lake = Lake(tmp_path)
+def test_another_fingerprint_replaces_the_day_and_only_the_day(lake: Lake) -> None:
     old = lake.commit(TABLE, DAY, _rows(0), fingerprint=fingerprint("a"))
     lake.commit(TABLE, NEXT, _rows(10), fingerprint=fingerprint("b"))
     lake.commit(TABLE, DAY, _rows(20, 2), fingerprint=fingerprint("c"))
@@ -77,8 +79,7 @@ def test_another_fingerprint_replaces_the_day_and_only_the_day(tmp_path: Path) -
     assert lake.days(TABLE) == [DAY, NEXT]
 
 
-def test_a_feature_may_come_and_go(tmp_path: Path) -> None:
-    lake = Lake(tmp_path)
+def test_a_feature_may_come_and_go(lake: Lake) -> None:
     first = lake.commit(TABLE, DAY, _rows(0), fingerprint=fingerprint("a"))
     more = _rows(10).append_column("speed", pa.array([1.0, 2.0, 3.0]))
     second = lake.commit(TABLE, NEXT, more, fingerprint=fingerprint("b"))
@@ -92,8 +93,7 @@ def test_a_feature_may_come_and_go(tmp_path: Path) -> None:
         lake.commit(TABLE, DAY, pa.table({"value": [["a list"]]}), fingerprint=fingerprint("d"))
 
 
-def test_a_day_without_rows_is_committed(tmp_path: Path) -> None:
-    lake = Lake(tmp_path)
+def test_a_day_without_rows_is_committed(lake: Lake) -> None:
     partition = lake.commit(TABLE, DAY, _rows(0, 0), fingerprint=fingerprint("a"))
     assert lake.get(TABLE, DAY) == partition
     assert lake.dataset(partition).count_rows() == 0
@@ -159,8 +159,7 @@ def _broken() -> Iterator[pa.RecordBatch]:
 
 
 @pytest.mark.parametrize("exists", [False, True], ids=["new table", "table exists"])
-def test_a_stream_that_breaks_commits_nothing(tmp_path: Path, exists: bool) -> None:
-    lake = Lake(tmp_path)
+def test_a_stream_that_breaks_commits_nothing(lake: Lake, exists: bool) -> None:
     if exists:
         lake.commit(TABLE, DAY, _rows(0), fingerprint=fingerprint("old"))
     before = lake.find(TABLE, DAY)

@@ -12,13 +12,13 @@ import duckdb
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from features.fingerprint import fingerprint
 from features.lake import DamagedTableError, Lake, Partition
-from features.storage import make_durable, table_files
-from features.table_files import TableFile, is_written
+from features.storage import table_files
+from features.table_files import TableFile, file_metadata, is_written
+from infra.settings import get_settings
 
 TABLE = "vectors/test"
 DAY = date(2026, 1, 1)
@@ -56,24 +56,23 @@ def _ids(lake: Lake, partition: Partition) -> list[int]:
     return sorted(Lake(lake.root).read(partition, columns=["id"])["id"].to_pylist())
 
 
-@pytest.fixture(params=["path", "uri"])
+@pytest.fixture(params=["folder", "object storage"])
 def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
-    """By its path, and as an object store is reached."""
-    (tmp_path / TABLE).mkdir(parents=True)  # where there are folders, delta-rs opens none that is not there
-    return Lake(tmp_path if request.param == "path" else f"file://{tmp_path}")
+    """Wherever its tables lie."""
+    return Lake(tmp_path if request.param == "folder" else request.getfixturevalue("bucket"))
 
 
-def test_files_are_a_day_from_their_commit_on(lake: Lake, tmp_path: Path) -> None:
+def test_files_are_a_day_from_their_commit_on(lake: Lake) -> None:
     names = [_write(lake, DAY, "a.parquet", _rows(0), _rows(3, 5)), _write(lake, DAY, "b.parquet", _rows(8))]
     assert lake.find(TABLE, DAY) is None
     partition = _commit(lake, DAY, *names)
     assert lake.get(TABLE, DAY) == partition
     assert lake.read(partition).sort_by("id").equals(_rows(0, 11))
     assert [uri.rpartition("/")[2] for uri in lake.files(partition)] == names
-    footer = pq.ParquetFile(tmp_path / TABLE / f"ds={DAY}/a.parquet")
-    assert footer.schema_arrow.names == ["id", "vector"]
-    assert footer.metadata.num_row_groups == 2
-    assert "BYTE_STREAM_SPLIT" in footer.metadata.row_group(0).column(1).encodings
+    footer = file_metadata(lake.uri(TABLE), DAY, "a.parquet")
+    assert footer.schema.to_arrow_schema().names == ["id", "vector"]
+    assert footer.num_row_groups == 2
+    assert "BYTE_STREAM_SPLIT" in footer.row_group(0).column(1).encodings
     actions = pa.table(lake.open(TABLE).get_add_actions(flatten=True)).to_pylist()
     found = {action["path"]: (action["num_records"], action["min.id"], action["max.id"]) for action in actions}
     assert found == {f"ds={DAY}/a.parquet": (8, 0, 7), f"ds={DAY}/b.parquet": (3, 8, 10)}
@@ -105,8 +104,7 @@ def test_every_reader_reads_both_kinds_of_days(tmp_path: Path) -> None:
     assert delta.schema().fields[1].metadata == {"dim": "2"}
 
 
-def test_a_day_is_replaced_and_emptied_and_its_old_version_stays_readable(tmp_path: Path) -> None:
-    lake = Lake(tmp_path)
+def test_a_day_is_replaced_and_emptied_and_its_old_version_stays_readable(lake: Lake) -> None:
     whole = lake.commit(TABLE, DAY, _rows(0), fingerprint=fingerprint("whole"))
     _commit(lake, NEXT, _write(lake, NEXT, "other.parquet", _rows(90)))
     names = [_write(lake, DAY, f"{n}.parquet", _rows(10 * n)) for n in (1, 2, 3)]
@@ -170,8 +168,7 @@ def test_a_file_is_named_plainly(tmp_path: Path, name: str) -> None:
         _commit(Lake(tmp_path), DAY, "a.parquet", "a.parquet")
 
 
-def test_a_table_gains_a_column(tmp_path: Path) -> None:
-    lake = Lake(tmp_path)
+def test_a_table_gains_a_column(lake: Lake) -> None:
     _commit(lake, DAY, _write(lake, DAY, "a.parquet", _rows(0)))
     wider = SCHEMA.append(pa.field("more", pa.int64()))
     partition = _commit(lake, NEXT, _write(lake, NEXT, "b.parquet", _rows(5, schema=wider), schema=wider), schema=wider)
@@ -185,11 +182,12 @@ def _fail(lake: Lake) -> None:
         raise RuntimeError("no more")
 
 
-def test_a_writer_that_fails_leaves_nothing(lake: Lake, tmp_path: Path) -> None:
+def test_a_writer_that_fails_leaves_nothing(lake: Lake) -> None:
     with pytest.raises(RuntimeError, match="no more"):
         _fail(lake)
     assert not is_written(lake.uri(TABLE), DAY, "a.parquet")
-    assert [path for path in (tmp_path / TABLE).rglob("*") if path.is_file()] == []
+    assert list(table_files(lake.uri(TABLE)).list("")) == []
+    assert [path for path in get_settings().home.rglob("cache/**/*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize("place", [0.1, 0.5, 0.99])
@@ -237,9 +235,3 @@ def test_whoever_else_commits_every_day_is_one_writers(tmp_path: Path, exists: b
     (first, *_) = ids = _ids(lake, lake.get(TABLE, DAY))
     assert ids == list(range(first, first + 100))
     assert first in {0, 300}
-
-
-def test_durable_is_for_local_files(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    make_durable(table_files(str(tmp_path)), "file")
-    make_durable(table_files(f"file://{tmp_path}"), "not even there")

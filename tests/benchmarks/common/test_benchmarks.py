@@ -40,6 +40,7 @@ ARGUMENTS = {
     "batch_inference": ["--quick"],
     "embedding_write": ["--quick"],
     "distributed_inference": ["--quick"],
+    "object_store": ["--quick"],
     "feature_store": ["--quick"],
     "compute": ["--quick"],
     "soap_read": ["--quick"],
