@@ -66,7 +66,7 @@ def _lineage(version: Version) -> Iterator[str]:
         for name in ("alignment", "checkpoint", "plan")
         if name in version.tags
     )
-    yield f"- code `{version.tags['code_version'][:12]}`, snapshot `{version.path}`"
+    yield f"- code `{version.tags['code_version'][:12]}`, snapshot `{version.reference}`"
 
 
 def _links(links: Links) -> Iterator[str]:

@@ -14,6 +14,7 @@ from features.lake import Lake, Partition
 from features.schema import USER_ID
 from snapshots.embeddings import fp16_exact
 from snapshots.export import Snapshot, load_snapshot, read_snapshot_maps
+from snapshots.folder import on_disk
 from snapshots.registry import Version
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Embedder:
 
 def embedder_of(version: Version) -> Embedder:
     """The version's embedder, its checksums verified against the registry."""
-    return Embedder(version.path, manifest_sha256=version.tags["manifest_sha256"])
+    return Embedder(on_disk(version), manifest_sha256=version.tags["manifest_sha256"])
 
 
 def require_finite(vectors: NDArray[np.float32], user_ids: Sequence[int] | pa.Array | NDArray[np.int64]) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from features.lake import Lake, Partition
 from infra.settings import Settings
 from snapshots.alerts.held import tell_damaged, tell_promoted, tell_rolled_back, tell_withheld
+from snapshots.folder import on_disk
 from snapshots.gate import BY_GATE, gate
 from snapshots.learning import learning, learning_first, order, taught
 from snapshots.lock import model_lock
@@ -236,7 +237,7 @@ def _require_promotable(version: Version, lake: Lake, *, by: str) -> None:
 def require_whole(version: Version, settings: Settings) -> None:
     """DamagedError, of which the on-call is told: a sealed file of the version is not what was sealed."""
     try:
-        verify(version.path, manifest_sha256=version.tags["manifest_sha256"])
+        verify(on_disk(version), manifest_sha256=version.tags["manifest_sha256"])
     except DamagedError as error:
         tell_damaged(version, error, settings=settings)
         raise

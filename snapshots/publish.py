@@ -17,11 +17,15 @@ from snapshots.aligned import align_day, read_alignment, snapshot_fingerprint
 from snapshots.description import describe
 from snapshots.embeddings import table_of
 from snapshots.export import CONTRACT, export_day
+from snapshots.folder import reference_to
 from snapshots.learnt import learnt_tags
 from snapshots.lock import model_lock
 from snapshots.metrics import metrics_tags
 from snapshots.registry import Registry, Version, partition_tags
 from snapshots.runs import links_of, log_metrics, log_params, log_text, open_version_run
+from snapshots.seal import freeze, verify
+from trainer.archive.archive import Archive
+from trainer.archive.keep import keep
 from trainer.identities import read_maps
 
 if TYPE_CHECKING:
@@ -34,8 +38,9 @@ log = logging.getLogger(__name__)
 
 
 def publish(recipe: Recipe, ds: date, *, settings: Settings) -> Version:
-    """Seal and register the tower that was trained on `ds`. ValueError when it was not trained."""
-    from trainer.trained import find_trained, load_user_tower
+    """Seal, archive and register the tower that was trained on `ds`. ValueError when it was not trained;
+    NotArchivedError: it is sealed and not registered, and the same again finishes it."""
+    from trainer.trained import find_trained, load_user_tower, on_disk
 
     trained = find_trained(settings, recipe.name, ds)
     if trained is None:
@@ -43,6 +48,7 @@ def publish(recipe: Recipe, ds: date, *, settings: Settings) -> Version:
             f"{recipe.name} is not trained on {ds}; "
             f"run `usermodel trainer train --recipe {recipe.name} --ds {ds}` first"
         )
+    on_disk(settings, trained)
     return publish_tower(recipe, trained, lambda: load_user_tower(recipe, trained), settings=settings)
 
 
@@ -69,6 +75,9 @@ def publish_tower(
             align=align_day(recipe, ds, maps, registry=registry) if recipe.alignment is not None else None,
             examples=trained.where,
         )
+        if not keep(Archive.of(settings), folder):
+            manifest = verify(folder)
+            freeze(folder)
         aligned = read_alignment(folder)
         run_id = open_version_run(registry, recipe, ds, fingerprint=key, inputs=[trained.examples])
         parent, plan = _parent(registry, trained), _plan(trained)
@@ -81,7 +90,7 @@ def publish_tower(
             tags={
                 "parent": "" if parent is None else str(parent.number),
                 "parent_ds": "" if trained.parent_ds is None else trained.parent_ds.isoformat(),
-                "path": str(folder.resolve()),
+                "path": reference_to(folder, settings),
                 "manifest_sha256": manifest,
                 **metrics_tags(trained.metrics),
                 "embeddings_table": table_of(recipe.name),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from features.lake import Partition
 from infra.settings import Settings
+from snapshots.folder import path_of
 from snapshots.metrics import metrics_from
 from snapshots.summary import Summarised
 from trainer import tracking
@@ -52,9 +53,15 @@ class Version(Summarised):
     parent: int | None
     """The version it was warm-started from."""
     path: Path
+    """Of its sealed folder on this machine; `snapshots.folder.on_disk` has it there."""
     run_id: str
     decision: Decision
     tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def reference(self) -> str:
+        """Where the sealed folder is for everybody: a URI of the archive, or the path of the machine that sealed it."""
+        return self.tags.get("path", str(self.path))
 
     @property
     def metrics(self) -> dict[str, dict[str, float | None]]:
@@ -144,7 +151,7 @@ class Registry:
 
     def number(self, model: str, number: int) -> Version:
         """The version of that number."""
-        return _version(self.client.get_model_version(model, str(number)))
+        return _version(self.client.get_model_version(model, str(number)), self.settings)
 
     def versions(self, model: str) -> list[Version]:
         """Every version, oldest first."""
@@ -261,7 +268,8 @@ class Registry:
 
     def _search(self, model: str, tags: Mapping[str, str]) -> list[Version]:
         where = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
-        return [_version(version) for version in tracking.find_versions(self.client, model, where)]
+        found = tracking.find_versions(self.client, model, where)
+        return [_version(version, self.settings) for version in found]
 
 
 def _require_learnt(version: Version) -> None:
@@ -274,7 +282,7 @@ def _require_learnt(version: Version) -> None:
         )
 
 
-def _version(found: ModelVersion) -> Version:
+def _version(found: ModelVersion, settings: Settings) -> Version:
     tags = dict(found.tags)
     decision: Decision = next(known for known in get_args(Decision) if known == tags["decision"])
     return Version(
@@ -283,7 +291,7 @@ def _version(found: ModelVersion) -> Version:
         ds=date.fromisoformat(tags["ds"]),
         fingerprint=tags["fingerprint"],
         parent=int(tags["parent"]) if tags.get("parent") else None,
-        path=Path(tags["path"]),
+        path=path_of(tags["path"], found.name, settings),
         run_id=str(found.run_id),
         decision=decision,
         tags=tags,

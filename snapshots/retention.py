@@ -18,6 +18,7 @@ from snapshots.lock import model_lock
 from snapshots.pooling import LOOKBACK_DAYS
 from snapshots.registry import Registry, Version
 from snapshots.summary import Summarised
+from trainer.archive.archive import Archive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -122,6 +123,9 @@ def _remove(version: Version, registry: Registry, lake: Lake) -> None:
     if version.path.exists():
         version.path.chmod(0o755)
         shutil.rmtree(version.path)
+    archive = Archive.of(registry.settings)
+    if archive is not None and "://" in version.reference:
+        archive.remove(version.path)
     table = candidates_table_of(version.model)
     found = lake.find(table, version.ds)
     if found is not None and found.fingerprint == version.tags.get("embeddings.fingerprint"):

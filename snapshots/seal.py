@@ -45,12 +45,18 @@ def seal(folder: Path, *, fingerprint: str, write: Callable[[Path], None]) -> st
     _write_manifest(aside, fingerprint)
     for file in aside.iterdir():
         _fsync(file)
-        file.chmod(0o444)
     _fsync(aside)
-    aside.chmod(0o555)
+    freeze(aside)
     aside.rename(folder)
     _fsync(folder.parent)
     return file_sha256(folder / MANIFEST)
+
+
+def freeze(folder: Path) -> None:
+    """Nobody writes there by mistake."""
+    for file in folder.iterdir():
+        file.chmod(0o444)
+    folder.chmod(0o555)
 
 
 def verify(folder: Path, *, manifest_sha256: str | None = None) -> str:

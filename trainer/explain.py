@@ -22,7 +22,7 @@ from trainer.importance import Feature, Ranking, measure
 from trainer.model.sum_model import SumModel
 from trainer.recipe import Recipe
 from trainer.sample import chunks_of, permute_dense, permute_sparse, sample_rows
-from trainer.trained import TrainedDay, load_model, newest_before
+from trainer.trained import TrainedDay, load_model, newest_before, on_disk
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def _model_before(settings: Settings, model: str, ds: date) -> TrainedDay:
             f"{model} is trained on no day before {ds}; importance is measured on a day that the model has not "
             "learnt. Train a day before it first, or explain a later day"
         )
-    return trained
+    return on_disk(settings, trained)
 
 
 class UserModel:

@@ -16,6 +16,11 @@ from features.fingerprint import fingerprint
 from features.lake import Lake, Partition
 from infra.settings import Settings
 from trainer import identities, waypoints
+from trainer.archive.archive import Archive
+from trainer.archive.download import bring
+from trainer.archive.following import following, forget, recall
+from trainer.archive.keep import keep
+from trainer.archive.lease import Lease, leased
 from trainer.assignment import Assignment, write_assignment
 from trainer.checkpoint import remove_partial
 from trainer.config import TrainingConfig
@@ -25,7 +30,16 @@ from trainer.launch.role import Work
 from trainer.locks import exclusive
 from trainer.profile import Profile, read_profile
 from trainer.recipe import Recipe
-from trainer.trained import TrainedDay, checkpoint_path, find_base, find_trained, newest_before, read_trained
+from trainer.trained import (
+    DOCUMENT,
+    TrainedDay,
+    checkpoint_path,
+    find_base,
+    find_trained,
+    newest_before,
+    on_disk,
+    read_trained,
+)
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +69,10 @@ def train(
 
     ValueError: no examples of the day, a gap before it without `after_gap`, or inputs that the day was trained from
     before it was trained from others. LockedError: somebody else is training it. RuntimeError: the job failed; its
-    message is the failing rank's, or what the scheduler did to it.
+    message is the failing rank's, or what the scheduler did to it. NotArchivedError: the day is trained, and the same
+    again archives it.
     """
-    examples = Lake(settings.lake).get(f"examples/{recipe.source.name}", ds)
+    examples, archive = Lake(settings.lake).get(f"examples/{recipe.source.name}", ds), Archive.of(settings)
     parent = find_parent(settings, recipe.name, ds, after_gap=after_gap)
     config = TrainingConfig.of(recipe)
     key = day_fingerprint(config, examples, parent)
@@ -65,20 +80,22 @@ def train(
     lock = settings.checkpoints / recipe.name / f"ds={ds}.lock"
     _join_earlier(destination, lock, settings=settings)
     token = uuid.uuid4().hex[:12]
-    with exclusive(lock, token=token):
+    with exclusive(lock, token=token), leased(archive, lock.with_suffix(""), token=token) as lease:
+        if archive is not None:
+            bring(archive, destination)
         existing = read_trained(destination)
         previous = find_trained(settings, recipe.name, ds)
         if existing is not None:
             _require_newest(existing, previous)
             log.info("unchanged model=%s ds=%s fingerprint=%s", recipe.name, ds, key[:8])
-            waypoints.clear(destination)
-            return existing
+            return _kept(archive, existing, lease)
         for leftover in remove_partial(destination.parent, final=destination):
             log.info("removed what an earlier attempt left: %s", leftover)
         remote.cancel_others(
             settings.checkpoints, waypoints.folder(destination), model=recipe.name, ds=str(ds), settings=settings
         )
         waypoints.prepare(destination, siblings=f"ds={ds}-*")
+        recall(archive, destination)
         ids = waypoints.folder(destination).absolute() / identities.FOLDER
         identities.decide(ids, config, examples, lake=Lake(settings.lake), parent=parent, token=token)
         assignment = Assignment(
@@ -102,12 +119,24 @@ def train(
             ids=ids,
         )
         log.info("training model=%s ds=%s fingerprint=%s %s", recipe.name, ds, key[:8], _origin(ds, parent))
-        _run(assignment, settings=settings, launch=launch)
+        with following(archive, destination):
+            _run(assignment, settings=settings, launch=launch)
         trained = read_trained(destination)
         if trained is None:
             raise RuntimeError(f"the job ended well, but {destination} is not a complete checkpoint; train {ds} again")
-        waypoints.clear(destination)
+        trained = _kept(archive, trained, lease)
     _log_result(trained)
+    return trained
+
+
+def _kept(archive: Archive | None, trained: TrainedDay, lease: Lease | None) -> TrainedDay:
+    """The day, in the archive as well; its waypoints have done their work. NotArchivedError: as `keep`."""
+    waypoints.clear(trained.path)
+    if not keep(archive, trained.path, document=DOCUMENT, may_commit=lambda: None if lease is None else lease.check()):
+        theirs = read_trained(trained.path)
+        assert theirs is not None, "it was brought whole"
+        trained = theirs
+    forget(archive, trained.path)
     return trained
 
 
@@ -166,15 +195,16 @@ def day_fingerprint(config: TrainingConfig, examples: Partition, parent: Trained
 def find_parent(settings: Settings, model: str, ds: date, *, after_gap: bool) -> TrainedDay | None:
     """The trained day before `ds`; None when there is no earlier one at all; ValueError for a gap."""
     newest = newest_before(settings, model, ds)
-    if newest is None or newest.ds == day_before(ds):
-        return newest
-    if not after_gap:
-        raise ValueError(
-            f"{model} is not trained on {day_before(ds)}, the day before {ds}; its newest good day is "
-            f"{newest.ds}. Train the days between first, or go on from {newest.ds} with --after-gap"
-        )
-    log.warning("model=%s ds=%s skips the days after %s (--after-gap)", model, ds, newest.ds)
-    return newest
+    if newest is None:
+        return None
+    if newest.ds != day_before(ds):
+        if not after_gap:
+            raise ValueError(
+                f"{model} is not trained on {day_before(ds)}, the day before {ds}; its newest good day is "
+                f"{newest.ds}. Train the days between first, or go on from {newest.ds} with --after-gap"
+            )
+        log.warning("model=%s ds=%s skips the days after %s (--after-gap)", model, ds, newest.ds)
+    return on_disk(settings, newest)
 
 
 def gap_days(ds: date, parent: TrainedDay | None) -> int:

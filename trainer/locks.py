@@ -82,6 +82,15 @@ def exclusive(path: Path, *, token: str, expiry_seconds: float = EXPIRY_SECONDS)
                 _release(lease)
 
 
+@contextmanager
+def file_lock(path: Path) -> Iterator[None]:
+    """The kernel's lock on a file that is made where it is missing; waits for its turn, ends with its process."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def check_token(path: Path, *, token: str, expiry_seconds: float = EXPIRY_SECONDS) -> None:
     """LockedError unless `token` holds `path` now: no duplicate and no orphan of an earlier attempt publishes."""
     number, lease, age_seconds = _newest(path)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -14,6 +16,9 @@ from features.lake import Partition
 from features.selection import Selection
 from features.table_use import TableUse
 from infra.settings import Settings
+from trainer.archive.archive import Archive
+from trainer.archive.download import bring
+from trainer.archive.download import read as read_archived
 from trainer.carryover.summary import CarriedOver
 from trainer.checkpoint import Base, DamagedCheckpointError, base_path, is_complete, verify, why_broken
 from trainer.increments.form import BaseDay, Stored
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DOCUMENT = "trained.json"
+_DAY = re.compile(r"ds=\d{4}-\d{2}-\d{2}-")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,10 +109,9 @@ def find_base(trained: TrainedDay) -> BaseDay | None:
 
 
 def revisions(settings: Settings, model: str) -> list[TrainedDay]:
-    """Every training of every day that is kept, oldest day first, a day's oldest revision first."""
-    paths = sorted((settings.checkpoints / model).glob("ds=*"))
-    found = [trained for path in paths if path.is_dir() and (trained := read_trained(path)) is not None]
-    return sorted(found, key=lambda trained: (trained.ds, trained.revision))
+    """Every training of every day that is kept, here or in the archive, oldest day first, a day's oldest revision
+    first. Of one that is in the archive alone `path` is where `on_disk` puts it."""
+    return _read_all(settings, _names(settings, model))
 
 
 def trained_days(settings: Settings, model: str) -> list[TrainedDay]:
@@ -116,13 +121,49 @@ def trained_days(settings: Settings, model: str) -> list[TrainedDay]:
 
 def newest_before(settings: Settings, model: str, ds: date) -> TrainedDay | None:
     """The newest trained day before `ds`; None when there is none."""
-    earlier = [trained for trained in trained_days(settings, model) if trained.ds < ds]
-    return earlier[-1] if earlier else None
+    names = [path for path in _names(settings, model) if _day_of(path) < ds]
+    for day in sorted({_day_of(path) for path in names}, reverse=True):
+        if found := _read_all(settings, [path for path in names if _day_of(path) == day]):
+            return found[-1]
+    return None
 
 
 def find_trained(settings: Settings, model: str, ds: date) -> TrainedDay | None:
     """The day's model, newest revision; None when the day is not trained."""
-    return next((trained for trained in trained_days(settings, model) if trained.ds == ds), None)
+    found = _read_all(settings, [path for path in _names(settings, model) if _day_of(path) == ds])
+    return found[-1] if found else None
+
+
+def on_disk(settings: Settings, trained: TrainedDay) -> TrainedDay:
+    """The same, its files in the home: they are brought from the archive where they are not."""
+    archive = Archive.of(settings)
+    if archive is not None and not bring(archive, trained.path):
+        raise FileNotFoundError(f"{trained.path} is neither here nor in the archive; train {trained.ds} again")
+    return trained
+
+
+def _names(settings: Settings, model: str) -> list[Path]:
+    """Where checkpoints of the model lie, or would when they were brought."""
+    folder, archive = settings.checkpoints / model, Archive.of(settings)
+    here = {path.name for path in folder.glob("ds=*") if path.is_dir()}
+    there = set() if archive is None else set(archive.names(folder))
+    return [folder / name for name in sorted(here | there) if _DAY.match(name)]
+
+
+def _day_of(path: Path) -> date:
+    return date.fromisoformat(path.name[3:13])
+
+
+def _read_all(settings: Settings, paths: Iterable[Path]) -> list[TrainedDay]:
+    """By day and revision; what is not complete is left out."""
+    archive = Archive.of(settings)
+    found = [read_trained(path) or (None if archive is None else _read_archived(archive, path)) for path in paths]
+    return sorted((day for day in found if day is not None), key=lambda trained: (trained.ds, trained.revision))
+
+
+def _read_archived(archive: Archive, path: Path) -> TrainedDay | None:
+    content = read_archived(archive, path, DOCUMENT)
+    return None if content is None else replace(_DOCUMENTS.validate_json(content), path=path.absolute())
 
 
 def load_user_tower(recipe: Recipe, trained: TrainedDay) -> UserTower:

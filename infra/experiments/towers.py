@@ -27,12 +27,12 @@ from features.reader import DayReader
 from features.schema import EVENT_TIME, USER_ID, Schema
 from features.source import Source
 from snapshots.embeddings import fp16_exact
-from snapshots.lock import file_lock
 from trainer import sharding
 from trainer.anchor import Anchor
 from trainer.carryover.compare import compare
 from trainer.carryover.document import ModelDocument
 from trainer.config import TrainingConfig
+from trainer.locks import file_lock
 from trainer.loop import learn
 from trainer.model.user_tower import UserTower
 from trainer.recipe import Recipe

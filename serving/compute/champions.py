@@ -24,6 +24,7 @@ from serving.connection import UNAVAILABLE
 from serving.features import FeatureCodec
 from serving.served import Served
 from serving.store import Store
+from snapshots.folder import brought
 from snapshots.registry import Registry
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ class Champions:
             return None
         began = time.monotonic()
         try:
-            tower = self._load(wanted.path, wanted.manifest_sha256)
+            tower = self._load(brought(wanted.path, wanted.uri), wanted.manifest_sha256)
             made = self._made(wanted, recipe, tower, _warm(tower, recipe, self._warm_up))
         except Exception as error:  # whatever is wrong with it, the one before serves on
             self._refused[wanted.model] = wanted, time.monotonic() + REFUSED_SECONDS
@@ -253,7 +254,7 @@ def _registered(registry: Registry, recipe: Recipe) -> Reference | None:
     return Reference(
         model=model, version=version.number, ds=version.ds.isoformat(), path=version.path,
         manifest_sha256=version.tags["manifest_sha256"],
-        withdrawn=tuple(sorted(one.number for one in registry.withdrawn(model))),
+        withdrawn=tuple(sorted(one.number for one in registry.withdrawn(model))), uri=version.reference,
     )  # fmt: skip
 
 

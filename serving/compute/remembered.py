@@ -24,6 +24,8 @@ class Reference:
     manifest_sha256: str
     withdrawn: tuple[int, ...]
     """Versions that were promoted once and are rejected now."""
+    uri: str = ""
+    """Where the folder is for every machine, if it is in the archive."""
 
     def same_version(self, other: Reference) -> bool:
         """Whether the weights are the same."""

@@ -19,6 +19,7 @@ from serving.replay.entries import Vectors
 from serving.replay.requests import Ints, times_ms
 from snapshots.embedder import Embedder
 from snapshots.embeddings import FEATURE_TIME, VERSION, stack
+from snapshots.folder import brought
 from snapshots.registry import Registry
 
 _USERS_AT_A_TIME = 8_192
@@ -72,10 +73,12 @@ class SealedDay:
     embeddings: Partition
     """Of `user_embeddings/<model>`."""
     user_features: Partition
+    uri: str = ""
+    """Of the archive, if the folder is there."""
 
     def embedder(self) -> Embedder:
         """Its user tower, checksums verified."""
-        return Embedder(self.path, manifest_sha256=self.manifest_sha256)
+        return Embedder(brought(self.path, self.uri), manifest_sha256=self.manifest_sha256)
 
     def load(self, lake: Lake, *, num_embeddings: int, dim: int) -> Loaded:
         """What the day's partition holds. ValueError where it is not of the day's version."""
@@ -102,6 +105,7 @@ class PromotedDays:
                 number=version.number,
                 path=version.path,
                 manifest_sha256=version.tags["manifest_sha256"],
+                uri=version.reference,
                 embeddings=version.visible,
                 user_features=lake.get(f"user_features/{source}", version.ds),
             )

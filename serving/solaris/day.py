@@ -14,7 +14,7 @@ from serving.solaris.impressions import Impressions
 from serving.solaris.interfaces import Likely
 from serving.solaris.predictor import PairPredictor
 from trainer.recipe import Recipe
-from trainer.trained import find_trained
+from trainer.trained import find_trained, on_disk
 
 DAYS = 7
 """Of the calendar, that the catalogue and the predictor look back on; those that were never built are left out."""
@@ -33,7 +33,7 @@ def foundation_of(recipe: Recipe, ds: date, *, settings: Settings) -> Foundation
     trained = find_trained(settings, recipe.name, ds)
     if trained is None:
         raise ValueError(f"{recipe.name} has no checkpoint of {ds}; train the day first")
-    return FoundationModel.of_day(recipe, trained)
+    return FoundationModel.of_day(recipe, on_disk(settings, trained))
 
 
 def catalogue_of(recipe: Recipe, ds: date, *, settings: Settings, item: str) -> ItemCatalogue:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snapshots.export import read_contract
+from snapshots.folder import on_disk
 from snapshots.learnt import WHERE
 from snapshots.registry import Version
 from snapshots.summary import plain
@@ -57,7 +58,7 @@ def differences(a: Version, b: Version, *, trained: tuple[TrainedDay | None, Tra
 
 def _contract(version: Version) -> dict[str, str]:
     try:
-        contract: Any = read_contract(version.path)
+        contract: Any = read_contract(on_disk(version))
     except (OSError, ValueError):
         return {}
     return {name: value for name, value in flat(contract).items() if name not in _OF_THE_DAY}

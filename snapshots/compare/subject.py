@@ -15,7 +15,7 @@ from snapshots.registry import Version
 from trainer.carryover.document import ModelDocument, read_model
 from trainer.identities import read_maps
 from trainer.model.sum_model import SumModel
-from trainer.trained import TrainedDay, load_as_trained, revisions
+from trainer.trained import TrainedDay, load_as_trained, on_disk, revisions
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,7 +34,7 @@ def trained_day(version: Version, settings: Settings) -> TrainedDay:
         raise NotLoadableError(
             f"the checkpoint of {version.described()} is gone (pruned, or elsewhere than {settings.checkpoints})"
         )
-    return found
+    return on_disk(settings, found)
 
 
 @dataclass(frozen=True, kw_only=True)

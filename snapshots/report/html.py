@@ -262,7 +262,7 @@ def _lineage(findings: Findings) -> Html:
             where = where_learnt(version) if name == "examples" else ""
             rows.append((name, f"{partition.table}, version {partition.version} ({partition.fingerprint}){where}"))
     rows += [
-        ("snapshot", tag("code", version.path)),
+        ("snapshot", tag("code", version.reference)),
         ("manifest SHA-256", tag("code", version.tags["manifest_sha256"])),
         *((name, version.tags[name]) for name in ("checkpoint", "plan", "code_version") if name in version.tags),
         ("MLflow run", version.run_id),

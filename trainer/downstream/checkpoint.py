@@ -15,6 +15,10 @@ from safetensors.torch import load_file, save_file
 
 from features.lake import Partition
 from infra.settings import Settings
+from trainer.archive.archive import Archive
+from trainer.archive.download import bring, read
+from trainer.archive.keep import keep
+from trainer.archive.lease import leased
 from trainer.checkpoint import is_complete, partial_path, remove_partial, seal, verify
 from trainer.downstream.day import DownstreamDay, parse, to_json
 from trainer.locks import exclusive
@@ -31,22 +35,34 @@ class Checkpoints:
 
     def __init__(self, settings: Settings, model: str) -> None:
         self.folder = settings.checkpoints / "downstream" / model
+        self._archive = Archive.of(settings)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Held by the one process that trains this model; LockedError names who has it."""
-        with exclusive(self.folder / ".lock", token=uuid4().hex):
+        token = uuid4().hex
+        with exclusive(self.folder / ".lock", token=token), leased(self._archive, self.folder, token=token):
             yield
 
     def days(self) -> list[DownstreamDay]:
-        """Every sealed retraining, by day and revision."""
-        found = [_read(path) for path in self.folder.glob("ds=*")]
+        """Every sealed retraining, here or in the archive, by day and revision."""
+        names = {path.name for path in self.folder.glob("ds=*")}
+        names |= set() if self._archive is None else set(self._archive.names(self.folder))
+        found = [self._read(self.folder / name) for name in sorted(names)]
         return sorted((day for day in found if day is not None), key=lambda day: (day.ds, day.revision))
 
     def find(self, ds: date, fingerprint: str) -> DownstreamDay | None:
         """The day retrained from exactly these inputs, or None."""
-        day = _read(self._path(ds, fingerprint))
+        day = self._read(self._path(ds, fingerprint))
         return day if day is not None and day.fingerprint == fingerprint else None
+
+    def keep(self, day: DownstreamDay) -> DownstreamDay:
+        """The day, in the archive as well: another machine's, where that was first. NotArchivedError: run it again."""
+        if day.path.is_dir():  # else it is there already
+            keep(self._archive, day.path, document=DOCUMENT)
+        found = self._read(day.path)
+        assert found is not None, "it is sealed"
+        return found
 
     def before(self, ds: date) -> DownstreamDay | None:
         """The newest trained day before `ds`, its newest revision; None if there is none."""
@@ -54,6 +70,8 @@ class Checkpoints:
 
     def load(self, day: DownstreamDay) -> dict[str, torch.Tensor]:
         """The tensors of a trained day; DamagedCheckpointError where a file is not what was sealed."""
+        if self._archive is not None:
+            bring(self._archive, day.path)
         verify(day.path)
         return load_file(day.path / WEIGHTS)
 
@@ -70,19 +88,22 @@ class Checkpoints:
         # The tables are views of one buffer, which safetensors refuses: copies.
         save_file({name: value.clone() for name, value in state.items()}, partial / WEIGHTS)
         seal(partial, final, documents={DOCUMENT: to_json(sealed)})
-        return sealed
+        return self.keep(sealed)
+
+    def _read(self, path: Path) -> DownstreamDay | None:
+        if is_complete(path):
+            content = (path / DOCUMENT).read_bytes() if (path / DOCUMENT).is_file() else None
+        else:
+            content = None if self._archive is None else read(self._archive, path, DOCUMENT)
+        return None if content is None else _parsed(content, path)
 
     def _path(self, ds: date, fingerprint: str) -> Path:
         return self.folder / f"ds={ds}-{fingerprint[:8]}"
 
 
-def _read(path: Path) -> DownstreamDay | None:
-    if not is_complete(path):
-        return None
+def _parsed(content: bytes, path: Path) -> DownstreamDay | None:
     try:
-        return replace(parse((path / DOCUMENT).read_bytes()), path=path)
-    except FileNotFoundError:
-        return None
+        return replace(parse(content), path=path)
     except ValueError as error:  # pydantic's too
         log.warning("%s is no document of a trained day (%s): the day counts as untrained", path / DOCUMENT, error)
         return None

@@ -122,7 +122,7 @@ def retrain_on(
         done = checkpoints.find(ds, work.fingerprint)
         if done is not None:
             log.info("downstream unchanged model=%s ds=%s fingerprint=%s", done.model, ds, done.fingerprint[:8])
-            return done
+            return checkpoints.keep(done)
         if work.parent is not None and work.parent.ds != day_before(ds):
             log.warning("downstream gap model=%s ds=%s goes on from ds=%s", downstream.name, ds, work.parent.ds)
         return _retrain(work, checkpoints)
