@@ -1,0 +1,181 @@
+"""Trained days in object storage: machines without a common folder go on from each other's."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+
+from infra.settings import Settings
+from tests.object_store import BUCKET, Fault, ObjectServer
+from tests.trainer.archive.world import sealed
+from tests.trainer.planted import DAY, planted_recipe
+from tests.trainer.test_checkpoint import tensors
+from trainer import waypoints
+from trainer.archive.archive import Archive
+from trainer.archive.following import following, forget, recall
+from trainer.archive.keep import NotArchivedError
+from trainer.archive.lease import leased
+from trainer.archive.objects import StorageError
+from trainer.job import train
+from trainer.locks import LockedError
+from trainer.retention import prune
+from trainer.trained import TrainedDay, find_trained, newest_before, on_disk, revisions
+
+SECOND = DAY + timedelta(1)
+
+
+@pytest.fixture
+def shared(
+    home: Settings, server: ObjectServer, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Settings:
+    """Of an installation whose home is yet to be named; the lake stays where it is."""
+    server.use(monkeypatch)
+    uri = f"s3://{BUCKET}/{request.node.name.partition('[')[0]}"
+    return home.model_copy(update={"storage_uri": uri, "lake_uri": home.lake})
+
+
+def machine(shared: Settings, home: Path, *days: TrainedDay) -> Settings:
+    """A machine that has trained `days`."""
+    settings = shared.model_copy(update={"home": home})
+    for day in days:
+        shutil.copytree(day.path, settings.checkpoints / "tiny" / day.path.name)
+    return settings
+
+
+def test_another_machine_goes_on_from_the_store_alone(
+    shared: Settings, pair: tuple[TrainedDay, TrainedDay], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = machine(shared, tmp_path / "first", pair[0])
+    assert train(planted_recipe(), DAY, settings=first).fingerprint == pair[0].fingerprint
+    second = machine(shared, tmp_path / "second")
+    found = newest_before(second, "tiny", SECOND)
+    assert found is not None
+    assert not found.path.exists(), "to be found costs a document"
+    trained = train(planted_recipe(), SECOND, settings=second)
+    assert trained.fingerprint == pair[1].fingerprint
+    whole = tensors(pair[1].path, tmp_path / "whole.pt")
+    apart = tensors(trained.path, tmp_path / "apart.pt")
+    assert [name for name in whole if not torch.equal(whole[name], apart[name])] == []
+    caplog.set_level("INFO")
+    third = machine(shared, tmp_path / "third")
+    again = train(planted_recipe(), SECOND, settings=third)
+    assert "unchanged model=tiny ds=2026-01-02" in caplog.text
+    assert (again.seconds, again.path.parent) == (trained.seconds, third.checkpoints.absolute() / "tiny")
+    assert [day.ds for day in revisions(first, "tiny")] == [DAY, SECOND]
+
+
+def test_a_day_is_one_machine_s_at_a_time(
+    shared: Settings, pair: tuple[TrainedDay, TrainedDay], tmp_path: Path
+) -> None:
+    here, there = machine(shared, tmp_path / "here"), machine(shared, tmp_path / "there", pair[0])
+    with (
+        leased(Archive.of(here), here.checkpoints / "tiny" / f"ds={DAY}", token="first"),  # noqa: S106
+        pytest.raises(LockedError, match=r"s3://.*/leases/checkpoints/tiny/ds=2026-01-01 is held by pid \d+ on "),
+    ):
+        train(planted_recipe(), DAY, settings=there)
+
+
+def test_a_day_that_cannot_be_archived_is_kept_and_archived_by_the_next_try(
+    shared: Settings,
+    server: ObjectServer,
+    pair: tuple[TrainedDay, TrainedDay],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = machine(shared, tmp_path / "here", pair[0])
+    try:
+        server.use(monkeypatch, USERMODEL_STORAGE_SECONDS="1")
+        server.fail(Fault(method="PUT", path="tiny/ds=[^/]*/", times=1000, status=503))
+        with pytest.raises(NotArchivedError, match=r"is whole and stays, but it is not archived .*Run the same step"):
+            train(planted_recipe(), DAY, settings=here)
+    finally:
+        server.fail()
+        server.use(monkeypatch, USERMODEL_STORAGE_SECONDS="60")
+    elsewhere = machine(shared, tmp_path / "there")
+    assert find_trained(elsewhere, "tiny", DAY) is None
+    train(planted_recipe(), DAY, settings=here)
+    assert find_trained(elsewhere, "tiny", DAY) is not None
+
+
+def test_a_wrong_key_is_named(
+    shared: Settings, server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.use(monkeypatch, AWS_SECRET_ACCESS_KEY="wrong")  # noqa: S106
+    with pytest.raises(StorageError, match="key") as found:
+        train(planted_recipe(), DAY, settings=machine(shared, tmp_path))
+    assert "wrong" not in str(found.value)
+
+
+def test_waypoints_follow_and_another_machine_goes_on_from_the_newest_whole_one(
+    shared: Settings, server: ObjectServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    here, there = machine(shared, tmp_path / "here"), machine(shared, tmp_path / "there")
+    day = Path("checkpoints/tiny/ds=2026-01-01-00000000")
+    archive, other = Archive.of(here), Archive.of(there)
+    assert archive is not None
+    assert other is not None
+    folder = waypoints.folder(day)
+    sealed(here.home, f"{folder}/ids", files={"ids/user.parquet": 10})
+    with following(archive, here.home / day):
+        for step in (10, 20, 30):
+            sealed(here.home, f"{folder}/step={step:09}", seed=step)
+            _until(lambda name=f"step={step:09}": archive.names(here.home / folder)[-1:] == [name])
+    assert archive.names(here.home / folder) == ["ids", "step=000000020", "step=000000030"], "older ones go"
+    damaged = archive.pieces(here.home / folder / "step=000000030")
+    archive.objects.put(next(iter(damaged.values()))[0].key, b"another")
+    (there.home / folder).mkdir(parents=True)
+    recall(other, there.home / day)
+    assert [path.name for path in waypoints.sealed(there.home / day)] == ["step=000000020"]
+    assert (there.home / folder / "ids" / "manifest.json").is_file()
+    assert "skipped an archived waypoint" in caplog.text
+    forget(other, there.home / day)
+    assert archive.names(here.home / folder) == []
+
+
+def test_waypoints_that_cannot_be_archived_stop_nothing(
+    shared: Settings,
+    server: ObjectServer,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server.use(monkeypatch, USERMODEL_STORAGE_SECONDS="1")
+    here = machine(shared, tmp_path)
+    day = Path("checkpoints/tiny/ds=2026-01-01-00000000")
+    sealed(here.home, f"{waypoints.folder(day)}/step=000000010")
+    try:
+        server.fail(Fault(path="/checkpoints/", times=1000, status=503))
+        with following(Archive.of(here), here.home / day):
+            _until(lambda: "is not archived" in caplog.text)
+    finally:
+        server.fail()
+    assert [thread for thread in threading.enumerate() if thread.name == "archive"] == []
+
+
+def test_retention_prunes_there_what_it_prunes_here(
+    shared: Settings, pair: tuple[TrainedDay, TrainedDay], tmp_path: Path
+) -> None:
+    here = machine(shared, tmp_path / "here", *pair)
+    for ds in (DAY, SECOND):
+        train(planted_recipe(), ds, settings=here)
+    there = machine(shared, tmp_path / "there")
+    assert [path.name for path in prune(there, "tiny", keep_days=1, dry_run=True)] == [pair[0].path.name]
+    assert [day.ds for day in revisions(there, "tiny")] == [DAY, SECOND]
+    prune(there, "tiny", keep_days=1)
+    assert [day.ds for day in revisions(there, "tiny")] == [SECOND]
+    assert on_disk(there, revisions(there, "tiny")[0]).path.is_dir(), "what stays is whole"
+
+
+def _until(holds: object, *, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
