@@ -61,15 +61,16 @@ def profile(recipe: str, ds: str, *, steps: int) -> Any:
     return plain(profile(config, day, settings=settings, steps=steps))
 
 
-def prune_checkpoints(recipe: str, *, keep_days: int | None = None) -> Any:
-    """Delete checkpoints of old days that nothing needs. None: as the recipe says."""
+def prune_checkpoints(recipe: str, *, keep_days: int | None = None, dry_run: bool = False) -> Any:
+    """Delete checkpoints of old days that nothing needs, here and in the archive. None: as the recipe says."""
     from infra.settings import get_settings
     from trainer.recipes import get_recipe
     from trainer.retention import prune
 
     config = get_recipe(recipe)
     days = config.keep_days if keep_days is None else keep_days
-    return {"removed": [str(path) for path in prune(get_settings(), config.name, keep_days=days)]}
+    paths = prune(get_settings(), config.name, keep_days=days, dry_run=dry_run)
+    return {"dry_run": dry_run, "removed": [str(path) for path in paths]}
 
 
 def prune_snapshots(recipe: str, *, keep_days: int | None = None, dry_run: bool = False) -> Any:

@@ -40,9 +40,9 @@ def brought(folder: Path, reference: str) -> Path:
     from features.object_store import object_store
 
     if "://" in reference and not folder.exists():
-        parent = Archive(home=folder.parent.absolute(), objects=Objects(reference.rpartition("/")[0], object_store))
+        home, uri = folder.absolute().parents[2], reference.rsplit("/", 3)[0]  # snapshots/<model>/<name> of both
         try:
-            if bring(parent, folder):
+            if bring(Archive(home=home, objects=Objects(uri, object_store)), folder):
                 freeze(folder)
         except DamagedCheckpointError as error:
             raise DamagedError(str(error)) from error

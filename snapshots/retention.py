@@ -91,6 +91,8 @@ def prune(recipe: Recipe, *, settings: Settings, keep_days: int, dry_run: bool =
         for version in [] if dry_run else gone:
             _remove(version, registry, lake)
         seen = [part for v in versions for part in (v.visible, v.embeddings if v.number in why else None) if part]
+        if (archive := Archive.of(settings)) is not None and not dry_run:
+            archive.clear_leftovers(settings.artifacts / recipe.name)
         before = datetime.now(UTC) - IN_FLIGHT  # of files, for people's disks; nothing is computed from it
         swept = tuple(
             sweep(lake, table, keep=seen, before=before, dry_run=dry_run)

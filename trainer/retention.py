@@ -60,13 +60,9 @@ def _base_of(archive: Archive) -> BaseOf:
 
 def _clear(archive: Archive, folder: Path, days: Sequence[TrainedDay]) -> None:
     """The waypoints of trained days, then pieces that belong to nothing."""
-    trained = {waypoints.folder(day.path).name for day in days}
+    trained = {waypoints.folder(folder / f"ds={day.ds}").name for day in days}
     for prefix in archive.objects.children(archive.key_of(folder))[1]:
         within = folder / prefix.rpartition("/")[2]
-        for name in archive.names(within) if within.name in trained else ():
+        for name in archive.names(within) if within.name.rpartition("-")[0] in trained else ():
             archive.remove(within / name)
-    left = archive.leftovers(folder)
-    archive.objects.delete([piece.key for piece in left])
-    if left:
-        num_bytes = sum(piece.num_bytes for piece in left)
-        log.info("removed pieces of uploads that were killed: %d, %d bytes", len(left), num_bytes)
+    archive.clear_leftovers(folder)

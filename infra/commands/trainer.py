@@ -64,9 +64,10 @@ def prune(
         int | None,
         typer.Option("--keep-days", min=1, help="The newest trained days, which stay; default: the recipe's."),
     ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go.")] = False,
 ) -> None:
     """Delete checkpoints of old days; what a kept one is an increment of stays."""
-    show(steps.prune_checkpoints(recipe, keep_days=keep_days))
+    show(steps.prune_checkpoints(recipe, keep_days=keep_days, dry_run=dry_run))
 
 
 @group.command()

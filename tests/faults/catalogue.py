@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults import damage, days, decided, disk, network, serving, storage, tables, training
+from tests.faults import damage, days, decided, disk, elsewhere, network, serving, storage, tables, training
 from tests.faults.scenario import Scenario
 
 SCENARIOS: dict[str, Scenario] = {
@@ -16,6 +16,7 @@ SCENARIOS: dict[str, Scenario] = {
     "network-blip": network.network_blip,
     "network-slow": network.network_slow,
     "packets-dropped": network.packets_dropped,
+    "host-lost": elsewhere.host_lost,
     "writer-killed": tables.writer_killed,
     "builder-killed": tables.builder_killed,
     "full-building": disk.full_while_building,

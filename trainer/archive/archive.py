@@ -14,6 +14,7 @@ multipart upload to be left half-done: a piece is there or is not. Light to impo
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,8 @@ from typing import Any
 from infra.settings import Settings
 from trainer.archive.objects import Objects, Stored
 from trainer.checkpoint import DamagedCheckpointError
+
+log = logging.getLogger(__name__)
 
 PIECE_BYTES = 16 << 20
 """Of an object; a file's last piece may be shorter. Readers take pieces of any size."""
@@ -145,6 +148,14 @@ class Archive:
         named = set(self._named(manifests))
         pieces = (one for one in found if not one.key.endswith(_SUFFIX))
         return [one for one in pieces if one.modified < limit and one.key.rpartition("/")[0] not in named]
+
+    def clear_leftovers(self, parent: Path) -> None:
+        """Delete them. An upload that goes on from one of them now puts it again: it does not trust old ones."""
+        left = self.leftovers(parent)
+        self.objects.delete([piece.key for piece in left])
+        if left:
+            num_bytes = sum(piece.num_bytes for piece in left)
+            log.info("removed %d pieces, %d bytes, of uploads to %s that were killed", len(left), num_bytes, parent)
 
     def _named(self, manifests: Iterable[str]) -> Iterable[str]:
         """The folders of pieces that manifests name. One that cannot be read names all that it might."""

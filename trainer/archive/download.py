@@ -37,7 +37,8 @@ def bring(archive: Archive, folder: Path) -> bool:
     """
     if is_complete(folder):
         return True
-    with file_lock(folder.parent / f"{_BROUGHT}lock"):
+    lock = archive.home / "locks" / f"bring-{archive.key_of(folder.parent).replace('/', '+')}.lock"
+    with file_lock(lock):
         return _bring(archive, folder)
 
 

@@ -34,6 +34,7 @@ ARGUMENTS = {
     "wide": ["--quick", "--ranks", "1"],
     "scaling": ["--quick"],
     "checkpoint": ["--quick"],
+    "artifact_store": ["--quick"],
     "resume": ["--quick"],
     "incremental": ["--quick", "--worlds", "demo"],
     "shift": ["--quick"],

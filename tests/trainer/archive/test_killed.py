@@ -1,0 +1,58 @@
+"""An upload that is killed at any moment never leaves a folder that can be read in part."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from features.object_store import object_store
+from infra.settings import REPOSITORY, child_environment
+from tests.object_store import BUCKET, ObjectServer
+from tests.trainer.archive.world import contents, sealed
+from trainer.archive.archive import Archive
+from trainer.archive.download import bring
+from trainer.archive.objects import Objects
+from trainer.archive.upload import push
+
+KILLS = 15
+PIECE_BYTES = 1000
+NUM_PIECES = 60
+
+
+def test_a_killed_upload_is_never_readable_in_part(
+    server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.use(monkeypatch)
+    uri = f"s3://{BUCKET}/killed"
+    archive = Archive(home=tmp_path / "here", objects=Objects(uri, object_store), piece_bytes=PIECE_BYTES)
+    folder = sealed(archive.home, files={f"state/__{i}_0.distcp": 10 * PIECE_BYTES for i in range(NUM_PIECES // 10)})
+    command = [sys.executable, "-m", "tests.trainer.archive.killed", str(archive.home), uri, str(folder), "1000"]
+    rng, outcomes = np.random.default_rng(0), []
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, env=child_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for delay_seconds in rng.uniform(0.0, 0.6, KILLS):
+            print(f"{delay_seconds:.3f}", file=process.stdin, flush=True)
+            outcomes.append(process.stdout.readline().strip())
+            whole = archive.names(folder.parent)
+            assert whole in ([], [folder.name])
+            if whole:  # the kill came after the manifest: from here on there is a whole one
+                break
+            elsewhere = Archive(home=tmp_path / f"at-{len(outcomes)}", objects=archive.objects)
+            assert not bring(elsewhere, elsewhere.home / folder.relative_to(archive.home))
+        process.stdin.close()
+    assert "killed" in outcomes
+    left = archive.leftovers(folder.parent, before=datetime.now(UTC) + timedelta(days=1))
+    assert bool(left) != bool(archive.names(folder.parent))
+    push(archive, folder)
+    there = Archive(home=tmp_path / "there", objects=archive.objects)
+    assert bring(there, there.home / folder.relative_to(archive.home))
+    assert contents(there.home / folder.relative_to(archive.home)) == contents(folder)
+    assert archive.leftovers(folder.parent, before=datetime.now(UTC) + timedelta(days=1)) == []
