@@ -87,17 +87,14 @@ def test_a_day_that_cannot_be_archived_is_kept_and_archived_by_the_next_try(
     server: ObjectServer,
     pair: tuple[TrainedDay, TrainedDay],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     here = machine(shared, tmp_path / "here", pair[0])
     try:
-        server.use(monkeypatch, USERMODEL_STORAGE_SECONDS="1")
-        server.fail(Fault(method="PUT", path="tiny/ds=[^/]*/", times=1000, status=503))
+        server.fail(Fault(method="PUT", path="tiny/ds[^/]*/", times=1000, status=403, code="AccessDenied"))
         with pytest.raises(NotArchivedError, match=r"is whole and stays, but it is not archived .*Run the same step"):
             train(planted_recipe(), DAY, settings=here)
     finally:
         server.fail()
-        server.use(monkeypatch, USERMODEL_STORAGE_SECONDS="60")
     elsewhere = machine(shared, tmp_path / "there")
     assert find_trained(elsewhere, "tiny", DAY) is None
     train(planted_recipe(), DAY, settings=here)
@@ -107,10 +104,10 @@ def test_a_day_that_cannot_be_archived_is_kept_and_archived_by_the_next_try(
 def test_a_wrong_key_is_named(
     shared: Settings, server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server.use(monkeypatch, AWS_SECRET_ACCESS_KEY="wrong")  # noqa: S106
+    server.use(monkeypatch, AWS_SECRET_ACCESS_KEY="of-somebody-else")  # noqa: S106
     with pytest.raises(StorageError, match="key") as found:
         train(planted_recipe(), DAY, settings=machine(shared, tmp_path))
-    assert "wrong" not in str(found.value)
+    assert "of-somebody-else" not in str(found.value)
 
 
 def test_waypoints_follow_and_another_machine_goes_on_from_the_newest_whole_one(
@@ -145,14 +142,12 @@ def test_waypoints_that_cannot_be_archived_stop_nothing(
     server: ObjectServer,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    server.use(monkeypatch, USERMODEL_STORAGE_SECONDS="1")
     here = machine(shared, tmp_path)
     day = Path("checkpoints/tiny/ds=2026-01-01-00000000")
     sealed(here.home, f"{waypoints.folder(day)}/step=000000010")
     try:
-        server.fail(Fault(path="/checkpoints/", times=1000, status=503))
+        server.fail(Fault(path="checkpoints/", times=1000, status=403, code="AccessDenied"))
         with following(Archive.of(here), here.home / day):
             _until(lambda: "is not archived" in caplog.text)
     finally:
