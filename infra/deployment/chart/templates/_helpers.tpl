@@ -21,6 +21,11 @@ namespace: {{ .root.Release.Namespace }}
 labels: {{- include "usermodel.labels" . | nindent 2 }}
 {{- end }}
 
+{{- /* Whether what hosts share lies in object storage: then homes are caches, and nobody mounts a claim. */ -}}
+{{- define "usermodel.remote" -}}
+{{ hasPrefix "s3://" (.Values.settings.storage_uri | default "") }}
+{{- end }}
+
 {{- define "usermodel.image" -}}
 {{ required "image.repository: the registry and name of the image" .Values.image.repository }}@{{ required "image.digest: sha256:… of the image that was pushed" .Values.image.digest }}
 {{- end }}
@@ -43,12 +48,16 @@ labels: {{- include "usermodel.labels" . | nindent 2 }}
 {{- /*
 A pod: root, component, command (list), of (its values: resources), and optionally
   secrets: names of .Values.secrets whose files it reads        state: paths below the home folder, read-only; "*": all, writable
-  ports: name -> number        probes: YAML        env: YAML        storage: true where it reads object storage
+  ports: name -> number        probes: YAML        env: YAML        tls: true where it shows or wants a certificate
 */ -}}
 {{- define "usermodel.pod" -}}
 {{- $root := .root -}}
 {{- $values := .root.Values -}}
-{{- $writes := has "*" (default list .state) -}}
+{{- $state := ternary list (default list .state) (include "usermodel.remote" $root | eq "true") -}}
+{{- $writes := has "*" $state -}}
+{{- $files := dict -}}
+{{- range $path, $secret := .secrets }}{{ if $secret.name }}{{ $_ := set $files $path $secret }}{{ end }}{{ end -}}
+{{- $tls := and .tls (eq $values.tls.mode "required") -}}
 metadata:
   labels: {{- include "usermodel.labels" . | nindent 4 }}
   annotations:
@@ -89,9 +98,6 @@ spec:
       command: {{- range .command }}{{ printf "\n        - %s" (. | toString | quote) }}{{ end }}
       envFrom:
         - configMapRef: {name: {{ include "usermodel.name" (dict "root" $root "component" "settings") }}}
-        {{- if and .storage $values.secrets.objectStorage.name }}
-        - secretRef: {name: {{ $values.secrets.objectStorage.name }}}
-        {{- end }}
       {{- with .env }}
       env: {{- . | nindent 8 }}
       {{- end }}
@@ -110,12 +116,15 @@ spec:
         - {name: tmp, mountPath: /tmp}
         - {name: home, mountPath: /var/lib/usermodel}
         {{- if not $writes }}
-        {{- range .state }}
+        {{- range $state }}
         - {name: state, mountPath: /var/lib/usermodel/{{ . }}, subPath: {{ . }}, readOnly: true}
         {{- end }}
         {{- end }}
-        {{- if .secrets }}
+        {{- if $files }}
         - {name: credentials, mountPath: /var/lib/usermodel/credentials, readOnly: true}
+        {{- end }}
+        {{- if $tls }}
+        - {name: tls, mountPath: /var/run/usermodel/tls, readOnly: true}
         {{- end }}
         {{- if .memory }}
         - {name: memory, mountPath: /dev/shm}
@@ -128,27 +137,53 @@ spec:
       {{- if $writes }}
       persistentVolumeClaim: {{- toYaml $claim | nindent 8 }}
       {{- else }}
-      emptyDir: {sizeLimit: 1Gi}
+      emptyDir: {sizeLimit: {{ .of.cache | default "10Gi" }}}
       {{- end }}
-    {{- if and .state (not $writes) }}
+    {{- if and $state (not $writes) }}
     - name: state
       persistentVolumeClaim: {{- toYaml $claim | nindent 8 }}
     {{- end }}
-    {{- if .secrets }}
+    {{- if $files }}
     - name: credentials
       projected:
         defaultMode: 0440
         sources:
-          {{- range $path, $secret := .secrets }}
+          {{- range $path, $secret := $files }}
           - secret:
               name: {{ $secret.name }}
               items: [{key: {{ $secret.key }}, path: {{ $path }}}]
           {{- end }}
     {{- end }}
+    {{- if $tls }}
+    - name: tls
+      secret: {secretName: {{ $values.tls.secretName }}, defaultMode: 0440}
+    {{- end }}
     {{- if .memory }}
     - name: memory
       emptyDir: {medium: Memory, sizeLimit: {{ .memory }}}
     {{- end }}
+{{- end }}
+
+{{- /* A probe's httpGet. localhost: it would name the pod's address, to which the services do not answer. */ -}}
+{{- define "usermodel.get" -}}
+httpGet: {path: {{ .path }}, port: {{ .port }}, scheme: {{ ternary "HTTPS" "HTTP" (and (.tls | default false) (eq .root.Values.tls.mode "required")) }}, httpHeaders: [{name: Host, value: localhost}]}
+{{- end }}
+
+{{- /* Probes of a page of metrics: it is alive. A champion that is not promoted yet is no reason to restart it. */ -}}
+{{- define "usermodel.metrics.probes" -}}
+{{- $get := include "usermodel.get" (dict "root" . "path" "/healthz" "port" "metrics" "tls" true) -}}
+startupProbe:
+  {{ $get }}
+  periodSeconds: 5
+  failureThreshold: 60
+livenessProbe:
+  {{ $get }}
+  periodSeconds: 15
+  timeoutSeconds: 5
+readinessProbe:
+  {{ $get }}
+  periodSeconds: 10
+  timeoutSeconds: 5
 {{- end }}
 
 {{- /* The tail of a disruption budget, for a component of several replicas. */ -}}
@@ -171,4 +206,9 @@ metadata:
   annotations: {{- toYaml . | nindent 4 }}
   {{- end }}
 automountServiceAccountToken: false
+{{- end }}
+
+{{- /* Who may ask, where this component answers to others. */ -}}
+{{- define "usermodel.tokens" -}}
+- {name: USERMODEL_TOKENS_FILE, value: /var/lib/usermodel/credentials/tokens}
 {{- end }}
