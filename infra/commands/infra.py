@@ -12,6 +12,7 @@ import typer
 
 from infra.commands import hosts, slurm
 from infra.commands.capacity import capacity
+from infra.commands.sizes import sizes
 from infra.settings import Settings, get_settings
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ group = typer.Typer(help="Services, and the daily loop over some days.", no_args
 
 group.add_typer(slurm.group, name="slurm")
 group.add_typer(hosts.group, name="hosts")
+group.command()(sizes)
 
 DEMO_DAYS = 5
 
