@@ -1,0 +1,107 @@
+"""The chart, rendered by Helm's own engine with several sets of values; once per process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+import pytest
+import yaml
+
+from infra.deployment.sizes import GIB, Part, Sizes
+from infra.deployment.values import values_of
+from tests.infra.deployment.checks import DEPLOYMENT
+
+helm = pytest.importorskip("helm_python", reason="helm-python-sdk, which carries Helm's engine, is not installed")
+
+CHART = DEPLOYMENT / "chart"
+IMAGE = {"repository": "registry.example.org/usermodel", "digest": "sha256:" + "5e" * 32}
+PEER = [{"podSelector": {"matchLabels": {"app": "elsewhere"}}}]
+SMALL = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}}
+RULES = "groups:\n- name: usermodel\n  rules:\n  - {alert: Stale, expr: up == 0}\n"
+PART = Part(replicas=3, cpus=2, memory_bytes=5 * GIB)
+SIZES = Sizes(
+    recipe="demo", http=PART, compute=PART, shards=PART, training=Part(replicas=1, cpus=8, memory_bytes=GIB, gpus=2),
+    store_bytes=GIB, state_bytes=GIB,
+)  # fmt: skip
+
+EVERYTHING = {
+    "image": {**IMAGE, "pullSecrets": ["registry"]},
+    "models": ["demo_a", "demo_b"],
+    "settings": {"redis_partitions": 16, "checkpoint_seconds": 60},
+    "secrets": {
+        "alertUrls": {"name": "usermodel-alerts", "key": "urls"},
+        "storage": {"name": "usermodel-storage", "key": "credentials"},
+    },
+    "externalSecrets": {"enabled": True, "store": {"name": "vault"}},
+    "serviceAccount": {"annotations": {"example.org/role": "reader"}},
+    "http": {"allowHosts": ["embeddings.example.org"], "autoscaling": {"enabled": True}},
+    "compute": {"autoscaling": {"enabled": True}},
+    "shards": [
+        {"model": "demo_a", "count": 3, "resources": SMALL},
+        {"model": "demo_b", "count": 1, "resources": SMALL},
+    ],
+    "solaris": [{"recipe": "demo_a", "ds": "2026-01-05", "replicas": 2, "perSecond": 1000, "resources": SMALL}],
+    "networkPolicy": {
+        **{name: PEER for name in ("clients", "ingress", "prometheus")},
+        **{
+            name: [{"peers": PEER, "port": port}]
+            for name, port in (
+                ("redis", 6379), ("postgres", 5432), ("objectStorage", 443), ("alerts", 443), ("kubernetes", 6443),
+            )
+        },
+    },
+    "monitoring": {"enabled": True, "labels": {"release": "prometheus"}, "rules": RULES},
+    "nodeSelector": {"kubernetes.io/arch": "amd64"},
+    "tolerations": [{"key": "gpu", "operator": "Exists"}],
+}  # fmt: skip
+SETS: Mapping[str, Mapping[str, Any]] = {
+    "least": {"image": IMAGE},
+    "everything": EVERYTHING,
+    "object storage": {
+        "image": IMAGE,
+        "settings": {"storage_uri": "s3://bucket/prefix", "storage_endpoint": "https://s3.example.org"},
+        "mlflow": {"artifacts": "s3://bucket/mlflow"},
+        "secrets": {"storage": {"name": "usermodel-storage"}},
+    },
+    "mesh": {"image": IMAGE, "tls": {"mode": "elsewhere"}, "mlflow": {"enabled": False},
+             "settings": {"mlflow_uri": "https://mlflow.example.org"}, "state": {"existingClaim": "shared"}},
+    "sized": {"image": IMAGE, **values_of(SIZES)},
+}  # fmt: skip
+
+
+@cache
+def rendered(values: str) -> tuple[dict[str, Any], ...]:
+    """Every document of one set."""
+    with helm.Chart.load(str(CHART)) as chart:
+        files = chart.render(dict(SETS[values]), name="um", namespace="usermodel")
+    return tuple(
+        document
+        for name, text in files.items()
+        if name.endswith(".yaml")
+        for document in yaml.safe_load_all(text)
+        if document
+    )
+
+
+def of_kind(values: str, *kinds: str) -> list[dict[str, Any]]:
+    """The documents of these kinds; not none."""
+    return [document for document in rendered(values) if document["kind"] in kinds]
+
+
+def pods(values: str) -> Iterator[tuple[str, dict[str, Any], dict[str, str]]]:
+    """Of every workload: its name, its pod's spec and its pod's labels."""
+    for document in of_kind(values, "Deployment", "StatefulSet"):
+        template = document["spec"]["template"]
+        yield document["metadata"]["name"], template["spec"], template["metadata"]["labels"]
+
+
+def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    """Whether a label selector takes in what has these labels."""
+    plain = all(labels.get(name) == value for name, value in selector.get("matchLabels", {}).items())
+    sets = all(
+        one["operator"] == "In" and labels.get(one["key"]) in one["values"]
+        for one in selector.get("matchExpressions", [])
+    )
+    return plain and sets

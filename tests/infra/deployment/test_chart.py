@@ -1,0 +1,212 @@
+"""The Helm chart: rendered, held against Kubernetes' own schemas, and against what this project promises."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from infra.settings import Settings
+from serving import metrics
+from tests.infra.deployment.charts import CHART, IMAGE, SETS, helm, of_kind, pods, rendered, selects
+from tests.infra.deployment.checks import pinned, require_command, require_environment
+
+kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+
+WITHOUT_SCHEMA = {"ExternalSecret", "PodMonitor", "PrometheusRule"}
+"""Of operators, not of Kubernetes."""
+OLDEST, NEWEST = "1.28", "1.37"
+each_set = pytest.mark.parametrize("values", SETS)
+
+
+@each_set
+def test_helm_finds_nothing_to_complain_about(values: str) -> None:
+    found = helm.lint(str(CHART), dict(SETS[values]), strict=True)
+    assert [message for message in found["messages"] if message["severity"] > 1] == []
+    assert found["errors"] == []
+
+
+@each_set
+def test_every_document_is_what_kubernetes_takes(values: str) -> None:
+    for document in rendered(values):
+        if document["kind"] not in WITHOUT_SCHEMA:
+            for version in (OLDEST, NEWEST):
+                kubernetes_validate.validate(document, version, strict=True)
+    named = [(document["kind"], document["metadata"]["name"]) for document in rendered(values)]
+    assert len(set(named)) == len(named)
+    assert {document["metadata"]["namespace"] for document in rendered(values)} == {"usermodel"}
+
+
+def test_a_document_that_is_wrong_would_be_seen() -> None:
+    service = next(iter(of_kind("least", "Service")))
+    wrong = {**service, "spec": {**service["spec"], "replicas": 1}}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(wrong, NEWEST, strict=True)
+
+
+@each_set
+def test_pods_are_restricted(values: str) -> None:
+    for name, spec, _ in pods(values):
+        context = spec["securityContext"]
+        assert context["runAsNonRoot"], name
+        assert context["runAsUser"] > 10_000
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not any(spec.get(key) for key in ("hostNetwork", "hostPID", "hostIPC"))
+        assert not any("hostPath" in volume for volume in spec["volumes"])
+        assert spec["automountServiceAccountToken"] is (name.startswith("um-worker") and values == "everything")
+        for container in spec["containers"]:
+            inner = container["securityContext"]
+            assert inner["readOnlyRootFilesystem"]
+            assert not inner["allowPrivilegeEscalation"]
+            assert inner["capabilities"] == {"drop": ["ALL"]}
+            assert pinned(container["image"])
+            for side in ("requests", "limits"):
+                assert {"cpu", "memory"} <= set(container["resources"][side])
+            mounted = {mount["name"] for mount in container["volumeMounts"]}
+            assert mounted == {volume["name"] for volume in spec["volumes"]}
+
+
+@each_set
+def test_what_runs_exists(values: str) -> None:
+    (settings,) = of_kind(values, "ConfigMap")
+    require_environment(settings["data"])
+    Settings(
+        _env_file=None,
+        **{
+            name.removeprefix("USERMODEL_").lower(): value
+            for name, value in settings["data"].items()
+            if name.startswith("USERMODEL_") and "TLS_" not in name
+        },  # type: ignore[arg-type]
+    ).shards()
+    for name, spec, _ in pods(values):
+        for container in spec["containers"]:
+            require_command(container["command"])
+            variables = {one["name"]: one.get("value", "") for one in container.get("env", [])}
+            require_environment(variables)
+            ports = {port["name"] for port in container.get("ports", [])}
+            for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
+                probe = container.get(kind)
+                assert (probe is None) == name.startswith("um-worker"), "an edge worker is watched by Airflow"
+                if probe is not None:
+                    assert (probe.get("httpGet") or probe["tcpSocket"])["port"] in ports
+
+
+@each_set
+def test_selectors_find_their_pods(values: str) -> None:
+    labels = {name: found for name, _, found in pods(values)}
+    accounts = {document["metadata"]["name"] for document in of_kind(values, "ServiceAccount")}
+    for name, spec, _ in pods(values):
+        assert spec["serviceAccountName"] in accounts, name
+    for document in of_kind(values, "Deployment", "StatefulSet", "PodDisruptionBudget"):
+        own = [name for name, found in labels.items() if selects(document["spec"]["selector"], found)]
+        assert own == [document["metadata"]["name"]]
+    for document in of_kind(values, "HorizontalPodAutoscaler"):
+        assert document["spec"]["scaleTargetRef"]["name"] in labels
+    for document in of_kind(values, "PodMonitor"):
+        assert any(selects(document["spec"]["selector"], found) for found in labels.values())
+
+
+def test_every_port_of_a_service_is_open_to_somebody() -> None:
+    policies = of_kind("everything", "NetworkPolicy")
+    for service in of_kind("everything", "Service"):
+        (pod,) = [one for one in pods("everything") if selects({"matchLabels": service["spec"]["selector"]}, one[2])]
+        numbers = {port["name"]: port["containerPort"] for port in pod[1]["containers"][0]["ports"]}
+        for port in service["spec"]["ports"]:
+            opened = {
+                one["port"]
+                for policy in policies
+                if policy["spec"]["podSelector"] and selects(policy["spec"]["podSelector"], pod[2])
+                for rule in policy["spec"].get("ingress", [])
+                for one in rule["ports"]
+            }
+            assert numbers[port["targetPort"]] in opened, service["metadata"]["name"]
+
+
+@each_set
+def test_nothing_is_open_to_everybody(values: str) -> None:
+    policies = of_kind(values, "NetworkPolicy")
+    (closed,) = [one for one in policies if one["metadata"]["name"] == "um-default-deny"]
+    assert closed["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    for policy in policies:
+        assert set(policy["spec"]["policyTypes"]) <= {"Ingress", "Egress"}
+        for side, peers in (("ingress", "from"), ("egress", "to")):
+            for rule in policy["spec"].get(side) or []:
+                assert rule[peers], policy["metadata"]["name"]
+                assert all(peer for peer in rule[peers])
+                assert rule["ports"]
+    for _, spec, labels in pods(values):
+        assert any(selects(one["spec"]["podSelector"], labels) for one in policies if one["spec"]["podSelector"]), spec
+
+
+def test_no_secret_is_in_a_document() -> None:
+    for values in SETS:
+        assert of_kind(values, "Secret") == []
+    wanted = {one["spec"]["target"]["name"]: one for one in of_kind("everything", "ExternalSecret")}
+    assert len(wanted) == 7
+    read = set()
+    for _, spec, _ in pods("everything"):
+        for volume in spec["volumes"]:
+            for source in volume.get("projected", {}).get("sources", []):
+                read.add(source["secret"]["name"])
+        for one in spec["containers"][0].get("env", []):
+            if "secretKeyRef" in one.get("valueFrom", {}):
+                read.add(one["valueFrom"]["secretKeyRef"]["name"])
+    assert read == set(wanted) - {"usermodel-metrics"}, "Prometheus alone reads that one"
+
+
+def test_what_scales_watches_metrics_that_exist() -> None:
+    known = {one.name for one in metrics.ALL}
+    named = {
+        one["external"]["metric"]["name"]
+        for scaler in of_kind("everything", "HorizontalPodAutoscaler")
+        for one in scaler["spec"]["metrics"]
+        if one["type"] == "External"
+    }
+    assert named
+    assert named <= known
+
+
+def test_homes_are_caches_where_storage_is_remote() -> None:
+    assert of_kind("object storage", "PersistentVolumeClaim") == []
+    for _, spec, _ in pods("object storage"):
+        assert not any("persistentVolumeClaim" in volume for volume in spec["volumes"])
+    claims = {
+        volume["persistentVolumeClaim"]["claimName"]
+        for _, spec, _ in pods("mesh")
+        for volume in spec["volumes"]
+        if "persistentVolumeClaim" in volume
+    }
+    assert claims == {"shared"}
+
+
+def test_sizes_become_resources() -> None:
+    by_name = {name: spec["containers"][0]["resources"] for name, spec, _ in pods("sized")}
+    assert by_name["um-compute"]["limits"] == {"cpu": "2", "memory": "5120Mi"}
+    assert by_name["um-worker-train"]["limits"]["nvidia.com/gpu"] == "2"
+    shards = next(one for one in of_kind("sized", "StatefulSet") if one["metadata"]["name"] == "um-shard-demo")
+    assert shards["spec"]["replicas"] == 3
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        pytest.param({}, "image.repository", id="no image"),
+        pytest.param({"image": {**IMAGE, "digest": ""}}, "image.digest", id="no digest"),
+        pytest.param({"image": {**IMAGE, "digest": "latest"}}, "digest", id="a tag"),
+        pytest.param({"image": IMAGE, "settings": {"redis_url": "redis://"}}, "redis_url", id="a secret as a setting"),
+        pytest.param({"image": IMAGE, "replica": 3}, "replica", id="a key that is not"),
+        pytest.param({"image": IMAGE, "settings": {"storage_uri": "s3://b/p"}}, "mlflow.artifacts", id="no artifacts"),
+        pytest.param({"image": IMAGE, "http": {"resources": {"requests": {"cpu": 1, "memory": "1Gi"}}}},
+                     None, id="limits come from the defaults"),
+        pytest.param({"image": IMAGE, "externalSecrets": {"enabled": True}}, "store", id="no store"),
+    ],
+)  # fmt: skip
+def test_values_that_are_wrong(values: dict[str, Any], words: str | None) -> None:
+    with helm.Chart.load(str(CHART)) as chart:
+        if words is None:
+            chart.validate_schema(chart.merge_values(values))
+            return
+        with pytest.raises(helm.HelmError, match=re.escape(words)):
+            chart.validate_schema(chart.merge_values(values))
+            chart.render(values, name="um", namespace="usermodel")
