@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
+from referencing import Registry, Resource
 
 from infra.deployment.sizes import GIB, Part, Sizes
 from infra.deployment.values import values_of
 from tests.infra.deployment.checks import DEPLOYMENT
 
 helm = pytest.importorskip("helm_python", reason="helm-python-sdk, which carries Helm's engine, is not installed")
+kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
 
 CHART = DEPLOYMENT / "chart"
 IMAGE = {"repository": "registry.example.org/usermodel", "digest": "sha256:" + "5e" * 32}
@@ -83,6 +89,24 @@ def rendered(values: str) -> tuple[dict[str, Any], ...]:
         for document in yaml.safe_load_all(text)
         if document
     )
+
+
+@cache
+def validator(kind: str, api: str, kubernetes: str) -> Draft202012Validator:
+    """Kubernetes' own schema of a kind, unknown keys refused. Read once: kubernetes-validate reads it per document."""
+    group = re.sub(r"^([^./]*)(?:\.[^/]*)?/", r"\1-", api)
+    schema = json.loads((_schemas(kubernetes) / f"{kind.lower()}-{group}.json").read_text())
+    return Draft202012Validator(schema, registry=Resource.from_contents(schema) @ _definitions(kubernetes))
+
+
+@cache
+def _definitions(kubernetes: str) -> Registry[Any]:
+    return Resource.from_contents(json.loads((_schemas(kubernetes) / "_definitions.json").read_text())) @ Registry()
+
+
+def _schemas(kubernetes: str) -> Path:
+    package = Path(kubernetes_validate.__file__).parent
+    return package / "kubernetes-json-schema" / f"v{kubernetes}.0-local-strict"
 
 
 def of_kind(values: str, *kinds: str) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import typer
@@ -35,7 +36,7 @@ def require_command(command: Sequence[str]) -> None:
     """The command line is one that its program takes: ours is parsed, and not run."""
     program, *words = (re.sub(r"^\$\(\w+\)$", "0", str(word)) for word in command)
     if program == "usermodel":
-        _parse(typer.main.get_command(cli), words)
+        _parse(_ours(), words)
     elif program == "mlflow":
         assert words[0] == "server", command
         assert {word for word in words if word.startswith("--")} <= MLFLOW_OPTIONS, command
@@ -46,6 +47,11 @@ def require_command(command: Sequence[str]) -> None:
         assert importlib.util.find_spec(words[1]) is not None, command
     else:
         raise AssertionError(f"{command}: {program} is no program of the image")
+
+
+@cache
+def _ours() -> object:
+    return typer.main.get_command(cli)
 
 
 def _parse(command: object, words: Sequence[str]) -> None:

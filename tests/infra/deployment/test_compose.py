@@ -1,0 +1,151 @@
+"""The compose file: what it starts, what it lets in, and the secrets that its script makes."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from infra.deployment import probe
+from infra.settings import Settings, child_environment
+from serving.http.limits import LOOPBACK_HOSTS
+from tests.infra.deployment.checks import DEPLOYMENT, pinned, require_command, require_environment
+
+COMPOSE = DEPLOYMENT / "compose"
+GIVEN = {"USERMODEL_IMAGE": "registry.example.org/usermodel@sha256:" + "5e" * 32, "USERMODEL_SECRETS": "/secrets"}
+OURS = ("mlflow", "airflow-", "serving-")
+
+
+def _value(match: re.Match[str]) -> str:
+    name, default = match["name"], match["default"] or ""
+    if default.startswith(":?"):
+        assert name in GIVEN, f"{name} is not given"
+    return GIVEN.get(name, default.removeprefix(":-"))
+
+
+@cache
+def composed() -> dict[str, Any]:
+    """The file as compose reads it: variables put in, `$$` a dollar."""
+    text = (COMPOSE / "compose.yaml").read_text()
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    text = re.sub(r"(?<!\$)\$\{(?P<name>\w+)(?P<default>:[-?][^}]*)?\}", _value, "\n".join(lines))
+    found: dict[str, Any] = yaml.safe_load(text.replace("$$", "$"))
+    return found
+
+
+def services() -> dict[str, Any]:
+    """By name."""
+    found: dict[str, Any] = composed()["services"]
+    return found
+
+
+each_service = pytest.mark.parametrize("name", sorted(services()))
+
+
+@each_service
+def test_a_container_can_do_little(name: str) -> None:
+    service = services()[name]
+    assert service["read_only"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert int(service["user"].partition(":")[0]) > 0
+    assert not {"privileged", "network_mode", "pid", "ipc", "devices", "cap_add"} & set(service)
+    assert {"cpus", "memory", "pids"} <= set(service["deploy"]["resources"]["limits"])
+    assert pinned(service["image"])
+    assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+    assert not any(volume.startswith(("/", "~")) for volume in service.get("volumes", []))
+
+
+@each_service
+def test_it_waits_for_what_it_needs(name: str) -> None:
+    service = services()[name]
+    if name != "airflow-migrate":
+        assert service["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
+    waited = service.get("depends_on", {})
+    for other, how in waited.items():
+        once = services()[other].get("restart") == "no"
+        assert how["condition"] == ("service_completed_successfully" if once else "service_healthy")
+    hosts = set(re.findall(r"https?://([a-z][a-z0-9-]*):\d+", json.dumps(service))) - {"localhost"}
+    assert hosts <= set(services()), hosts
+
+
+@each_service
+def test_what_it_names_is_there(name: str) -> None:
+    service, whole = services()[name], composed()
+    used = {one if isinstance(one, str) else one["source"] for one in service.get("secrets", [])}
+    assert used <= set(whole["secrets"])
+    assert set(service["networks"]) <= set(whole["networks"])
+    kept = {volume.partition(":")[0] for volume in service.get("volumes", []) if not volume.startswith(".")}
+    assert kept <= set(whole["volumes"])
+    read = set(re.findall(r"/run/secrets/(\w+)", json.dumps(service)))
+    assert read <= used, f"{read - used} is read and not given"
+
+
+def test_nothing_is_left_over() -> None:
+    text = json.dumps(services())
+    for part in ("secrets", "volumes", "networks"):
+        assert all(re.search(rf'"{name}["\:]', text) for name in composed()[part]), part
+    assert composed()["networks"]["inside"]["internal"]
+    published = {name for name, service in services().items() if service.get("ports")}
+    assert published == {"airflow-api-server", "mlflow", "serving-http"}
+    assert all("outside" in services()[name]["networks"] for name in published)
+    assert not {"postgres", "redis", "s3", "serving-compute"} & {
+        name for name, service in services().items() if "outside" in service["networks"]
+    }
+
+
+@pytest.mark.parametrize("name", sorted(name for name in services() if name.startswith(OURS)))
+def test_what_runs_exists(name: str) -> None:
+    service = services()[name]
+    command = service["command"]
+    if command[0] == "/bin/sh":
+        *_, command = (one.split() for one in re.split(r"exec ", command[2]))
+        command = [word.strip('"') for word in command]
+    require_command(command)
+    require_environment(service["environment"])
+    if "healthcheck" in service:
+        _, *words = service["healthcheck"]["test"]
+        require_command(words)
+        assert words[2] == "infra.deployment.probe"
+    if name == "serving-http":
+        assert {"serving-http"} == {command[at + 1] for at, word in enumerate(command) if word == "--allow-host"}
+        assert "127.0.0.1" in LOOPBACK_HOSTS, "the health check's host"
+    assert probe.TIMEOUT_SECONDS < 5
+
+
+def _make_secrets(folder: Path) -> dict[str, str]:
+    subprocess.run(
+        [str(COMPOSE / "up"), "secrets"],
+        env=child_environment(USERMODEL_SECRETS=str(folder), USERMODEL_ALERT_URLS="json://example.org"),
+        check=True,
+    )
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_secrets_are_made_once(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    made = _make_secrets(folder)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert set(composed()["secrets"]) == set(made) - {"airflow_password", "token"}
+    assert {name: one["file"] for name, one in composed()["secrets"].items()} == {
+        name: f"/secrets/{name}" for name in composed()["secrets"]
+    }
+    assert _make_secrets(folder) == made, "a second time changes nothing"
+    assert json.loads(made["airflow_passwords"]) == {"admin": made["airflow_password"]}
+    assert made["postgres_password"] in made["airflow_database"]
+    assert f"requirepass {made['redis_password']}\n" in made["redis_configuration"]
+    assert len(made["jwt_secret"]) >= 64
+    home = tmp_path / "home"
+    (home / "credentials").mkdir(parents=True)
+    for name in ("redis_url", "alert_urls"):
+        (home / "credentials" / name).write_text(made[name])
+    settings = Settings(home=home, _env_file=None)  # type: ignore[call-arg]
+    assert settings.feature_store() == made["redis_url"].strip()
+    assert settings.alert_targets() == ("json://example.org",)
+    assert _make_secrets(tmp_path / "other")["redis_password"] != made["redis_password"]
