@@ -1,4 +1,4 @@
-"""`python -m infra.deployment.probe URL [PATH=VALUE …]`: is what listens there well? For containers, which have no curl.
+"""`python -m infra.deployment.probe URL [PATH=VALUE …]`: is what listens there well? For containers without curl.
 
 Exit status 0 where URL answers 2xx, and every PATH of its JSON (`scheduler.status`) is VALUE; else 1, and why.
 """

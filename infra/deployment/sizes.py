@@ -1,4 +1,4 @@
-"""What each part of a deployment needs: memory and cores, out of the sharding plan, the store's layout and measured rates.
+"""What each part of a deployment needs: out of the sharding plan, the store's layout and measured rates.
 
 A rule per part; what was measured stands with its figure in tests/benchmarks/README.md, what was assumed says so.
 """
@@ -28,8 +28,10 @@ COMPUTE_SECONDS = 27e-6
 """Per user, of a compute worker's core beside the forward pass (`compute`)."""
 BUSY = 0.5
 """Of a core at the peak: latency stays, and one zone of two may fail; assumed."""
-HTTP_BYTES, RANK_BYTES, WORKER_BYTES, GPU_RANK_BYTES = 256 * MIB, 700 * MIB, 450 * MIB, 4 * GIB
-"""Of a process before it holds anything: 108 MB resident; 451 MB, and 128 MiB of a reader's window; 383 MiB; assumed."""
+HTTP_BYTES, RANK_BYTES, WORKER_BYTES = 256 * MIB, 700 * MIB, 450 * MIB
+"""Of a process before it holds anything: 108 MB resident; 451 MB, and 128 MiB of a reader's window; 383 MiB."""
+GPU_RANK_BYTES = 4 * GIB
+"""Of the host's memory; assumed."""
 MOST_TABLE_BYTES = 8 * GIB
 """That a compute worker holds itself, twice while it exchanges a version; what has more lies with shards."""
 TABLE_BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0}

@@ -50,7 +50,7 @@ EVERYTHING = {
     ],
     "solaris": [{"recipe": "demo_a", "ds": "2026-01-05", "replicas": 2, "perSecond": 1000, "resources": SMALL}],
     "networkPolicy": {
-        **{name: PEER for name in ("clients", "ingress", "prometheus")},
+        **dict.fromkeys(("clients", "ingress", "prometheus"), PEER),
         **{
             name: [{"peers": PEER, "port": port}]
             for name, port in (

