@@ -115,6 +115,18 @@ class Settings(BaseSettings):
     )
     serving_port: int = Field(8090, ge=1, le=65535, description="port of the online service")
     serving_compute_port: int = Field(8091, ge=1, le=65535, description="port of the compute center's metrics")
+    metrics_port: int = Field(8092, ge=1, le=65535, description="port of the daily loop's metrics")
+    tls: Literal["required", "elsewhere"] = Field(
+        "required", description="beyond loopback: our own TLS, or elsewhere: a mesh or proxy encrypts what we do not"
+    )
+    tls_certificate: Path | None = Field(None, description="PEM of the certificate that our services show, with chain")
+    tls_key: Path | None = Field(None, description="PEM of its key, mode 0600")
+    tls_ca: Path | None = Field(None, description="PEM of whom our services and clients trust; default: the system's")
+    tokens_file: Path | None = Field(
+        None,
+        description="who may ask our services: a line per client, NAME SCOPE,SCOPE SHA-256; read again when it changes",
+    )
+    token_file: Path | None = Field(None, description="the token that this process shows to other services, mode 0600")
     alert_urls: SecretStr | None = Field(
         None, description="where alerts go: Apprise URLs, separated by blanks; kept in <home>/credentials/alert_urls"
     )
