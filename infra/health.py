@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 import httpx
 
 from infra.credentials import ensure_credentials
 from infra.online import COMPUTE, HTTP, address
 from infra.settings import LOOPBACK, Settings
+from serving.secured.ask import options, scheme
 
 TIMEOUT_SECONDS = 3.0
 COMPUTE_UP = "usermodel_compute_up"
@@ -56,15 +58,21 @@ def mlflow(settings: Settings, started: float) -> str | None:
     return answer if isinstance(answer, str) else None
 
 
+def loop_metrics(settings: Settings, started: float) -> str | None:
+    """Its process answers; what it tells of the loop is collected when somebody asks."""
+    answer = _get(f"{scheme(settings)}://{LOOPBACK}:{settings.metrics_port}/healthz", **options(settings))
+    return answer if isinstance(answer, str) else None
+
+
 def serving_http(settings: Settings, started: float) -> str | None:
     """`/readyz` answers 200: it serves, and the feature store answers it."""
-    answer = _get(f"{address(settings, HTTP)}/readyz")
+    answer = _get(f"{address(settings, HTTP)}/readyz", **options(settings))
     return answer if isinstance(answer, str) else None
 
 
 def serving_compute(settings: Settings, started: float) -> str | None:
     """Its metrics say that it works: a champion is warm and computes."""
-    answer = _get(f"{address(settings, COMPUTE)}/metrics")
+    answer = _get(f"{address(settings, COMPUTE)}/metrics", **options(settings))
     if isinstance(answer, str):
         return answer
     return None if f"{COMPUTE_UP} 1.0" in answer.text.splitlines() else "it has no champion to compute with yet"
@@ -103,10 +111,10 @@ def _airflow(settings: Settings, component: str, *, heartbeat: str | None, since
     return None
 
 
-def _get(address: str) -> httpx.Response | str:
+def _get(address: str, **how: Any) -> httpx.Response | str:
     """The answer, or what went wrong. Proxies of the environment are not for loopback."""
     try:
-        answer = httpx.get(address, timeout=TIMEOUT_SECONDS, trust_env=False)
-    except httpx.HTTPError as error:
+        answer = httpx.get(address, timeout=TIMEOUT_SECONDS, **{"trust_env": False, **how})
+    except (httpx.HTTPError, OSError) as error:
         return f"{address}: {error}"
     return answer if answer.is_success else f"{address}: {answer.status_code} {answer.text[:200]}"

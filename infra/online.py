@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from infra.settings import LOOPBACK, Settings
 from infra.supervision import BIN, Program
+from serving.secured.ask import scheme
 
 HTTP = "serving-http"
 COMPUTE = "serving-compute"
@@ -25,4 +26,4 @@ def programs(settings: Settings) -> list[Program]:
 
 def address(settings: Settings, name: str) -> str:
     """Where one of them answers over HTTP."""
-    return f"http://{LOOPBACK}:{settings.serving_port if name == HTTP else settings.serving_compute_port}"
+    return f"{scheme(settings)}://{LOOPBACK}:{settings.serving_port if name == HTTP else settings.serving_compute_port}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from infra import feature_store, health, online, orchestrator, postgres
 from infra.settings import LOOPBACK, Settings
 from infra.supervision import BIN, Program, runtime_folder
+from serving.secured.ask import scheme
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,8 @@ def services(settings: Settings) -> list[Service]:
         for program in orchestrator.programs(settings)
     ]
     embedded = [_redis(settings)] if settings.embeds_redis else []
-    return [_postgres(settings), *embedded, _mlflow(settings), *airflow, *online_services(settings)]
+    loop = [_postgres(settings), *embedded, _mlflow(settings), *airflow, _loop_metrics(settings)]
+    return [*loop, *online_services(settings)]
 
 
 def online_services(settings: Settings) -> list[Service]:
@@ -90,4 +92,15 @@ def _mlflow(settings: Settings) -> Service:
         port=settings.mlflow_port,
         port_setting="USERMODEL_MLFLOW_PORT",
         address=f"http://{LOOPBACK}:{settings.mlflow_port}",
+    )
+
+
+def _loop_metrics(settings: Settings) -> Service:
+    command = [str(BIN / "usermodel"), "infra", "metrics", "--port", str(settings.metrics_port)]
+    return Service(
+        program=Program(name="loop-metrics", command=command),
+        check=health.loop_metrics,
+        port=settings.metrics_port,
+        port_setting="USERMODEL_METRICS_PORT",
+        address=f"{scheme(settings)}://{LOOPBACK}:{settings.metrics_port}",
     )

@@ -156,4 +156,11 @@ COMPUTE = _metrics_of(statistics.COMPUTE)
 SOLARIS = (*_metrics_of(WORKER), *_metrics_of(READER))
 """Of pairs: a worker's, on a port of its own, and a reader's (`serving.solaris.statistics`)."""
 
-ALL = (*CLIENT, *HTTP, *COMPUTE, *SOLARIS)
+CERTIFICATE = Metric(
+    name="usermodel_tls_certificate_expiry_timestamp_seconds",
+    kind="gauge",
+    meaning="When the certificate that the service shows ends to count.",
+)
+"""On every page of a process that shows one."""
+
+ALL = (*CLIENT, *HTTP, *COMPUTE, *SOLARIS, CERTIFICATE)

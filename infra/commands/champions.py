@@ -57,10 +57,10 @@ def request_and_answer(settings: Settings, models: Sequence[str]) -> str:
     assert first is not None
     query = "&".join(f"model={model}" for model in asked)
     url = f"{where}/v1/users/{_some_user(settings, first)}/embeddings?{query}"
-    answer, deadline = _answer(url), time.monotonic() + _NEWS_SECONDS
+    answer, deadline = _answer(url, settings), time.monotonic() + _NEWS_SECONDS
     while _served(answer, asked) != newest and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
-        answer = _answer(url)
+        answer = _answer(url, settings)
     return f"Serving  {where}\ncurl '{url}'\n{json.dumps(_short(answer), ensure_ascii=False)}"
 
 
@@ -68,10 +68,12 @@ def _served(answer: Any, models: Sequence[str]) -> dict[str, int | None]:
     return {model: answer["embeddings"][model]["served_version"] for model in models}
 
 
-def _answer(url: str) -> Any:
+def _answer(url: str, settings: Settings) -> Any:
     import httpx
 
-    answer = httpx.get(url, timeout=_ANSWER_SECONDS, trust_env=False)
+    from serving.secured.ask import options
+
+    answer = httpx.get(url, timeout=_ANSWER_SECONDS, **options(settings))
     answer.raise_for_status()
     return answer.json()
 

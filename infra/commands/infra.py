@@ -12,6 +12,8 @@ import typer
 
 from infra.commands import hosts, slurm
 from infra.commands.capacity import capacity
+from infra.commands.observability import metrics, monitoring
+from infra.commands.security import certificates, token
 from infra.commands.sizes import sizes
 from infra.settings import Settings, get_settings
 
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
     from infra.commands.loop import Wanted
 
 group = typer.Typer(help="Services, and the daily loop over some days.", no_args_is_help=True)
+group.command()(certificates)
+group.command()(token)
+group.command()(metrics)
+group.command()(monitoring)
 
 group.add_typer(slurm.group, name="slurm")
 group.add_typer(hosts.group, name="hosts")

@@ -11,6 +11,10 @@ from rich.console import Console
 RecipeName = Annotated[str, typer.Option("--recipe", help="The user model's recipe, for example demo or globo.")]
 Day = Annotated[str, typer.Option("--ds", help="The day of data, YYYY-MM-DD.")]
 
+MetricsHost = Annotated[
+    str, typer.Option("--metrics-host", help="Address of Prometheus' page; beyond loopback it demands TLS and a token.")
+]
+
 
 def show(outcome: dict[str, Any]) -> None:
     """Print a step's outcome as JSON, one object."""

@@ -10,7 +10,7 @@ import typer
 from dags import steps
 from infra.commands import solaris
 from infra.commands.ercache import measure, simulate
-from infra.commands.options import RecipeName, numbers, show
+from infra.commands.options import MetricsHost, RecipeName, numbers, show
 from infra.commands.replay import replay
 from infra.settings import LOOPBACK, Settings, get_settings
 from trainer.recipes import get_recipe
@@ -33,14 +33,20 @@ def shard(
     index: Annotated[int, typer.Option("--index", help="Which shard this is, from 0.")],
     of: Annotated[int, typer.Option("--of", help="How many there are.")],
     port: Annotated[int, typer.Option("--port", help="0: any that is free; it is printed.", min=0, max=65535)],
-    host: Annotated[str, typer.Option("--host", help="Whoever reaches this address can read the weights.")] = LOOPBACK,
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on; beyond loopback workers show certificates.")
+    ] = LOOPBACK,
 ) -> None:
     """Serve a share of the rows of the model's tables to workers, until told to end."""
+    from serving.secured.listen import mutual
     from serving.shards.partition import Share
     from serving.shards.server import serve
 
-    name = get_recipe(recipe).name
-    serve(get_settings().artifacts / name, Share(index=index, of=of), host=host, port=port, ready=typer.echo)
+    name, settings = get_recipe(recipe).name, get_settings()
+    serve(
+        settings.artifacts / name, Share(index=index, of=of), host=host, port=port, ready=typer.echo,
+        tls=mutual(host, settings),
+    )  # fmt: skip
 
 
 @group.command()
@@ -55,6 +61,7 @@ def http(
     """Serve embeddings, health, metrics and users' pages by HTTP until SIGTERM; requests under way are ended."""
     from serving.http.limits import LOOPBACK_HOSTS, Limits
     from serving.http.server import serve
+    from serving.secured.listen import secured
 
     settings = get_settings()
     serve(
@@ -64,6 +71,7 @@ def http(
         host=host,
         port=settings.serving_port if port is None else port,
         limits=Limits(hosts=LOOPBACK_HOSTS | {name.lower() for name in allow_host or ()}),
+        demands=secured(host, settings),
     )
 
 
@@ -78,8 +86,9 @@ def compute(
     ] = 50.0,
     metrics_port: Annotated[
         int | None,
-        typer.Option(help="Of Prometheus' page, on loopback; 0: none.", show_default="USERMODEL_SERVING_COMPUTE_PORT"),
+        typer.Option(help="Of Prometheus' page; 0: none.", show_default="USERMODEL_SERVING_COMPUTE_PORT"),
     ] = None,
+    metrics_host: MetricsHost = LOOPBACK,
 ) -> None:
     """Run a worker of the compute center: one per core. SIGTERM: it finishes what it took."""
     from serving.compute.service import serve
@@ -96,6 +105,7 @@ def compute(
         partitions=None if partitions is None else numbers(partitions),
         options=Options(latency_ms=latency_ms),
         metrics_port=settings.serving_compute_port if metrics_port is None else metrics_port,
+        metrics_host=metrics_host,
     )
 
 

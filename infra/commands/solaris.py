@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from dags import pair_steps
-from infra.commands.options import Day, RecipeName, console, numbers, show
-from infra.settings import get_settings
+from infra.commands.options import Day, MetricsHost, RecipeName, console, numbers, show
+from infra.settings import LOOPBACK, get_settings
 
 group = typer.Typer(help="Pairs of users and items, represented ahead of requests.", no_args_is_help=True)
 Item = Annotated[
@@ -28,12 +28,14 @@ def work(
     partitions: Annotated[
         str | None, typer.Option("--partitions", help="Of the store's, this worker's: 0-3,6.", show_default="all")
     ] = None,
-    metrics_port: Annotated[int, typer.Option(help="Of Prometheus' page, on loopback; 0: none.")] = 0,
+    metrics_port: Annotated[int, typer.Option(help="Of Prometheus' page; 0: none.")] = 0,
+    metrics_host: MetricsHost = LOOPBACK,
 ) -> None:
     """Represent queued pairs with the model of the day, until SIGTERM: then it finishes what it took."""
     from features.days import parse_day
     from serving.features import FeatureCodec
     from serving.keys import Keys
+    from serving.secured.listen import secured
     from serving.solaris.day import catalogue_of, foundation_of, item_of
     from serving.solaris.model import PairModel
     from serving.solaris.service import serve
@@ -55,6 +57,8 @@ def work(
         partitions=None if partitions is None else numbers(partitions),
         options=Options(),
         metrics_port=metrics_port,
+        metrics_host=metrics_host,
+        demands=secured(metrics_host, settings),
     )  # fmt: skip
 
 

@@ -22,6 +22,8 @@ from serving.compute.worker import Options, Worker
 from serving.connection import UNAVAILABLE, connect
 from serving.features import FeatureCodec
 from serving.keys import Keys
+from serving.secured.listen import OPEN, Secured, mutual, secured
+from serving.secured.page import Page
 from serving.shards.sharded_snapshot import embedders
 from serving.store import Store
 
@@ -44,14 +46,16 @@ def serve(
     partitions: Iterable[int] | None = None,
     options: Options,
     metrics_port: int = 0,
+    metrics_host: str = LOOPBACK,
     poll_seconds: float = POLL_SECONDS,
     load: Load | None = None,
 ) -> None:
     """Compute until SIGTERM or SIGINT; then finish what was taken. A second signal ends it at once.
 
-    partitions: this worker's; None: all. metrics_port: of Prometheus' page, on loopback; 0: none. load: None: tables
-    lie where the settings say.
+    partitions: this worker's; None: all. metrics_port, metrics_host: of Prometheus' page; port 0: none. load: None:
+    tables lie where the settings say. ValueError: beyond loopback without TLS or tokens (`serving.secured.listen`).
     """
+    demands = secured(metrics_host, settings)
     client = connect(url, timeout_seconds=TIMEOUT_SECONDS, retry=Retry(NoBackoff(), 1))
     store, statistics = Store(client, keys), Statistics()
     codecs = {recipe.source.name: FeatureCodec(recipe.schema) for recipe in recipes}
@@ -59,19 +63,26 @@ def serve(
     consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     requests = Requests(client, keys, streams, consumer=consumer)
     champions = Champions(
-        recipes, settings=settings, store=store, statistics=statistics, load=load or embedders(settings.shards())
+        recipes, settings=settings, store=store, statistics=statistics, load=load or _sharded(settings)
     )
     _open(store, requests)
     worker = Worker(requests, champions, codecs, options=options, statistics=statistics)
     end_on_signals(worker)
     if metrics_port:
-        expose(statistics, metrics_port)
+        expose(statistics, metrics_port, host=metrics_host, demands=demands)
     champions.start(every_seconds=poll_seconds)
     log.info("computing models=%s streams=%d consumer=%s", [one.name for one in recipes], len(streams), consumer)
     try:
         worker.run()
     finally:
         champions.stop()
+
+
+def _sharded(settings: Settings) -> Load:
+    addresses = settings.shards()
+    hosts = {address.rpartition(":")[0] for of in addresses.values() for address in of}
+    tls = [mutual(host, settings) for host in sorted(hosts)]
+    return embedders(addresses, tls=tls[0] if tls else None)
 
 
 def _open(store: Store, requests: Requests) -> None:
@@ -106,10 +117,10 @@ def end_on_signals(worker: Stoppable) -> None:
         signal.signal(one, end)
 
 
-def expose(statistics: Statistics, port: int) -> None:
-    """Prometheus' page, on loopback."""
-    from prometheus_client import CollectorRegistry, start_http_server
+def expose(statistics: Statistics, port: int, *, host: str = LOOPBACK, demands: Secured = OPEN) -> Page:
+    """Prometheus' page."""
+    from prometheus_client import CollectorRegistry, generate_latest
 
     registry = CollectorRegistry()
     registry.register(Exposed(statistics))
-    start_http_server(port, addr=LOOPBACK, registry=registry)
+    return Page(lambda: generate_latest(registry), host=host, port=port, demands=demands).start()

@@ -18,6 +18,9 @@ from serving.http.errors import FAILED, Refusal, shown
 from serving.http.limits import Guard, Limits
 from serving.http.openapi import GET_EMBEDDINGS, POST_EMBEDDINGS, document
 from serving.http.routes import Routes
+from serving.metrics import CERTIFICATE
+from serving.secured.listen import OPEN, Secured
+from serving.secured.tls import expiry
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -36,10 +39,14 @@ class PlainRoute(APIRoute):
 
 
 def application(
-    client: AsyncEmbeddingClient, store: AsyncStore, models: Mapping[str, Model], limits: Limits
+    client: AsyncEmbeddingClient,
+    store: AsyncStore,
+    models: Mapping[str, Model],
+    limits: Limits,
+    demands: Secured = OPEN,
 ) -> ASGIApp:
     """The service over a client of these models, which it opens when it starts and closes when it ends. store: the
-    client's, for what the client is not asked."""
+    client's, for what the client is not asked. demands: of who asks."""
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -49,6 +56,8 @@ def application(
 
     registry = CollectorRegistry()
     registry.register(ClientCollector(client.statistics, models))
+    if (tls := demands.tls) is not None:
+        CERTIFICATE.gauge(registry).set_function(lambda: expiry(tls))
     counts = HttpCounts(registry)
     app = FastAPI(
         lifespan=lifespan,
@@ -60,7 +69,7 @@ def application(
     app.router.route_class = PlainRoute
     app.openapi = lambda: document(app, limits)  # type: ignore[method-assign]
     _route(app, Routes(client, store, models=models, limits=limits, registry=registry, counts=counts))
-    return Guard(app, limits, counts)
+    return Guard(app, limits, counts, demands.tokens)
 
 
 def _route(app: FastAPI, routes: Routes) -> None:

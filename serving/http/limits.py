@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from serving.http.counts import HttpCounts
+    from serving.secured.tokens import Client, Tokens
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +22,12 @@ LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
 HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 ALWAYS_ANSWERED = frozenset({"/healthz", "/metrics"})
 """Also while there are too many requests: what watches the service has to see that."""
+FOR_ANYBODY = frozenset({"/healthz", "/readyz"})
+"""Where tokens are demanded: whoever asks without one learns the status alone."""
+UNKNOWN = Refusal(401, "a token is needed", {"www-authenticate": 'Bearer, Basic realm="usermodel"'})
+"""The same for no token, a wrong one and a path that does not exist."""
+CLIENT = "usermodel.client"
+"""In the scope of a request: whose token it showed. None: nobody's; absent: none is demanded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +58,8 @@ class Limits:
 class Guard:
     """An ASGI application around another one; the same JSON errors whatever goes wrong inside."""
 
-    def __init__(self, app: ASGIApp, limits: Limits, counts: HttpCounts) -> None:
-        self._app, self._limits, self._counts = app, limits, counts
+    def __init__(self, app: ASGIApp, limits: Limits, counts: HttpCounts, tokens: Tokens | None = None) -> None:
+        self._app, self._limits, self._counts, self._tokens = app, limits, counts, tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request; anything but HTTP (the lifespan) goes through."""
@@ -90,16 +97,19 @@ class Guard:
 
     def _check(self, scope: Scope) -> None:
         limits = self._limits
-        length, host, given, head = None, b"", 0, 0
+        length, host, given, head, shows = None, b"", 0, 0, b""
         for name, value in scope["headers"]:
             head += len(name) + len(value)
             if name == b"host":
                 host, given = value, given + 1
             elif name == b"content-length":
                 length = value
+            elif name == b"authorization":
+                shows = value
         if given != 1 or _without_port(host) not in limits.hosts:
             known = ", ".join(sorted(limits.hosts))
             raise Refusal(421, f"host {shown(host.decode('latin-1'))} is not served here; served: {known}")
+        self._admit(scope, shows)
         if (long := len(scope["raw_path"]) + len(scope["query_string"])) > limits.url_bytes:
             raise Refusal(414, f"a URL of {long} bytes; {limits.url_bytes} is the most: ask with POST")
         if head > limits.head_bytes:
@@ -108,6 +118,27 @@ class Guard:
             raise Refusal(413, f"a body of {int(length)} bytes; {limits.body_bytes} is the most: send less")
         if self._counts.in_flight > limits.in_flight and scope["path"] not in ALWAYS_ANSWERED:
             raise Refusal(503, f"{limits.in_flight} requests are worked on, the most; come again", {"retry-after": "1"})
+
+    def _admit(self, scope: Scope, shows: bytes) -> None:
+        if self._tokens is None:
+            return
+        client: Client | None = self._tokens.client(shows)
+        scope[CLIENT], path = client, scope["path"]
+        if path in FOR_ANYBODY:
+            return
+        if client is None:
+            raise UNKNOWN
+        if (needed := _scope_of(path)) is not None and needed not in client.scopes:
+            raise Refusal(403, "this token does not open this; ask for one that does")
+
+
+def _scope_of(path: str) -> str | None:
+    """None: any."""
+    if path.startswith("/v1/"):
+        return "embeddings"
+    if path == "/metrics":
+        return "metrics"
+    return None if path == "/openapi.json" else "people"
 
 
 class _Answer:

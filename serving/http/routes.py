@@ -18,7 +18,7 @@ from serving.http.answers import JSON, encoded
 from serving.http.asked import asked_of, checked_models, models_of, require_json, user_id_of
 from serving.http.errors import Refusal
 from serving.http.kept import kept_of
-from serving.http.limits import Limits, read_body
+from serving.http.limits import CLIENT, Limits, read_body
 from serving.http.user_page import index_page, user_page
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Routes:
         return Response(b'{"status":"ok"}', media_type=JSON)
 
     async def ready(self, request: Request) -> Response:
-        """200 while the feature store answers; what is served, null where nothing is yet."""
+        """200 while the feature store answers; what is served, null where nothing is yet, for who may know."""
         served = await self._served()
         broken = self._client.statistics()["breaker_open"]
         state = {
@@ -94,6 +94,8 @@ class Routes:
             "models": {name: (served or {}).get(name) for name in self._models},
         }
         status = 503 if served is None or broken else 200
+        if request.scope.get(CLIENT, True) is None:
+            return Response(b"{}", status, media_type=JSON)
         return Response(msgspec.json.encode(state), status, media_type=JSON)
 
     async def metrics(self, request: Request) -> Response:

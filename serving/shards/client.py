@@ -13,6 +13,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import flight
 
+from serving.secured.tls import Tls
+from serving.shards.certificates import client_side
 from serving.shards.partition import Needed, Share
 from serving.shards.server import LOAD, STATUS
 from serving.shards.share import Rows
@@ -38,15 +40,19 @@ class ShardError(OSError):
 
 class Shards:
     """addresses: `host:port` of shard 0, 1, … of a model; they are connected to when first asked. Safe to share among
-    threads. deadline_seconds: of each request for rows."""
+    threads. deadline_seconds: of each request for rows. tls: both sides show certificates of its authority; None: in
+    plain."""
 
-    def __init__(self, addresses: Sequence[str], *, deadline_seconds: float = DEADLINE_SECONDS) -> None:
+    def __init__(
+        self, addresses: Sequence[str], *, deadline_seconds: float = DEADLINE_SECONDS, tls: Tls | None = None
+    ) -> None:
         if not addresses or len(set(addresses)) < len(addresses):
             raise ValueError(f"{list(addresses)}: give the address of each shard once, in their order")
         self.addresses = tuple(addresses)
         self.deadline_seconds = deadline_seconds
         self._shares = [Share(index=index, of=len(addresses)) for index in range(len(addresses))]
-        self._clients = [flight.connect(f"grpc+tcp://{one}", generic_options=_OPTIONS) for one in addresses]
+        scheme, shown = ("grpc+tcp", {}) if tls is None else ("grpc+tls", client_side(tls))
+        self._clients = [flight.connect(f"{scheme}://{one}", generic_options=_OPTIONS, **shown) for one in addresses]
         # twice: while all of them load a version, the one at work is still asked for its rows
         self._threads = ThreadPoolExecutor(2 * len(addresses), thread_name_prefix="shards")
 

@@ -2,7 +2,7 @@
 
 `DoGet` with a `Ticket`: record batches of raw rows, a fixed-size binary column per weight. Actions: `load` (body: the
 manifest's SHA-256) begins to load a version and says whether it is there; `status` says what is held. Who may connect
-may read the weights: it listens on loopback, or on a network of its own.
+may read the weights: it listens on loopback, or demands a certificate of its own authority.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from pyarrow import flight
 
 from infra.settings import LOOPBACK
+from serving.secured.tls import Tls
+from serving.shards.certificates import server_side
 from serving.shards.held import KEEP_SECONDS, Held
 from serving.shards.partition import Share
 from serving.shards.share import Rows
@@ -37,10 +39,18 @@ class ShardServer(flight.FlightServerBase):  # type: ignore[misc]
     """Serves from when it is made. snapshots: the model's sealed folders. port 0: any that is free, see `port`."""
 
     def __init__(
-        self, snapshots: Path, share: Share, *, host: str = LOOPBACK, port: int = 0, keep_seconds: float = KEEP_SECONDS
+        self,
+        snapshots: Path,
+        share: Share,
+        *,
+        host: str = LOOPBACK,
+        port: int = 0,
+        keep_seconds: float = KEEP_SECONDS,
+        tls: Tls | None = None,
     ) -> None:
         self.held = Held(snapshots, share, keep_seconds=keep_seconds)
-        super().__init__(f"grpc+tcp://{host}:{port}")
+        scheme, demanded = ("grpc+tcp", {}) if tls is None else ("grpc+tls", server_side(tls))
+        super().__init__(f"{scheme}://{host}:{port}", **demanded)
 
     def do_get(self, context: Any, ticket: Any) -> Any:
         """Rows of the share, in the ticket's order."""
@@ -81,10 +91,12 @@ class ShardServer(flight.FlightServerBase):  # type: ignore[misc]
         return json.dumps({"index": share.index, "of": share.of, "bytes": num_bytes}).encode()
 
 
-def serve(snapshots: Path, share: Share, *, host: str, port: int, ready: Callable[[str], None]) -> None:
+def serve(
+    snapshots: Path, share: Share, *, host: str, port: int, ready: Callable[[str], None], tls: Tls | None = None
+) -> None:
     """Until SIGINT or SIGTERM. ready: told `host:port` once rows can be asked for. OSError: the port is taken."""
     try:
-        server = ShardServer(snapshots, share, host=host, port=port)
+        server = ShardServer(snapshots, share, host=host, port=port, tls=tls)
     except (pa.ArrowException, flight.FlightError) as error:
         raise OSError(f"{share} cannot listen on {host}:{port} ({error}); choose another --port") from error
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

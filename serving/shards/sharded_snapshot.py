@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from serving.secured.tls import Tls
 from serving.shards.client import LOAD_SECONDS, Shards
 from serving.shards.partition import needed
 from serving.shards.share import OF_TABLES, row_layout
@@ -96,10 +97,10 @@ def load_sharded(
     return ShardedSnapshot(contract, graph, weights, shards=shards, manifest_sha256=manifest_sha256)
 
 
-def embedders(addresses: Mapping[str, Sequence[str]]) -> Callable[[Path, str], Embedder]:
+def embedders(addresses: Mapping[str, Sequence[str]], *, tls: Tls | None = None) -> Callable[[Path, str], Embedder]:
     """Makes the embedder of a sealed folder with that manifest's SHA-256. addresses: by model, of the shards where its
-    tables lie (`infra.settings.Settings.shards`); of other models they are held here."""
-    shards = {model: Shards(given) for model, given in addresses.items()}
+    tables lie (`infra.settings.Settings.shards`); of other models they are held here. tls: with the shards."""
+    shards = {model: Shards(given, tls=tls) for model, given in addresses.items()}
 
     def embedder(folder: Path, manifest_sha256: str) -> Embedder:
         found = shards.get(read_contract(folder).model)

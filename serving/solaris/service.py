@@ -9,11 +9,13 @@ from collections.abc import Iterable
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from infra.settings import LOOPBACK
 from serving.compute.service import RETRY_SECONDS, TIMEOUT_SECONDS, end_on_signals, expose
 from serving.compute.statistics import Statistics
 from serving.connection import UNAVAILABLE, connect
 from serving.features import FeatureCodec
 from serving.keys import Keys
+from serving.secured.listen import OPEN, Secured
 from serving.solaris.interfaces import Catalogue, Foundation
 from serving.solaris.model import PairModel
 from serving.solaris.precompute import Precompute
@@ -37,11 +39,13 @@ def serve(
     partitions: Iterable[int] | None = None,
     options: Options,
     metrics_port: int = 0,
+    metrics_host: str = LOOPBACK,
+    demands: Secured = OPEN,
 ) -> None:
     """Compute pairs until SIGTERM or SIGINT; then finish what was taken. A second signal ends it at once.
 
-    codec: of the features of the model's source. partitions: this worker's; None: all. metrics_port: of Prometheus'
-    page, on loopback; 0: none. ValueError: the foundation model is of another width.
+    codec: of the features of the model's source. partitions: this worker's; None: all. metrics_port, metrics_host: of
+    Prometheus' page; port 0: none. demands: of who reads it. ValueError: the foundation model is of another width.
     """
     if foundation.width != model.width:
         raise ValueError(f"pairs of {model.name}: width is {model.width}, the foundation model's is {foundation.width}")
@@ -53,7 +57,7 @@ def serve(
     _open(store)
     end_on_signals(worker)
     if metrics_port:
-        expose(statistics, metrics_port)
+        expose(statistics, metrics_port, host=metrics_host, demands=demands)
     log.info("precomputing model=%s version=%d width=%d", model.name, foundation.version, model.width)
     worker.run()
 

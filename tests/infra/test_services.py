@@ -31,7 +31,7 @@ from snapshots.registry import Registry
 from trainer.recipes import get_recipe
 from trainer.trained import find_trained
 
-PORTS = ("airflow_port", "mlflow_port", "redis_port")
+PORTS = ("airflow_port", "mlflow_port", "redis_port", "metrics_port")
 ONLINE_PORTS = ("serving_port", "serving_compute_port")
 
 
@@ -65,7 +65,7 @@ def wait_for(condition: object, *, seconds: float = 30.0) -> None:
 @pytest.mark.slow
 def test_all_are_healthy(running: Settings) -> None:
     assert set(state_of(running).values()) == {"healthy"}
-    assert len(state_of(running)) == 7
+    assert len(state_of(running)) == 8
 
 
 @pytest.mark.slow
