@@ -6,6 +6,7 @@ folder (written by `usermodel infra up --data …`), the default below.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Sequence
@@ -22,6 +23,14 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 LOOPBACK = "127.0.0.1"
 SECRETS = ("alert_urls", "redis_url")
 """Settings that `infra up` keeps in `<home>/credentials`, not in `settings.env`."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address. A name other than localhost is taken for another machine's."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class Settings(BaseSettings):
@@ -54,6 +63,7 @@ class Settings(BaseSettings):
     )
     lake_uri: str | None = Field(None, description="root of the Delta tables; default: <storage_uri>/lake")
     mlflow_uri: str | None = Field(None, description="MLflow tracking server; default: the one `infra up` starts")
+    mlflow_token_file: Path | None = Field(None, description="the token that MLflow, or the proxy before it, asks for")
     ranks: int = Field(2, ge=1, description="training ranks on this machine, one core each")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where ranks compute; auto: a GPU each, if any")
     deadline_seconds: float = Field(
@@ -265,15 +275,32 @@ class Settings(BaseSettings):
         return self.redis_url is None and not self.redis_url_file.exists()
 
     def feature_store(self) -> str:
-        """The feature store's URL with its password: a secret. ValueError where there is none yet."""
+        """The feature store's URL with its password: a secret. ValueError where there is none yet, and for one on
+        another host that is reached in plain, or by anybody."""
         if self.redis_url is not None:
-            return self.redis_url.get_secret_value()
+            return self._protected(self.redis_url.get_secret_value())
         if self.redis_url_file.exists():
-            return self.redis_url_file.read_text(encoding="utf-8").strip()
+            return self._protected(self.redis_url_file.read_text(encoding="utf-8").strip())
         password = self.home / "credentials" / "redis_password"
         if not password.exists():
             raise ValueError(f"no feature store: {password} is missing; run infra/up, or set USERMODEL_REDIS_URL")
         return f"redis://:{password.read_text(encoding='utf-8').strip()}@{LOOPBACK}:{self.redis_port}/0"
+
+    def _protected(self, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme == "unix" or is_loopback(parts.hostname or "localhost"):
+            return url
+        if self.tls == "required" and not parts.scheme.startswith("rediss"):
+            raise ValueError(
+                f"the feature store on {parts.hostname} is reached in plain ({parts.scheme}://); beyond loopback write "
+                "rediss:// in USERMODEL_REDIS_URL, or set USERMODEL_TLS=elsewhere where a mesh encrypts"
+            )
+        if not parts.password:
+            raise ValueError(
+                f"the feature store on {parts.hostname} asks for no password; beyond loopback write "
+                "rediss://USER:PASSWORD@HOST:PORT/0 in USERMODEL_REDIS_URL, of a user of its ACL"
+            )
+        return url
 
     @property
     def served(self) -> tuple[str, ...]:
@@ -308,6 +335,20 @@ def get_settings() -> Settings:
     """The settings of this process."""
     home = Path(os.environ.get("USERMODEL_HOME", REPOSITORY / ".local"))  # noqa: TID251
     return Settings(_env_file=home / "settings.env")
+
+
+def mlflow_headers(settings: Settings) -> dict[str, str]:
+    """What MLflow is shown, by whoever asks it; MLflow's own client, which reads its environment alone, from now on too.
+
+    The token is read each time: it may have been exchanged.
+    """
+    if settings.tls_ca is not None:
+        os.environ["MLFLOW_TRACKING_SERVER_CERT_PATH"] = str(settings.tls_ca)  # noqa: TID251
+    if settings.mlflow_token_file is None:
+        return {}
+    token = settings.mlflow_token_file.read_text(encoding="utf-8").strip()
+    os.environ["MLFLOW_TRACKING_TOKEN"] = token  # noqa: TID251
+    return {"Authorization": f"Bearer {token}"}
 
 
 def child_environment(**extra: str) -> dict[str, str]:

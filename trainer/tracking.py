@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import http.client
 import logging
+import ssl
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from infra.settings import Settings
+from infra.settings import Settings, mlflow_headers
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,20 +37,25 @@ class TrackingUnavailableError(ConnectionError):
 
 def connect(settings: Settings) -> MlflowClient:
     """A client of `settings.mlflow`; one that is down raises at once, without MLflow's long retries."""
-    uri = settings.mlflow
+    uri, shown = settings.mlflow, mlflow_headers(settings)
     if urlsplit(uri).scheme in ("http", "https"):
-        _probe(uri)
+        _probe(uri, shown, settings)
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=uri)
 
 
-def _probe(uri: str) -> None:
+def _probe(uri: str, shown: Mapping[str, str], settings: Settings) -> None:
     parts = urlsplit(uri)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.netloc, timeout=_PROBE_SECONDS)
+    if parts.scheme == "https":
+        context = ssl.create_default_context(cafile=None if settings.tls_ca is None else str(settings.tls_ca))
+        connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+            parts.netloc, timeout=_PROBE_SECONDS, context=context
+        )
+    else:
+        connection = http.client.HTTPConnection(parts.netloc, timeout=_PROBE_SECONDS)
     try:
-        connection.request("GET", f"{parts.path.rstrip('/')}/health")
+        connection.request("GET", f"{parts.path.rstrip('/')}/health", headers=dict(shown))
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
         raise TrackingUnavailableError(

@@ -27,8 +27,10 @@ def metrics(
         from datetime import UTC, datetime
 
         from infra.loop_metrics.collect import collect
+        from trainer.recipes import USER_MODELS
 
-        sys.stdout.buffer.write(collect(settings, now=datetime.now(UTC)))
+        recipes = [make() for make in USER_MODELS.values()]
+        sys.stdout.buffer.write(collect(recipes, settings=settings, now=datetime.now(UTC)))
         return
     from infra.loop_metrics.page import serve
 

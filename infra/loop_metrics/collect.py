@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, get_args
 
@@ -46,16 +46,14 @@ class Facts:
         return generate_latest(self._registry)
 
 
-def collect(settings: Settings, *, now: datetime) -> bytes:
+def collect(recipes: Sequence[Recipe], *, settings: Settings, now: datetime) -> bytes:
     """The page. A source that fails is logged and says so (`usermodel_loop_up`); what the others say is there.
 
-    now: aware of its time zone. Of the user models that have a version or an alert.
+    now: aware of its time zone. Of those of the user models that have a version or an alert.
     """
     from snapshots.registry import Registry
-    from trainer.recipes import USER_MODELS
 
     began, facts = time.monotonic(), Facts()
-    recipes = [make() for make in USER_MODELS.values()]
     registry = Registry(settings)
     alive: list[Version] = []
     _source(facts, "registry", lambda: alive.extend(_registered(facts, recipes, registry, now=now)))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 
-from infra.settings import Settings
+from infra.settings import Settings, is_loopback
 from serving.secured.tls import Tls
 from serving.secured.tokens import Tokens
 
@@ -20,14 +19,6 @@ class Secured:
 
 OPEN = Secured()
 """Of loopback, where nothing is set."""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the address. A name other than localhost is taken for another machine's."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def tls_of(settings: Settings) -> Tls | None:

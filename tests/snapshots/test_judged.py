@@ -9,14 +9,19 @@ import threading
 from collections.abc import Callable
 from contextlib import chdir
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import torch
+from prometheus_client.parser import text_string_to_metric_families
 
 from features.lake import Lake
+from infra.loop_metrics.collect import MOVED, collect
+from infra.loop_metrics.families import ALL
 from infra.settings import LOOPBACK, Settings
 from snapshots.alerts.book import Alert, read_alerts
+from snapshots.alerts.kinds import KINDS
 from snapshots.export import WEIGHTS
 from snapshots.gate import gate
 from snapshots.inference import infer
@@ -190,6 +195,49 @@ def test_the_alert_of_a_held_day_ends_with_a_person(recipe: Recipe, two: Setting
     undone = _alerts(settings)[-1]
     assert (undone.kind, undone.is_open, undone.decided_by) == ("rolled-back", False, "carol")
     assert "ctr fell" in undone.reasons[0]
+
+
+def told(settings: Settings) -> dict[str, dict[tuple[str, ...], float]]:
+    """What Prometheus reads of the loop: values by the labels' own, in the order of their names."""
+    page = collect([tiny_recipe()], settings=settings, now=datetime(2026, 1, 2, 1, tzinfo=UTC)).decode()
+    found: dict[str, dict[tuple[str, ...], float]] = {}
+    for family in text_string_to_metric_families(page):
+        for one in family.samples:
+            name = one.name.removeprefix("usermodel_loop_")
+            found.setdefault(name, {})[tuple(one.labels[key] for key in sorted(one.labels))] = one.value
+    return found
+
+
+def test_prometheus_is_told_what_the_gate_kept(recipe: Recipe, two: Settings) -> None:
+    hold(recipe, DAYS[1], settings=two)
+    found, version = told(two), newest(two, DAYS[1])
+    assert set(found["up"].values()) == {1.0}
+    of_training = {"training_seconds", "training_examples_per_second", "training_resumed"}  # these towers were made
+    assert set(found) == {one.name.removeprefix("usermodel_loop_") for one in ALL} - of_training
+    assert found["ne"] == {("tiny", task): of["ne"] for task, of in version.metrics.items()}
+    assert found["champion_version"] == {("tiny",): 1.0}
+    assert {labels for labels, is_so in found["newest_decision"].items() if is_so} == {("held", "tiny")}
+    assert found["versions"]["held", "tiny"] == found["versions"]["promoted", "tiny"] == 1
+    start = datetime(DAYS[1].year, DAYS[1].month, DAYS[1].day, tzinfo=UTC).timestamp()
+    assert found["day_timestamp_seconds"]["tiny", "held"] == start
+    kept = {
+        (row.subject.removeprefix("embedding "), row.kind, row.metric, "tiny", row.pooling): row.value
+        for row in _judged(two, 1)
+        if row.kind in MOVED and row.users == "all" and row.value is not None
+    }
+    assert found["shift"] == kept
+    (alert,) = _alerts(two)
+    assert {labels for labels, count in found["alerts_open"].items() if count} == {(alert.kind, "tiny", "warning")}
+    assert len(found["alerts_open"]) == 3 * len(KINDS)
+    assert max(found["gate_verdict"].values()) == 1
+
+
+def test_prometheus_is_told_the_rest_while_mlflow_is_down(recipe: Recipe, two: Settings) -> None:
+    hold(recipe, DAYS[1], settings=two)
+    found = told(two.model_copy(update={"mlflow_uri": f"http://{LOOPBACK}:1"}))
+    assert found["up"] == {("registry",): 0, ("lake",): 1, ("alerts",): 1, ("checkpoints",): 1}
+    assert sum(found["alerts_open"].values()) == 1
+    assert "versions" not in found
 
 
 def test_a_person_who_rejects_a_good_day_is_announced_once(recipe: Recipe, one: Settings) -> None:

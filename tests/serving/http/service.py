@@ -18,6 +18,7 @@ from serving.client.model import Model
 from serving.http.limits import Limits
 from serving.http.server import server_of, service
 from serving.record import Entry
+from serving.secured.listen import OPEN, Secured
 from serving.served import Served
 from serving.store import Store, Write
 from tests.serving.servers import until
@@ -74,12 +75,12 @@ class Running:
 
 
 @contextmanager
-def running(store_url: str, limits: Limits | None = None) -> Iterator[Running]:
+def running(store_url: str, limits: Limits | None = None, demands: Secured = OPEN) -> Iterator[Running]:
     """The service on a free port."""
     limits = limits or Limits(head_seconds=2.0, seconds=2.0)
-    app = service(MODELS, store_url=store_url, partitions=1, limits=limits)
+    app = service(MODELS, store_url=store_url, partitions=1, limits=limits, demands=demands)
     with socket.create_server(("127.0.0.1", 0)) as listening, redis.Redis.from_url(store_url) as client:
-        server = server_of(app, host="127.0.0.1", port=0, limits=limits)
+        server = server_of(app, host="127.0.0.1", port=0, limits=limits, tls=demands.tls)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         deadline = time.monotonic() + 20

@@ -1,0 +1,103 @@
+"""Prometheus' own programs on the rules; they skip where those are not installed (Debian: prometheus)."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from infra.monitoring.write import FOLDER, RULES
+
+PROMTOOL = shutil.which("promtool")
+needs_promtool = pytest.mark.skipif(
+    PROMTOOL is None, reason="promtool is not on the PATH; Debian's package prometheus has it"
+)
+
+
+def promtool(*arguments: str) -> str:
+    assert PROMTOOL is not None
+    made = subprocess.run([PROMTOOL, *arguments], capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stdout + made.stderr
+    return made.stdout
+
+
+@needs_promtool
+def test_the_rules_and_the_configuration_are_prometheus_own() -> None:
+    assert "SUCCESS" in promtool("check", "rules", str(FOLDER / RULES))
+    assert "SUCCESS" in promtool("check", "config", str(FOLDER / "rules" / "prometheus.yaml"))
+
+
+OPEN = 'usermodel_loop_alerts_open{model="demo",kind="ne",severity="critical"}'
+OPENED = {"model": "demo", "kind": "ne", "severity": "critical"}
+REJECTED = 'usermodel_loop_newest_decision{model="demo",decision="rejected"}'
+READS, FAST = "usermodel_serving_read_seconds_count", 'usermodel_serving_read_seconds_bucket{le="0.01"}'
+ASKED = 'usermodel_serving_requests_total{model="demo",mode="async",source="%s"}'
+ENDS = 'usermodel_tls_certificate_expiry_timestamp_seconds{instance="a"}'
+
+
+def series(**values: str) -> list[dict[str, str]]:
+    return [{"series": name, "values": of} for name, of in values.items()]
+
+
+@needs_promtool
+@pytest.mark.parametrize(
+    ("alert", "at", "values", "fires"),
+    [
+        pytest.param("UserModelNe", "5m", {OPEN: "0 0 1 1 1 1"}, [OPENED],
+                     id="an-alert-of-the-book-is-open"),
+        pytest.param("UserModelNe", "5m", {OPEN: "1 1 0 0 0 0"}, [], id="it-was-decided"),
+        pytest.param("UserModelOtherAlert", "1m", {OPEN: "1 1 1"}, [], id="a-known-kind-is-no-other"),
+        pytest.param("UserModelOtherAlert", "1m", {OPEN.replace("ne", "made-up"): "1 1 1"},
+                     [{"model": "demo", "kind": "made-up", "severity": "critical"}], id="a-kind-of-a-recipe"),
+        pytest.param("UserModelSloBurn1h", "70m", {READS: "0+600x80", FAST: "0+480x80"},
+                     [{"slo": "latency", "severity": "critical"}], id="a-fifth-of-the-reads-is-slow"),
+        pytest.param("UserModelSloBurn1h", "70m", {READS: "0+600x80", FAST: "0+597x80"}, [], id="few-reads-are-slow"),
+        pytest.param("UserModelSloBurn1h", "70m", {READS: "0+600x60 36600+600x20", FAST: "0+480x60 29400+600x20"}, [],
+                     id="the-reads-were-slow-and-are-fast-again"),
+        pytest.param("UserModelTargetDown", "5m", {'up{job="usermodel-loop",instance="a"}': "1 0 0 0 0 0 0"},
+                     [{"job": "usermodel-loop", "instance": "a", "severity": "critical"}], id="a-service-is-down"),
+        pytest.param("UserModelTargetDown", "5m", {'up{job="other",instance="a"}': "0 0 0 0 0 0"}, [], id="not-ours"),
+        pytest.param("UserModelRedisDown", "3m", {'usermodel_serving_breaker_open{instance="a"}': "0 1 1 1 1"},
+                     [{"instance": "a", "severity": "critical"}], id="the-breaker-is-open"),
+        pytest.param("UserModelComputeBehind", "9m",
+                     {'usermodel_compute_queue_oldest_seconds{source="shop"}': "0+30x12"},
+                     [{"source": "shop", "severity": "warning"}], id="the-queue-grows-old"),
+        pytest.param("UserModelFallbackRate", "45m", {ASKED % "store": "0+90x60", ASKED % "default": "0+10x60"},
+                     [{"model": "demo", "severity": "warning"}], id="defaults-on-the-first-day"),
+        pytest.param("UserModelFallbackRate", "600m", {ASKED % "store": "0+90x700", ASKED % "default": "0+10x700"}, [],
+                     id="defaults-as-usual"),
+        pytest.param("UserModelCertificateEnds", "70m", {ENDS: "600000+0x80"},
+                     [{"instance": "a", "severity": "warning"}],
+                     id="a-certificate-ends-within-a-week"),
+        pytest.param("UserModelCertificateEnds", "70m", {ENDS: "6000000+0x80"}, [], id="a-certificate-for-months"),
+        pytest.param("UserModelRejected", "1m", {REJECTED: "1 1"},
+                     [{"model": "demo", "decision": "rejected", "severity": "warning"}], id="a-rejected-day"),
+    ],
+)  # fmt: skip
+def test_a_rule_fires_when_it_should(
+    tmp_path: Path, alert: str, at: str, values: dict[str, str], fires: list[dict[str, str]]
+) -> None:
+    rule = next(
+        rule for group in yaml.safe_load((FOLDER / RULES).read_text())["groups"] for rule in group["rules"]
+        if rule.get("alert") == alert
+    )  # fmt: skip
+    expected: list[dict[str, Any]] = [{"exp_labels": labels | {"origin": rule["labels"]["origin"]}} for labels in fires]
+    # promtool compares annotations too, whose templates are filled: they are left out of the copy that it is given
+    copy = yaml.safe_load((FOLDER / RULES).read_text())
+    for group in copy["groups"]:
+        for one in group["rules"]:
+            one.pop("annotations", None)
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(copy))
+    test = {
+        "interval": "1m",
+        "input_series": series(**values),
+        "alert_rule_test": [{"alertname": alert, "eval_time": at, "exp_alerts": expected}],
+    }
+    (tmp_path / "test.yaml").write_text(
+        yaml.safe_dump({"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": [test]})
+    )
+    assert "SUCCESS" in promtool("test", "rules", str(tmp_path / "test.yaml"))
