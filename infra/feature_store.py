@@ -8,6 +8,9 @@ from infra.credentials import Credentials, write_private
 from infra.settings import LOOPBACK, Settings
 from infra.supervision import package_folder
 
+RIGHTS = ("~um:*", "&*", "+@all", "-@admin", "-@dangerous")
+"""Of a user in the ACL of another Redis: all that serving does, on its own keys, and no more."""
+
 
 def command(settings: Settings) -> list[str]:
     """What starts it."""

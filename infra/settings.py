@@ -338,7 +338,7 @@ def get_settings() -> Settings:
 
 
 def mlflow_headers(settings: Settings) -> dict[str, str]:
-    """What MLflow is shown, by whoever asks it; MLflow's own client, which reads its environment alone, from now on too.
+    """What MLflow is shown; to its own client, which reads its environment alone, too, from now on.
 
     The token is read each time: it may have been exchanged.
     """
