@@ -36,7 +36,13 @@ OPENED = {"model": "demo", "kind": "ne", "severity": "critical"}
 REJECTED = 'usermodel_loop_newest_decision{model="demo",decision="rejected"}'
 READS, FAST = "usermodel_serving_read_seconds_count", 'usermodel_serving_read_seconds_bucket{le="0.01"}'
 ASKED = 'usermodel_serving_requests_total{model="demo",mode="async",source="%s"}'
+FELL = 'usermodel_serving_fallbacks_total{model="demo"}'
 ENDS = 'usermodel_tls_certificate_expiry_timestamp_seconds{instance="a"}'
+
+
+def answers(minutes: int) -> dict[str, str]:
+    """A tenth of them defaults, none a fallback."""
+    return {FELL: f"0+0x{minutes}", ASKED % "store": f"0+90x{minutes}", ASKED % "default": f"0+10x{minutes}"}
 
 
 def series(**values: str) -> list[dict[str, str]]:
@@ -66,9 +72,9 @@ def series(**values: str) -> list[dict[str, str]]:
         pytest.param("UserModelComputeBehind", "9m",
                      {'usermodel_compute_queue_oldest_seconds{source="shop"}': "0+30x12"},
                      [{"source": "shop", "severity": "warning"}], id="the-queue-grows-old"),
-        pytest.param("UserModelFallbackRate", "45m", {ASKED % "store": "0+90x60", ASKED % "default": "0+10x60"},
+        pytest.param("UserModelFallbackRate", "45m", answers(60),
                      [{"model": "demo", "severity": "warning"}], id="defaults-on-the-first-day"),
-        pytest.param("UserModelFallbackRate", "600m", {ASKED % "store": "0+90x700", ASKED % "default": "0+10x700"}, [],
+        pytest.param("UserModelFallbackRate", "600m", answers(700), [],
                      id="defaults-as-usual"),
         pytest.param("UserModelCertificateEnds", "70m", {ENDS: "600000+0x80"},
                      [{"instance": "a", "severity": "warning"}],
