@@ -191,7 +191,7 @@ class Lake:
     ) -> Partition:
         """The day as `write` commits it; CommitFailedError from it means that somebody else wrote the day meanwhile."""
         key = fingerprint[:_FINGERPRINT_DIGITS]
-        delta = self._create(table, schema, ds, key)
+        delta: DeltaTable | None = self._create(table, schema, ds, key)
         properties = _properties(table, ds, key, metadata)
         for attempt in range(1, _COMMIT_ATTEMPTS + 1):
             delta = delta if attempt == 1 else self.open(table)
