@@ -8,6 +8,8 @@ from zoneinfo import ZoneInfo
 
 from airflow.sdk import Asset, ExceptionRetryPolicy, RetryAction, RetryRule
 
+from infra.settings import get_settings
+
 if TYPE_CHECKING:
     from datetime import date
 
@@ -27,6 +29,12 @@ TASK_DEFAULTS: dict[str, Any] = {
     "retry_policy": RETRY_POLICY,
     "execution_timeout": timedelta(hours=6),
 }
+
+
+def place(step: str) -> dict[str, Any]:
+    """Arguments of the step's operator: on which hosts it runs. None but where `USERMODEL_EDGE_STEPS` names it."""
+    queue = get_settings().edge_queues().get(step)
+    return {} if queue is None else {"executor": "EdgeExecutor", "queue": queue}
 
 
 def midnight(day: date, timezone: str) -> datetime:

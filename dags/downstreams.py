@@ -10,7 +10,7 @@ from airflow.sdk import DAG, PartitionedAssetTimetable, task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from dags import steps
-from dags.common import TASK_DEFAULTS, announce, embeddings_asset, midnight, released_asset
+from dags.common import TASK_DEFAULTS, announce, embeddings_asset, midnight, place, released_asset
 from trainer.recipes import DOWNSTREAM_MODELS, get_recipe
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ def downstream_model(downstream: DownstreamRecipe) -> DAG:
     schedule = get_recipe(downstream.upstreams[0]).schedule
     embeddings = [embeddings_asset(upstream) for upstream in downstream.upstreams]
 
-    @task
     def retrain(downstream: str, *, dag_run: Any = None) -> Any:
         day = dag_run.partition_key
         if waits := steps.waits_for(downstream, day):
@@ -49,7 +48,7 @@ def downstream_model(downstream: DownstreamRecipe) -> DAG:
         doc_md=DOC,
         tags=["downstream", *downstream.upstreams],
     ) as dag:
-        trained = retrain(downstream.name)
+        trained = task(**place("retrain"))(retrain)(downstream.name)
         for upstream in downstream.upstreams:
             if get_recipe(upstream).serving.after == "learning":
                 trained >> _release(upstream)

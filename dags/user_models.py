@@ -9,7 +9,7 @@ from airflow.sdk import DAG, CronDataIntervalTimetable, chain, task
 from airflow.sdk.exceptions import AirflowFailException
 
 from dags import steps
-from dags.common import TASK_DEFAULTS, announce, data_day, embeddings_asset, midnight
+from dags.common import TASK_DEFAULTS, announce, data_day, embeddings_asset, midnight, place
 from trainer.recipes import USER_MODELS
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def user_model(recipe: Recipe) -> DAG:
     schedule = recipe.schedule
     embeddings = embeddings_asset(recipe.name)
 
-    @task(map_index_template="shard {{ task.op_kwargs['shard'] }}")
+    @task(map_index_template="shard {{ task.op_kwargs['shard'] }}", **place("infer_shard"))
     def infer_shard(recipe: str, day: str, shard: int) -> Any:  # a mapped task cannot be given a `ds`
         return steps.infer_shard(recipe, day, shard)
 
@@ -65,7 +65,7 @@ def user_model(recipe: Recipe) -> DAG:
         planned = task(steps.plan_inference)(**day)
         chain(
             task(steps.build_examples)(**day),
-            task(steps.train)(**day),
+            task(**place("train"))(steps.train)(**day),
             task(steps.publish)(**day),
             planned,
             infer_shard.partial(recipe=recipe.name, day=day["ds"]).expand(shard=planned),

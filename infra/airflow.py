@@ -36,6 +36,8 @@ class TaskState:
     """When, ISO 8601; empty while it has not."""
     ended: str
     """The same."""
+    host: str
+    """On which host, and of which scheduler or edge worker; empty while it has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +51,31 @@ class Run:
     run_type: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """An edge worker as Airflow knows it."""
+
+    name: str
+    state: str
+    """`idle` and `running` are well; `unknown`: not heard of for 25 s."""
+    queues: tuple[str, ...]
+    """None: of every queue."""
+    tasks: int
+    """That it runs now."""
+    heard: str
+    """When last, ISO 8601."""
+
+    def line(self) -> str:
+        """One line for a person."""
+        queues = ", ".join(self.queues) or "every queue"
+        return f"edge worker {self.name:<10} {self.state:<10} {self.tasks} tasks of {queues}, last heard {self.heard}"
+
+
 class Airflow:
     """The REST API of the Airflow that `infra up` starts. Use as a context manager."""
 
     def __init__(self, settings: Settings, *, token: str) -> None:
+        self._workers = f"{settings.airflow}/edge_worker/ui/worker"
         self._client = httpx.Client(
             base_url=f"{settings.airflow}/api/v2",
             headers={"Authorization": f"Bearer {token}"},
@@ -132,6 +155,20 @@ class Airflow:
             raise RuntimeError(f"Airflow refused to backfill {dag_id}: {response.status_code} {response.text[:500]}")
         return True
 
+    def workers(self) -> list[Worker]:
+        """The edge workers that ever registered; where no step runs on them, Airflow does not know the question."""
+        answer = self._read("GET", self._workers)
+        return [
+            Worker(
+                name=found["worker_name"],
+                state=found["state"],
+                queues=tuple(found["queues"] or ()),
+                tasks=found["jobs_active"],
+                heard=found["last_heartbeat"] or "",
+            )
+            for found in answer["workers"]
+        ]
+
     def runs(self, timezones: Mapping[str, str]) -> list[Run]:
         """Every run of the DAGs, which are given with the time zones of their days."""
         return [
@@ -158,6 +195,7 @@ class Airflow:
                 shard=task["map_index"],
                 started=task["start_date"] or "",
                 ended=task["end_date"] or "",
+                host=task["hostname"] or "",
             )
             for task in self._listed("/dags/~/dagRuns/~/taskInstances", "task_instances", dag_ids)
         ]

@@ -14,7 +14,12 @@ from infra.settings import LOOPBACK, Settings
 from serving.secured.ask import options, scheme
 
 TIMEOUT_SECONDS = 3.0
+HEARTBEAT_LIMIT_SECONDS = 30.0
 COMPUTE_UP = "usermodel_compute_up"
+_HEARTBEAT = """
+SELECT extract(epoch FROM now() - max(latest_heartbeat)) FROM job
+WHERE job_type = 'SchedulerJob' AND hostname LIKE %s AND latest_heartbeat >= to_timestamp(%s)
+"""
 
 Check = Callable[[Settings, float], str | None]
 """(settings, seconds since the epoch at which the process started) -> what is wrong, or None."""
@@ -83,9 +88,19 @@ def airflow_api(settings: Settings, started: float) -> str | None:
     return _airflow(settings, "metadatabase", heartbeat=None, since=0.0)
 
 
-def airflow_scheduler(settings: Settings, started: float) -> str | None:
-    """The scheduler's heart has beaten since it started."""
-    return _airflow(settings, "scheduler", heartbeat="latest_scheduler_heartbeat", since=started)
+def airflow_scheduler(name: str) -> Check:
+    """The heart of the scheduler of this name has beaten since it started, and lately.
+
+    Airflow's own page knows the latest of all schedulers' heartbeats alone.
+    """
+
+    def check(settings: Settings, started: float) -> str | None:
+        age = _heartbeat_age(settings, name, since=started)
+        if isinstance(age, str):
+            return age
+        return None if age < HEARTBEAT_LIMIT_SECONDS else f"its heart last beat {age:.0f} s ago"
+
+    return check
 
 
 def airflow_dag_processor(settings: Settings, started: float) -> str | None:
@@ -96,6 +111,27 @@ def airflow_dag_processor(settings: Settings, started: float) -> str | None:
 def airflow_triggerer(settings: Settings, started: float) -> str | None:
     """The triggerer's heart has beaten since it started."""
     return _airflow(settings, "triggerer", heartbeat="latest_triggerer_heartbeat", since=started)
+
+
+def _heartbeat_age(settings: Settings, name: str, *, since: float) -> float | str:
+    """Seconds since the scheduler's last heartbeat, or what is wrong."""
+    import psycopg2
+
+    from infra.postgres import connect
+
+    try:
+        connection = connect(settings, "airflow")
+    except psycopg2.OperationalError as error:
+        return str(error).strip()
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(_HEARTBEAT, (f"{name}@%", since))
+            row = cursor.fetchone()
+    except psycopg2.ProgrammingError as error:  # before Airflow's tables are made
+        return str(error).strip()
+    finally:
+        connection.close()
+    return "no heartbeat yet" if row is None or row[0] is None else float(row[0])
 
 
 def _airflow(settings: Settings, component: str, *, heartbeat: str | None, since: float) -> str | None:

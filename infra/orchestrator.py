@@ -1,36 +1,54 @@
-"""Airflow as four processes: its configuration, its database, its command line and its token."""
+"""Airflow as four processes or more: its configuration, its database, its command line and its token."""
 
 from __future__ import annotations
 
 import configparser
 import io
+import math
 import subprocess
-from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import httpx
 
+from infra import edge
 from infra.credentials import Credentials, ensure_credentials, write_private
+from infra.edge import Sections
 from infra.postgres import url
 from infra.settings import LOOPBACK, REPOSITORY, Settings, child_environment
 from infra.supervision import BIN, Program
 
-PARALLEL_TASKS = 4
 TIMEOUT_SECONDS = 10.0
+LOST_SECONDS = 60
+"""A task whose process was not heard of for so long has failed: its host died, or was cut off."""
+IDLE_SECONDS = 0.25
+"""A scheduler that found nothing to do looks again after so long."""
+ORPHANS_SECONDS = 30
+"""So often a scheduler looks for what one that died left behind; it counts as dead 30 s after its last heartbeat."""
+WITH_TABLES = ("apache-airflow-core", "apache-airflow-providers-edge3")
+SCHEDULER = "airflow-scheduler"
 FOREIGN = ("AIRFLOW_", "MLFLOW_", "USERMODEL_", "SUPERVISOR_", "PG")
 
 
 def programs(settings: Settings) -> list[Program]:
-    """The four processes. `airflow standalone` is no choice: its log servers listen on every interface."""
+    """The processes. `airflow standalone` is no choice: its log servers listen on every interface."""
     airflow = str(BIN / "airflow")
     address = ["--host", LOOPBACK, "--port", str(settings.airflow_port)]
+    warm = [str(BIN / "python"), "-m", "infra.warm", "scheduler", "--skip-serve-logs"]
     return [
         Program(name="airflow-api-server", command=[airflow, "api-server", *address]),
-        Program(name="airflow-scheduler", command=[str(BIN / "python"), "-m", "infra.scheduler"]),
+        *(
+            Program(name=name, command=warm, environment={"USERMODEL_SERVICE": name})
+            for name in scheduler_names(settings)
+        ),
         Program(name="airflow-dag-processor", command=[airflow, "dag-processor"]),
         Program(name="airflow-triggerer", command=[airflow, "triggerer", "--skip-serve-logs"]),
     ]
+
+
+def scheduler_names(settings: Settings) -> list[str]:
+    """One each; the first keeps its name, so that others come and go beside it."""
+    return [SCHEDULER, *(f"{SCHEDULER}-{number}" for number in range(2, settings.schedulers + 1))]
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -43,7 +61,7 @@ def environment(settings: Settings) -> dict[str, str]:
     return {
         **inherited,
         "USERMODEL_HOME": str(settings.home.resolve()),
-        "AIRFLOW_HOME": str(_folder(settings)),
+        "AIRFLOW_HOME": str(home_folder(settings)),
         "PYTHONPATH": str(REPOSITORY),
         "PATH": f"{BIN}:{inherited.get('PATH', '/usr/bin:/bin')}",
         "PYTHONUNBUFFERED": "1",
@@ -59,25 +77,31 @@ def environment(settings: Settings) -> dict[str, str]:
 
 def write_configuration(settings: Settings, credentials: Credentials) -> None:
     """Write airflow.cfg (mode 0600: it holds the keys)."""
-    folder = _folder(settings)
+    write_sections(settings, _configuration(settings, credentials))
+
+
+def is_configured(settings: Settings, credentials: Credentials) -> bool:
+    """Whether airflow.cfg is what these settings would write."""
+    path = home_folder(settings) / "airflow.cfg"
+    return path.exists() and path.read_text() == _rendered(_configuration(settings, credentials))
+
+
+def write_sections(settings: Settings, sections: Sections) -> None:
+    """Write an airflow.cfg, mode 0600."""
+    folder = home_folder(settings)
     folder.mkdir(parents=True, exist_ok=True)
-    parser = configparser.ConfigParser()
-    for section, options in _configuration(settings, credentials).items():
-        parser[section] = {name: str(value).replace("%", "%%") for name, value in options.items()}
-    text = io.StringIO()
-    parser.write(text)
-    write_private(folder / "airflow.cfg", text.getvalue())
+    write_private(folder / "airflow.cfg", _rendered(sections))
 
 
 def ensure_schema(settings: Settings) -> bool:
-    """Create or migrate Airflow's tables, once per Airflow version; True if there was work to do."""
-    stamp = _folder(settings) / "schema-version"
-    if stamp.exists() and stamp.read_text() == version("apache-airflow-core"):
+    """Create or migrate Airflow's and its edge workers' tables, once per version; True if there was work to do."""
+    stamp, wanted = home_folder(settings) / "schema-version", "\n".join(map(_version, WITH_TABLES))
+    if stamp.exists() and stamp.read_text() == wanted:
         return False
     migrated = run_airflow_cli(settings, "db", "migrate")
     if migrated.returncode:
         raise RuntimeError(f"airflow db migrate failed: {migrated.stderr[-3000:] or migrated.stdout[-3000:]}")
-    write_private(stamp, version("apache-airflow-core"))
+    write_private(stamp, wanted)
     return True
 
 
@@ -101,18 +125,36 @@ def airflow_token(settings: Settings) -> str:
     return str(answer.json()["access_token"])
 
 
-def _folder(settings: Settings) -> Path:
+def home_folder(settings: Settings) -> Path:
+    """AIRFLOW_HOME."""
     return settings.home.resolve() / "airflow"
 
 
-def _configuration(settings: Settings, credentials: Credentials) -> Mapping[str, Mapping[str, object]]:
+def _version(package: str) -> str:
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return f"{package} none"
+
+
+def _rendered(sections: Sections) -> str:
+    parser = configparser.ConfigParser()
+    for section, options in sections.items():
+        parser[section] = {name: str(value).replace("%", "%%") for name, value in options.items()}
+    text = io.StringIO()
+    parser.write(text)
+    return text.getvalue()
+
+
+def _configuration(settings: Settings, credentials: Credentials) -> Sections:
     """What differs from Airflow's defaults: loopback, our keys, short waits, small logs, nothing sent out."""
-    return {
+    sections: dict[str, dict[str, object]] = {
         "core": {
-            "dags_folder": REPOSITORY / "dags",
+            "dags_folder": settings.dags_dir.resolve(),
             "load_examples": False,
-            "executor": "LocalExecutor",
-            "parallelism": PARALLEL_TASKS,
+            "executor": edge.EXECUTORS if settings.edge_queues() else "LocalExecutor",
+            "parallelism": math.ceil(settings.parallel_tasks / settings.schedulers),
+            "hostname_callable": "infra.settings.service_host",
             "execution_api_server_url": f"{settings.airflow}/execution/",
             "fernet_key": credentials.fernet_key,
             "simple_auth_manager_users": f"{settings.airflow_user}:admin",
@@ -131,8 +173,10 @@ def _configuration(settings: Settings, credentials: Credentials) -> Mapping[str,
         "api_auth": {"jwt_secret": credentials.jwt_secret},
         "dag_processor": {"refresh_interval": 10, "min_file_process_interval": 10, "parsing_processes": 1},
         "scheduler": {
-            "scheduler_idle_sleep_time": 0.25,
-            "task_instance_heartbeat_timeout": 60,
+            "scheduler_idle_sleep_time": IDLE_SECONDS,
+            "task_instance_heartbeat_timeout": LOST_SECONDS,
+            "orphaned_tasks_check_interval": ORPHANS_SECONDS,
+            "task_queued_timeout": edge.QUEUED_SECONDS if settings.edge_queues() else 600,
             "enable_health_check": False,
         },
         "logging": {
@@ -141,3 +185,4 @@ def _configuration(settings: Settings, credentials: Credentials) -> Mapping[str,
         },
         "usage_data_collection": {"enabled": False},
     }
+    return {**sections, **(edge.sections(settings) if settings.edge_queues() else {})}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from infra import feature_store, health, online, orchestrator, postgres
+from infra import feature_store, health, online, orchestrator, postgres, worker
 from infra.settings import LOOPBACK, Settings
 from infra.supervision import BIN, Program, runtime_folder
 from serving.secured.ask import scheme
@@ -27,10 +27,12 @@ class Service:
 
 
 def services(settings: Settings) -> list[Service]:
-    """Every service, in the order in which they start."""
+    """Every service of this host, in the order in which they start: those of the loop, or an edge worker alone."""
+    if settings.worker_queues:
+        return [Service(program=worker.program(settings), check=worker.check, address=settings.airflow)]
     checks = {
         "airflow-api-server": health.airflow_api,
-        "airflow-scheduler": health.airflow_scheduler,
+        **{name: health.airflow_scheduler(name) for name in orchestrator.scheduler_names(settings)},
         "airflow-dag-processor": health.airflow_dag_processor,
         "airflow-triggerer": health.airflow_triggerer,
     }

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from infra import feature_store, online, orchestrator, postgres
+from infra import feature_store, online, orchestrator, postgres, worker
 from infra.credentials import ensure_credentials, private_folder
 from infra.orchestrator import airflow_token, run_airflow_cli
 from infra.processes import end, port_holder, port_is_free
@@ -76,7 +76,7 @@ def start(settings: Settings, *, progress: Progress) -> bool:
         if not ran:
             _launch(supervisor, wanted, settings, progress)
         else:
-            _update(supervisor, wanted)
+            _update(supervisor, wanted, settings)
             if all(state.state == "healthy" for state in status(settings) if state.name not in online.NAMES):
                 return False
         try:
@@ -168,18 +168,22 @@ def _launch(supervisor: Supervisor, wanted: Sequence[Service], settings: Setting
     if ended := end(lambda: _leftovers(settings), grace_seconds=LEFTOVER_GRACE_SECONDS):
         progress(f"ended {len(ended)} processes that an earlier start left behind")
     _require_free_ports(wanted)
-    credentials = ensure_credentials(settings)
-    postgres.ensure_initialised(settings, credentials)
-    orchestrator.write_configuration(settings, credentials)
-    feature_store.write_configuration(settings, credentials)
+    if settings.worker_queues:
+        worker.write_configuration(settings)
+    else:
+        credentials = ensure_credentials(settings)
+        postgres.ensure_initialised(settings, credentials)
+        orchestrator.write_configuration(settings, credentials)
+        feature_store.write_configuration(settings, credentials)
     supervisor.launch([service.program for service in wanted], environment=orchestrator.environment(settings))
 
 
-def _update(supervisor: Supervisor, wanted: Sequence[Service]) -> None:
+def _update(supervisor: Supervisor, wanted: Sequence[Service], settings: Settings) -> None:
     """Tell supervisord what else is wanted and what no longer is. ServiceError where one of the others changed."""
     known = supervisor.processes()
     _require_free_ports([service for service in wanted if service.name not in known])
-    if not supervisor.update([service.program for service in wanted]):
+    same = bool(settings.worker_queues) or orchestrator.is_configured(settings, ensure_credentials(settings))
+    if not same or not supervisor.update([service.program for service in wanted]):
         raise ServiceError(
             "the services run with other settings or of another version of the code; run infra/down first"
         )
@@ -196,7 +200,11 @@ def _require_free_ports(wanted: Sequence[Service]) -> None:
 
 
 def _start_in_order(supervisor: Supervisor, wanted: Sequence[Service], settings: Settings, progress: Progress) -> None:
-    """PostgreSQL first, then its databases, then what does not need Airflow's tables, then Airflow."""
+    """PostgreSQL first, then its databases, then what does not need Airflow's tables, then Airflow; a worker alone."""
+    if settings.worker_queues:
+        supervisor.start([service.name for service in wanted])
+        wait_until_healthy(settings, wanted, progress=progress)
+        return
     first, rest = wanted[0], wanted[1:]
     supervisor.start([first.name])
     wait_until_healthy(settings, [first], progress=progress)

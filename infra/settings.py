@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import socket
 from collections.abc import Sequence
 from functools import cache
 from ipaddress import ip_address
@@ -23,6 +24,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 LOOPBACK = "127.0.0.1"
 SECRETS = ("alert_urls", "redis_url")
 """Settings that `infra up` keeps in `<home>/credentials`, not in `settings.env`."""
+EDGE_STEPS = ("train", "infer_shard", "retrain")
+"""Steps that may run on another host: what they read and write lies in shared storage and MLflow."""
 
 
 def is_loopback(host: str) -> bool:
@@ -108,6 +111,19 @@ class Settings(BaseSettings):
         description="names of Secrets, separated by blanks, whose keys are a job's variables (the lake's credentials)",
     )
     airflow_port: int = Field(8080, ge=1, le=65535, description="port of Airflow's web server")
+    dags_dir: Path = Field(REPOSITORY / "dags", description="folder of the DAG files")
+    schedulers: int = Field(1, ge=1, le=8, description="Airflow schedulers side by side; if one dies, the others go on")
+    parallel_tasks: int = Field(4, ge=1, description="tasks at once, of all schedulers together")
+    edge_steps: str = Field(
+        "", description="steps that edge workers run: STEP=QUEUE …, of train, infer_shard and retrain; none: no edge"
+    )
+    airflow_uri: str | None = Field(None, description="of an edge worker: the Airflow it works for")
+    worker_queues: str = Field("", description="of an edge worker, kept by `infra worker`: its queues, by blanks")
+    worker_name: str = Field("", description="of an edge worker: unlike every other's; default: the host's name")
+    worker_tasks: int = Field(1, ge=1, description="of an edge worker: tasks at once")
+    jwt_secret_file: Path | None = Field(
+        None, description="of an edge worker: file of the secret that signs its requests; <home>/credentials/jwt_secret"
+    )
     mlflow_port: int = Field(5000, ge=1, le=65535, description="port of the MLflow server")
     redis_port: int = Field(6379, ge=1, le=65535, description="port of the embedded Redis")
     redis_memory_mib: int = Field(
@@ -214,13 +230,13 @@ class Settings(BaseSettings):
 
     @property
     def airflow(self) -> str:
-        """URL of Airflow's web server."""
-        return f"http://{LOOPBACK}:{self.airflow_port}"
+        """URL of Airflow's web server, without a slash at its end."""
+        return (self.airflow_uri or f"http://{LOOPBACK}:{self.airflow_port}").rstrip("/")
 
     @property
     def landing(self) -> Path:
         """Where generated logs land."""
-        return self.home / "landing"
+        return self.shared / "landing"
 
     @property
     def checkpoints(self) -> Path:
@@ -256,6 +272,22 @@ class Settings(BaseSettings):
     def storage_keys_file(self) -> Path:
         """Where `infra up` keeps the keys of object storage, mode 0600, as AWS's own file has them."""
         return self.home / "credentials" / "storage"
+
+    @property
+    def jwt_secret(self) -> Path:
+        """File of the secret that signs requests to Airflow."""
+        return self.jwt_secret_file or self.home / "credentials" / "jwt_secret"
+
+    def edge_queues(self) -> dict[str, str]:
+        """By step, the queue whose edge workers run it. ValueError for what is not `STEP=QUEUE …`."""
+        found: dict[str, str] = {}
+        for one in self.edge_steps.split():
+            step, _, queue = one.partition("=")
+            if step not in EDGE_STEPS or step in found or not re.fullmatch(r"[\w.-]+", queue):
+                steps = ", ".join(EDGE_STEPS)
+                raise ValueError(f"USERMODEL_EDGE_STEPS has {one!r}; write STEP=QUEUE …, each of {steps} at most once")
+            found[step] = queue
+        return found
 
     def shards(self) -> dict[str, tuple[str, ...]]:
         """By model, the addresses of its shards. ValueError for what is not `MODEL=HOST:PORT,HOST:PORT …`."""
@@ -371,6 +403,13 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def service_host() -> str:
+    """What Airflow takes for this host's name: with the service, so that of two schedulers each has its own."""
+    service = os.environ.get("USERMODEL_SERVICE")  # noqa: TID251
+    host = socket.gethostname()
+    return f"{service}@{host}" if service else host
 
 
 def torchrun_rank() -> tuple[int, int, int]:

@@ -16,7 +16,7 @@ import time
 import xmlrpc.client
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ class Program:
     command: Sequence[str]
     stop_seconds: int = 10
     stop_signal: str = "TERM"
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Beside what all programs inherit; no secret, no quotation mark."""
 
     def section(self, settings: Settings) -> str:
         """Its section of supervisord's configuration."""
@@ -65,6 +67,8 @@ class Program:
             "stdout_logfile_maxbytes": "5MB",
             "stdout_logfile_backups": "1",
         }
+        if self.environment:
+            lines["environment"] = ",".join(f'{name}="{value}"' for name, value in self.environment.items())
         return _section(f"{_PROGRAM}{self.name}", lines)
 
 

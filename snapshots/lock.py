@@ -12,5 +12,5 @@ from trainer.locks import file_lock
 @contextmanager
 def model_lock(settings: Settings, model: str) -> Iterator[None]:
     """Held while a version of `model` is published or decided; waits for its turn, ends with its process."""
-    with file_lock(settings.home / "locks" / f"{model}.lock"):
+    with file_lock(settings.shared / "locks" / f"{model}.lock"):
         yield

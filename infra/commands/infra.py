@@ -15,6 +15,7 @@ from infra.commands.capacity import capacity
 from infra.commands.observability import metrics, monitoring
 from infra.commands.security import certificates, token
 from infra.commands.sizes import sizes
+from infra.commands.worker import worker
 from infra.settings import Settings, get_settings
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ group.add_typer(hosts.group, name="hosts")
 group.command()(sizes)
 
 DEMO_DAYS = 5
+
+group.command()(worker)
 
 
 @group.command()
@@ -134,14 +137,21 @@ def down() -> None:
 def status() -> None:
     """What runs, where, and how healthy it is; which user models there are, and which of their days is served."""
     from infra import services
+    from infra.airflow import Airflow
     from infra.commands.models import model_lines
+    from infra.orchestrator import airflow_token
 
     settings = get_settings()
     found = services.status(settings)
     for service in found:
         typer.echo(service.line())
     typer.echo(services.where_alerts_go(settings))
-    if any((service.name, service.state) == ("mlflow", "healthy") for service in found):
+    healthy = {service.name for service in found if service.state == "healthy"}
+    if settings.edge_queues() and "airflow-api-server" in healthy:
+        with Airflow(settings, token=airflow_token(settings)) as airflow:
+            for worker in airflow.workers():
+                typer.echo(worker.line())
+    if "mlflow" in healthy:
         for line in model_lines(settings):
             typer.echo(line)
 

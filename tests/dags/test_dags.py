@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from infra.settings import REPOSITORY, child_environment
+from infra.settings import REPOSITORY, child_environment, get_settings
 from trainer.recipes import DOWNSTREAM_MODELS, USER_MODELS, get_recipe
 from trainer.serving import Serving
 
@@ -97,6 +97,16 @@ def test_where_consumers_learn_first_they_release_what_is_loaded(
     wakes = serving(demo).timetable.asset_condition  # type: ignore[attr-defined]
     assert isinstance(wakes, AssetAny)
     assert {asset.name for asset in wakes.objects} == {"user_embeddings/demo", "released_embeddings/demo"}
+
+
+def test_a_dags_steps_go_to_the_queue_that_is_set(airflow_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dags.user_models import user_model
+
+    monkeypatch.setenv("USERMODEL_EDGE_STEPS", "train=gpu infer_shard=wide")
+    get_settings.cache_clear()
+    dag: Any = user_model(get_recipe("demo"))
+    placed = {task.task_id: (task.executor, task.queue) for task in dag.tasks if task.executor}
+    assert placed == {"train": ("EdgeExecutor", "gpu"), "infer_shard": ("EdgeExecutor", "wide")}
 
 
 def test_every_task_retries_but_not_bad_input(dagbag: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults import damage, days, decided, disk, elsewhere, network, serving, storage, tables, training
+from tests.faults import damage, days, decided, disk, elsewhere, network, scheduling, serving, storage, tables, training
 from tests.faults.scenario import Scenario
 
 SCENARIOS: dict[str, Scenario] = {
@@ -45,6 +45,8 @@ SCENARIOS: dict[str, Scenario] = {
     "storage-stopped": storage.storage_stopped,
     "answers-lost": storage.answers_lost,
     "stored-by-two": storage.stored_by_two,
+    "two-schedulers": scheduling.two_schedulers,
+    "edge-worker-killed": scheduling.edge_worker_killed,
     "store-stopped": serving.store_stopped,
     "store-slow": serving.store_slow,
     "store-killed": serving.store_killed,

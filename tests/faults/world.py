@@ -20,6 +20,7 @@ from trainer.trained import TrainedDay
 
 if TYPE_CHECKING:
     from tests.faults.online import Online
+    from tests.faults.orchestra import Orchestra
     from tests.object_store import ObjectServer
 
 NUM_ROWS, NUM_STEPS = 4000, 32
@@ -59,6 +60,13 @@ class World:
         from tests.object_store import object_server
 
         return self._running.enter_context(object_server())
+
+    @cached_property
+    def orchestra(self) -> Orchestra:
+        """Airflow with two schedulers and two edge workers, which scenarios share and leave whole."""
+        from tests.faults.orchestra import orchestra
+
+        return self._running.enter_context(orchestra(self.folder / "orchestra"))
 
     @cached_property
     def _landed(self) -> Path:

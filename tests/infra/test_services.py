@@ -9,7 +9,6 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
 
@@ -28,19 +27,9 @@ from infra.processes import is_alive, listening, port_is_free
 from infra.settings import LOOPBACK, Settings, child_environment, get_settings
 from infra.supervision import MARKER, Program, Supervisor, log_file, marked, runtime_folder
 from snapshots.registry import Registry
+from tests.infra.ports import ONLINE_PORTS, PORTS, on_free_ports
 from trainer.recipes import get_recipe
 from trainer.trained import find_trained
-
-PORTS = ("airflow_port", "mlflow_port", "redis_port", "metrics_port")
-ONLINE_PORTS = ("serving_port", "serving_compute_port")
-
-
-def on_free_ports(home: Path) -> Settings:
-    names = (*PORTS, *ONLINE_PORTS)
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server((LOOPBACK, 0))) for _ in names]
-        ports = {name: server.getsockname()[1] for name, server in zip(names, sockets, strict=True)}
-    return Settings(home=home, _env_file=None, **ports)
 
 
 @pytest.fixture(scope="module")

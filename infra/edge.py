@@ -1,0 +1,31 @@
+"""Airflow's EdgeExecutor: what the centre is told about it. The worker itself is `infra.worker`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from infra.settings import Settings
+
+Sections = Mapping[str, Mapping[str, object]]
+"""Of an airflow.cfg: options by section."""
+
+EXECUTORS = "LocalExecutor,airflow.providers.edge3.executors.EdgeExecutor"
+"""The first runs whatever does not name another."""
+API = "/edge_worker/v1"
+POLL_SECONDS = 1
+HEARTBEAT_SECONDS = 5
+"""After five of them without a word a worker counts as lost, and may come back under its name."""
+QUEUED_SECONDS = 6 * 3600
+"""A task may wait as long for its queue's only GPU host as another may take on it."""
+
+
+def sections(settings: Settings) -> Sections:
+    """What is added to airflow.cfg, at the centre and at a worker; without it the API for workers answers nobody."""
+    return {
+        "edge": {
+            "api_enabled": True,
+            "api_url": f"{settings.airflow}{API}/rpcapi",
+            "job_poll_interval": POLL_SECONDS,
+            "heartbeat_interval": HEARTBEAT_SECONDS,
+        }
+    }

@@ -1,0 +1,139 @@
+"""Schedulers side by side and edge workers, as configuration; `tests/faults` runs them for real."""
+
+from __future__ import annotations
+
+import configparser
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra import orchestrator, worker
+from infra.credentials import ensure_credentials
+from infra.processes import IDLE_WORKER, forsaken_workers, is_alive
+from infra.service import services
+from infra.settings import Settings, service_host
+
+
+def settings_of(home: Path, **given: Any) -> Settings:
+    return Settings(home=home, _env_file=None, **given)
+
+
+def configuration(settings: Settings) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser()
+    parser.read(orchestrator.home_folder(settings) / "airflow.cfg")
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("schedulers", "names", "tasks"),
+    [
+        pytest.param(1, ["airflow-scheduler"], "4", id="one"),
+        pytest.param(2, ["airflow-scheduler", "airflow-scheduler-2"], "2", id="two"),
+        pytest.param(3, ["airflow-scheduler", "airflow-scheduler-2", "airflow-scheduler-3"], "2", id="three"),
+    ],
+)
+def test_each_scheduler_is_a_service_of_its_own_and_they_share_the_tasks(
+    tmp_path: Path, schedulers: int, names: list[str], tasks: str
+) -> None:
+    settings = settings_of(tmp_path, schedulers=schedulers)
+    found = {service.name: service for service in services(settings) if "scheduler" in service.name}
+    assert list(found) == names
+    for name, service in found.items():
+        section = service.program.section(settings)
+        assert f'environment=USERMODEL_SERVICE="{name}"' in section
+        assert f"/{name}.log" in section
+    orchestrator.write_configuration(settings, ensure_credentials(settings))
+    assert configuration(settings)["core"]["parallelism"] == tasks
+
+
+def test_a_schedulers_host_carries_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = service_host()
+    monkeypatch.setenv("USERMODEL_SERVICE", "airflow-scheduler-2")
+    assert service_host() == f"airflow-scheduler-2@{plain}"
+
+
+@pytest.mark.parametrize(
+    ("steps", "executor", "enabled"),
+    [
+        pytest.param("", "LocalExecutor", None, id="none"),
+        pytest.param(
+            "train=gpu", "LocalExecutor,airflow.providers.edge3.executors.EdgeExecutor", "True", id="train-elsewhere"
+        ),
+    ],
+)
+def test_the_api_for_workers_answers_only_where_a_step_is_theirs(
+    tmp_path: Path, steps: str, executor: str, enabled: str | None
+) -> None:
+    settings, credentials = settings_of(tmp_path, edge_steps=steps), ensure_credentials(settings_of(tmp_path))
+    orchestrator.write_configuration(settings, credentials)
+    found = configuration(settings)
+    assert found["core"]["executor"] == executor
+    assert found.get("edge", "api_enabled", fallback=None) == enabled
+    assert orchestrator.is_configured(settings, credentials)
+    assert not orchestrator.is_configured(settings_of(tmp_path, edge_steps="retrain=gpu" * (not steps)), credentials)
+
+
+@pytest.mark.parametrize(
+    "steps", ["publish=gpu", "train", "train=", "train=gpu train=cpu", "train=g,pu"], ids=lambda text: str(text)
+)
+def test_what_is_no_step_and_queue_is_refused(tmp_path: Path, steps: str) -> None:
+    with pytest.raises(ValueError, match=r"USERMODEL_EDGE_STEPS has .*; write STEP=QUEUE"):
+        settings_of(tmp_path, edge_steps=steps).edge_queues()
+
+
+def test_a_worker_runs_alone_and_only_names_its_secret(tmp_path: Path) -> None:
+    centre, shared = settings_of(tmp_path / "centre", airflow_port=8070), tmp_path / "centre"
+    secret = ensure_credentials(centre).jwt_secret
+    host = settings_of(
+        tmp_path / "host",
+        worker_queues="gpu wide",
+        worker_name="gpu-1",
+        worker_tasks=2,
+        airflow_uri=f"{centre.airflow}/",
+        storage_uri=str(shared),
+        jwt_secret_file=centre.jwt_secret,
+    )
+    [service] = services(host)
+    command = " ".join(service.program.command)
+    assert command.endswith(
+        f"edge worker --queues gpu,wide --concurrency 2 --edge-hostname gpu-1 --pid {host.home}/airflow/edge-worker.pid"
+    )
+    worker.write_configuration(host)
+    found = configuration(host)
+    assert found["edge"]["api_url"] == "http://127.0.0.1:8070/edge_worker/v1/rpcapi"
+    assert found["core"]["execution_api_server_url"] == "http://127.0.0.1:8070/execution/"
+    told = subprocess.run(["sh", "-c", found["api_auth"]["jwt_secret_cmd"]], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == secret
+    assert secret not in (host.home / "airflow" / "airflow.cfg").read_text()
+    assert {host.lake, str(host.checkpoints), str(host.artifacts)} == {
+        centre.lake,
+        str(centre.checkpoints),
+        str(centre.artifacts),
+    }
+    assert host.logs != centre.logs
+
+
+def test_a_worker_without_the_secret_is_told_where_to_put_it(tmp_path: Path) -> None:
+    host = settings_of(tmp_path, worker_queues="gpu", airflow_uri="http://far:8080")
+    with pytest.raises(ValueError, match=r"jwt_secret is missing: copy .* of the Airflow at http://far:8080"):
+        worker.write_configuration(host)
+
+
+def test_idle_workers_of_a_scheduler_that_died_are_found(tmp_path: Path) -> None:
+    title = IDLE_WORKER.decode()
+    nap = f"import sys, time; sys.stdout.write('up'); sys.stdout.flush(); time.sleep({600})"
+    forsaken = subprocess.Popen([title, "-c", nap], executable=sys.executable, stdout=subprocess.PIPE)
+    other = subprocess.Popen([sys.executable, "-c", nap], stdout=subprocess.PIPE)
+    try:
+        for process in (forsaken, other):
+            assert process.stdout is not None
+            assert process.stdout.read(2) == b"up"
+        assert forsaken_workers([forsaken.pid, other.pid]) == {forsaken.pid}
+        assert is_alive(other.pid)
+    finally:
+        for process in (forsaken, other):
+            process.kill()
+            process.communicate()
