@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from airflow.sdk import Asset, ExceptionRetryPolicy, RetryAction, RetryRule
-
-from infra.settings import get_settings
+from airflow.sdk.configuration import conf
 
 if TYPE_CHECKING:
     from datetime import date
@@ -32,8 +31,10 @@ TASK_DEFAULTS: dict[str, Any] = {
 
 
 def place(step: str) -> dict[str, Any]:
-    """Arguments of the step's operator: on which hosts it runs. None but where `USERMODEL_EDGE_STEPS` names it."""
-    queue = get_settings().edge_queues().get(step)
+    """Arguments of the step's operator: on which hosts it runs. None but where `USERMODEL_EDGE_STEPS` names it; from
+    Airflow's configuration, as importing the settings would take longer than the rest of a DAG file."""
+    queues: Any = conf.getjson("usermodel", "edge_queues", fallback={})
+    queue = queues.get(step)
     return {} if queue is None else {"executor": "EdgeExecutor", "queue": queue}
 
 

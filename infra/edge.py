@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 from infra.settings import Settings
@@ -22,10 +23,11 @@ QUEUED_SECONDS = 6 * 3600
 def sections(settings: Settings) -> Sections:
     """What is added to airflow.cfg, at the centre and at a worker; without it the API for workers answers nobody."""
     return {
+        "usermodel": {"edge_queues": json.dumps(settings.edge_queues())},
         "edge": {
             "api_enabled": True,
             "api_url": f"{settings.airflow}{API}/rpcapi",
             "job_poll_interval": POLL_SECONDS,
             "heartbeat_interval": HEARTBEAT_SECONDS,
-        }
+        },
     }

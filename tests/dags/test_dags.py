@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from infra.settings import REPOSITORY, child_environment, get_settings
+from infra.settings import REPOSITORY, child_environment
 from trainer.recipes import DOWNSTREAM_MODELS, USER_MODELS, get_recipe
 from trainer.serving import Serving
 
-HEAVY = ("torch", "torchrec", "pyarrow", "mlflow", "deltalake", "polars", "numpy", "matplotlib")
+HEAVY = ("infra.settings", "torch", "torchrec", "pyarrow", "mlflow", "deltalake", "polars", "numpy", "matplotlib")
 DAG_FILES = (
     "dags.user_models, dags.reviews, dags.rollbacks, dags.freshness, dags.downstreams, dags.retention, dags.serving"
 )
@@ -102,8 +102,7 @@ def test_where_consumers_learn_first_they_release_what_is_loaded(
 def test_a_dags_steps_go_to_the_queue_that_is_set(airflow_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dags.user_models import user_model
 
-    monkeypatch.setenv("USERMODEL_EDGE_STEPS", "train=gpu infer_shard=wide")
-    get_settings.cache_clear()
+    monkeypatch.setenv("AIRFLOW__USERMODEL__EDGE_QUEUES", '{"train": "gpu", "infer_shard": "wide"}')
     dag: Any = user_model(get_recipe("demo"))
     placed = {task.task_id: (task.executor, task.queue) for task in dag.tasks if task.executor}
     assert placed == {"train": ("EdgeExecutor", "gpu"), "infer_shard": ("EdgeExecutor", "wide")}

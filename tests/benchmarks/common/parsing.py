@@ -12,6 +12,7 @@ from typing import Any
 
 IMPORTED = (
     "airflow.dag_processing.dagbag",
+    "airflow.providers.standard.decorators.python",
     *(f"airflow.providers.standard.operators.{name}" for name in ("empty", "hitl", "trigger_dagrun")),
 )
 BARE = """
