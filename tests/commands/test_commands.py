@@ -58,6 +58,7 @@ def test_every_dag_is_documented(dag: str) -> None:
         pytest.param("trainer downstream --name nobody --ds 2026-01-01", ["nobody", "demo_ctr"], id="unknown consumer"),
         pytest.param("snapshots publish --recipe demo --ds 2026-01-01", ["2026-01-01", "train"], id="not trained"),
         pytest.param("serving load --recipe demo", ["redis_password", "USERMODEL_REDIS_URL"], id="no feature store"),
+        pytest.param("infra worker --queue gpu", ["--airflow URL", "USERMODEL_AIRFLOW_URI"], id="a worker for nobody"),
         pytest.param("infra up --days 2026-01-05..2026-01-01", ["2026-01-05..2026-01-01"], id="days backwards"),
         pytest.param("infra up --days 2025-12-31", ["2025-12-31", "2026-01-01"], id="outside the schedule"),
         pytest.param("infra up --recipe demo_a --recipe nobody", ["'nobody'", "demo_b"], id="one of several unknown"),
