@@ -16,6 +16,9 @@ API = "/edge_worker/v1"
 POLL_SECONDS = 1
 HEARTBEAT_SECONDS = 5
 """After five of them without a word a worker counts as lost, and may come back under its name."""
+LEEWAY_SECONDS = 60
+"""A worker's request is signed for so long, and clocks may differ by as much. Airflow's 10 s are too few for a busy web
+server: the request comes to its turn too late, is refused, and the worker ends."""
 QUEUED_SECONDS = 6 * 3600
 """A task may wait as long for its queue's only GPU host as another may take on it."""
 

@@ -170,7 +170,7 @@ def _configuration(settings: Settings, credentials: Credentials) -> Sections:
             "base_url": settings.airflow,
             "secret_key": credentials.api_secret_key,
         },
-        "api_auth": {"jwt_secret": credentials.jwt_secret},
+        "api_auth": {"jwt_secret": credentials.jwt_secret, "jwt_leeway": edge.LEEWAY_SECONDS},
         "dag_processor": {"refresh_interval": 10, "min_file_process_interval": 10, "parsing_processes": 1},
         "scheduler": {
             "scheduler_idle_sleep_time": IDLE_SECONDS,

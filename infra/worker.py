@@ -54,7 +54,10 @@ def write_configuration(settings: Settings) -> None:
                 "executor": edge.EXECUTORS,
                 "execution_api_server_url": f"{settings.airflow}/execution/",
             },
-            "api_auth": {"jwt_secret_cmd": shlex.join(["cat", str(secret)])},
+            "api_auth": {
+                "jwt_secret_cmd": shlex.join(["cat", str(secret)]),
+                "jwt_leeway": edge.LEEWAY_SECONDS,
+            },
             "logging": {"base_log_folder": settings.logs.resolve() / "tasks"},
             "usage_data_collection": {"enabled": False},
             **edge.sections(settings),
