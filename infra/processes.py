@@ -13,7 +13,6 @@ from pathlib import Path
 PROC = Path("/proc")
 POLL_SECONDS = 0.1
 TCP_LISTEN = "0A"
-IDLE_WORKER = b"airflow worker -- LocalExecutor: <idle>"
 
 
 def is_alive(pid: int) -> bool:
@@ -45,13 +44,6 @@ def with_environment(entry: str) -> set[int]:
         if needle in environment + b"\0":
             found.add(int(folder.name))
     return found - _lineage()
-
-
-def forsaken_workers(pids: Iterable[int]) -> set[int]:
-    """Those that are idle workers of a LocalExecutor whose scheduler is gone: they would wait for ever."""
-    return {
-        pid for pid in pids if _command(pid).startswith(IDLE_WORKER) and b"infra.warm" not in _command(_parent(pid))
-    }
 
 
 def end(find: Callable[[], set[int]], *, grace_seconds: float, kill_seconds: float = 5.0) -> set[int]:
@@ -148,23 +140,12 @@ def _stat(pid: int, *, field: int) -> str | None:
     return text.rpartition(")")[2].split()[field]
 
 
-def _parent(pid: int) -> int:
-    return int(_stat(pid, field=1) or 0)
-
-
-def _command(pid: int) -> bytes:
-    try:
-        return (PROC / str(pid) / "cmdline").read_bytes()
-    except OSError:  # gone since
-        return b""
-
-
 def _lineage() -> set[int]:
     """This process and its ancestors."""
     pids, pid = set[int](), os.getpid()
     while pid > 1 and pid not in pids:
         pids.add(pid)
-        pid = _parent(pid)
+        pid = int(_stat(pid, field=1) or 0)
     return pids
 
 

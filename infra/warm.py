@@ -14,14 +14,9 @@ import torchrec  # noqa: F401
 import torchx.runner  # noqa: F401
 from airflow.__main__ import main
 
-from infra.processes import end, forsaken_workers
-from infra.settings import get_settings
-from infra.supervision import marked
-
-GRACE_SECONDS = 3.0
+from infra.outlive import outlive_this_process
 
 if __name__ == "__main__":
-    if sys.argv[1] == "scheduler":  # an earlier one that was killed left its idle workers behind
-        end(lambda: forsaken_workers(marked(get_settings())), grace_seconds=GRACE_SECONDS)
     sys.argv[0] = "airflow"
+    outlive_this_process()
     main()  # type: ignore[no-untyped-call]

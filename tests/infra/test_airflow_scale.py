@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import configparser
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import pytest
 
 from infra import orchestrator, worker
 from infra.credentials import ensure_credentials
-from infra.processes import IDLE_WORKER, forsaken_workers, is_alive
 from infra.service import services
 from infra.settings import Settings, service_host
 
@@ -120,20 +118,3 @@ def test_a_worker_without_the_secret_is_told_where_to_put_it(tmp_path: Path) -> 
     host = settings_of(tmp_path, worker_queues="gpu", airflow_uri="http://far:8080")
     with pytest.raises(ValueError, match=r"jwt_secret is missing: copy .* of the Airflow at http://far:8080"):
         worker.write_configuration(host)
-
-
-def test_idle_workers_of_a_scheduler_that_died_are_found(tmp_path: Path) -> None:
-    title = IDLE_WORKER.decode()
-    nap = f"import sys, time; sys.stdout.write('up'); sys.stdout.flush(); time.sleep({600})"
-    forsaken = subprocess.Popen([title, "-c", nap], executable=sys.executable, stdout=subprocess.PIPE)
-    other = subprocess.Popen([sys.executable, "-c", nap], stdout=subprocess.PIPE)
-    try:
-        for process in (forsaken, other):
-            assert process.stdout is not None
-            assert process.stdout.read(2) == b"up"
-        assert forsaken_workers([forsaken.pid, other.pid]) == {forsaken.pid}
-        assert is_alive(other.pid)
-    finally:
-        for process in (forsaken, other):
-            process.kill()
-            process.communicate()
