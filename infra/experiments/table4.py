@@ -106,7 +106,7 @@ def conclude(setting: Setting, results: Results) -> Finding:
         notes=(
             f"NE against the same consumer without embeddings, in percent, over the last {scored} of "
             f"{setting.num_followed} days followed. Train: progressive. Eval: the day after, before it is learnt from. "
-            "Lost: the share of the gain in training that is missing on the day after.",
+            "Lost: the share of the gain in training, where it is certain, that is missing on the day after.",
             "`option 1`: evaluated with what the newest version that the consumer has trained on makes of the newest "
             "features. `turned to c`: the embedding space turns every day so that each vector has cosine c with itself "
             "of the day before, beyond the model's own movement; it holds the same as before. `blurred to c`: noise of "
@@ -130,10 +130,17 @@ class _Numbers:
     def of(self, arm: str, kind: str) -> Estimate:
         return estimate(by_seed(self.results, lambda parts: parts[self.part]["arms"][arm][kind]))
 
-    def lost(self, arm: str) -> Estimate:
-        """Percent of the gain in training."""
-        train, evaluation = self.of(arm, "train").values, self.of(arm, "eval").values
-        return estimate([100 * (1 - b / a) for a, b in zip(train, evaluation, strict=True)])
+    def lost(self, arm: str) -> Estimate | None:
+        """Percent of the gain in training; None where the seeds leave open whether there is one."""
+        train, evaluation = self.of(arm, "train"), self.of(arm, "eval")
+        if train.high >= 0:
+            return None
+        return estimate([100 * (1 - b / a) for a, b in zip(train.values, evaluation.values, strict=True)])
+
+    def lost_text(self, arm: str) -> str:
+        """Its mean, in words of a report."""
+        lost = self.lost(arm)
+        return "nothing certain" if lost is None else f"{lost.mean:.1f} %"
 
     def over_users(self, arm: str) -> str:
         """The interval of eval NE, of the one seed."""
@@ -177,11 +184,11 @@ def _verdicts(numbers: _Numbers) -> Iterator[Verdict]:
     of = f"{numbers.part}: "
     gap = difference(numbers.of(NONE, "eval").values, numbers.of(NONE, "train").values)
     arms = {f"turned to {c}": c for c in TURNED}
-    turned = ", ".join(f"{numbers.lost(arm).mean:.1f} % at {arms[arm]}" for arm in numbers.arms if arm in arms)
+    turned = ", ".join(f"{numbers.lost_text(arm)} at {arms[arm]}" for arm in numbers.arms if arm in arms)
     alone = estimate(by_seed(numbers.results, lambda parts: parts[numbers.part]["model_alone"]))
     lost = numbers.lost(NONE)
     blurred = f"blurred to {PAPERS_TURN}"
-    noise = f" (noise of each user's own: {numbers.lost(blurred).mean:.1f} %)" if blurred in numbers.arms else ""
+    noise = f" (noise of each user's own: {numbers.lost_text(blurred)})" if blurred in numbers.arms else ""
     yield Verdict(
         claim=of + "without pooling, a consumer gains less on the next day than in training.",
         agrees=has_sign(gap, +1),
@@ -189,10 +196,10 @@ def _verdicts(numbers: _Numbers) -> Iterator[Verdict]:
     )
     yield Verdict(
         claim=of + "most of the gain is lost then (the paper: 83 %).",
-        agrees=None if lost.half is None or lost.low < 50 < lost.high else lost.mean > 50,
-        why=f"{lost.mean:.1f} % is. Of the shift (cosine {numbers.of(NONE, 'cosine').mean:.2f}) the model alone makes "
-        f"{alone.mean:.3f}; the rest is the users' features, which a new version does not make strange. Were the space "
-        f"to turn further every day, {turned} would be lost{noise}.",
+        agrees=None if lost is None or lost.half is None or lost.low < 50 < lost.high else lost.mean > 50,
+        why=f"{numbers.lost_text(NONE)} is. Of the shift (cosine {numbers.of(NONE, 'cosine').mean:.2f}) the model "
+        f"alone makes {alone.mean:.3f}; the rest is the users' features, which a new version does not make strange. Were "
+        f"the space to turn further every day, {turned} would be lost{noise}.",
     )
     for kind in ("train", "eval"):
         better = numbers.beyond("pooling 3", NONE, kind)
@@ -230,14 +237,15 @@ def _verdicts(numbers: _Numbers) -> Iterator[Verdict]:
 def _why_less_is_lost(results: Results) -> Verdict:
     """Here than in the paper: the two consumers, as the space turns."""
     poor, rich = (_Numbers(results=results, part=part) for part in (POOR, RICH))
-    apart = difference(rich.lost(TURNED_ONCE).values, poor.lost(TURNED_ONCE).values)
+    ours, theirs = rich.lost(TURNED_ONCE), poor.lost(TURNED_ONCE)
+    apart = None if ours is None or theirs is None else difference(ours.values, theirs.values)
     return Verdict(
         claim="The more a consumer knows of its users by itself, the larger the share of the gain that a turn costs it "
         "(the paper's consumers have hundreds of user features, gain a tenth of a percent, and lose most of it).",
-        agrees=has_sign(apart, +1),
-        why=f"turned to {PAPERS_TURN}, {rich.lost(TURNED_ONCE).mean:.0f} % is lost with user features of its own, "
-        f"{poor.lost(TURNED_ONCE).mean:.0f} % without; as the model moves by itself, {rich.lost(NONE).mean:.1f} and "
-        f"{poor.lost(NONE).mean:.1f} %.",
+        agrees=None if apart is None else has_sign(apart, +1),
+        why=f"turned to {PAPERS_TURN}, {rich.lost_text(TURNED_ONCE)} is lost with user features of its own, "
+        f"{poor.lost_text(TURNED_ONCE)} without; as the model moves by itself, {rich.lost_text(NONE)} and "
+        f"{poor.lost_text(NONE)}.",
     )
 
 
