@@ -1,0 +1,136 @@
+"""Jobs that outlive who submitted them, behind the commands of Slurm."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from infra.settings import REPOSITORY, child_environment
+from tests.trainer.launch import slurm_here
+from tests.trainer.launch.submitting import TOKEN, settings_of, waypoints_of
+from trainer.launch import remote
+from trainer.launch.record import JobRecord, find_records, read_record, write_record
+from trainer.launch.slurm import Slurm
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cluster of this machine; its jobs end with the test."""
+    for name, value in slurm_here.install(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(remote, "_POLL_SECONDS", 0.1)
+    return tmp_path
+
+
+@pytest.fixture
+def submitted(cluster: Path) -> subprocess.Popen[str]:
+    """A process whose job's rank runs."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.trainer.launch.submitting", str(cluster)],
+        cwd=REPOSITORY,
+        env=child_environment(PYTHONPATH=str(REPOSITORY)),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until((cluster / "began").exists)
+    return process
+
+
+def until(true: object, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def record_of(cluster: Path) -> JobRecord:
+    found = read_record(waypoints_of(cluster))
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        pytest.param("", None, id="which succeeds"),
+        pytest.param("no such id 7", "ValueError: no such id 7", id="which fails"),
+    ],
+)
+def test_the_next_attempt_joins_the_job_of_one_that_was_killed(
+    submitted: subprocess.Popen[str],
+    cluster: Path,
+    caplog: pytest.LogCaptureFixture,
+    message: str,
+    error: str | None,
+) -> None:
+    caplog.set_level("INFO")
+    submitted.kill()
+    submitted.communicate()
+    left, settings = record_of(cluster), settings_of(cluster)
+    assert (left.job, left.token) == ("1", TOKEN)
+    ((_, status),) = remote.jobs(settings)
+    assert status is not None
+    assert status.reason == "RUNNING"
+    threading.Timer(0.5, (cluster / "end").write_text, [message]).start()
+    if error is None:
+        remote.join(left, waypoints_of(cluster), settings=settings)
+    else:
+        with pytest.raises(RuntimeError, match=f"training job FAILED: rank 0: {error}"):
+            remote.join(left, waypoints_of(cluster), settings=settings)
+    assert "| the rank runs" in caplog.text
+    assert [path.name for path in (cluster / "cluster").iterdir()] == ["1"], "no other job was submitted"
+    assert find_records(settings.checkpoints) == []
+
+
+def test_an_attempt_that_is_asked_to_end_cancels_its_job(submitted: subprocess.Popen[str], cluster: Path) -> None:
+    until(lambda: record_of(cluster).job == "1")
+    submitted.terminate()
+    said = submitted.communicate(timeout=60)[1]
+    assert submitted.returncode == 143
+    assert "this process was asked to end" in said
+    status = Slurm(settings_of(cluster)).status("1")
+    assert status is not None
+    assert status.reason == "CANCELLED"
+    assert read_record(waypoints_of(cluster)) is None
+
+
+def test_a_person_cancels_it_and_who_waits_says_so(submitted: subprocess.Popen[str], cluster: Path) -> None:
+    until(lambda: record_of(cluster).job == "1")
+    remote.cancel(record_of(cluster), waypoints_of(cluster), settings=settings_of(cluster))
+    said = submitted.communicate(timeout=60)[1]
+    assert "somebody cancelled the job (CANCELLED, exit code 0:15)" in said
+
+
+def test_a_job_that_was_submitted_but_not_written_down_is_found_by_its_token(
+    submitted: subprocess.Popen[str], cluster: Path
+) -> None:
+    submitted.kill()
+    submitted.communicate()
+    scheduler = Slurm(settings_of(cluster))
+    assert scheduler.find(TOKEN) == "1"
+    assert scheduler.find("another") is None
+    scheduler.cancel("1")
+    assert scheduler.find(TOKEN) is None
+
+
+def test_a_job_that_is_gone_is_forgotten(cluster: Path) -> None:
+    folder = waypoints_of(cluster)
+    folder.mkdir(parents=True)
+    gone = JobRecord(
+        model="tiny",
+        ds="2026-01-02",
+        fingerprint="f" * 64,
+        scheduler="slurm",
+        token=TOKEN,
+        directory=str(cluster),
+        submitted=0,
+        job="77",
+    )
+    write_record(gone, folder)
+    remote.join(gone, folder, settings=settings_of(cluster))
+    assert read_record(folder) is None
