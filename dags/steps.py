@@ -61,6 +61,44 @@ def profile(recipe: str, ds: str, *, steps: int) -> Any:
     return plain(profile(config, day, settings=settings, steps=steps))
 
 
+def jobs() -> Any:
+    """Training jobs on Slurm or Kubernetes that no attempt collected yet, as their schedulers see them."""
+    from infra.settings import get_settings
+    from trainer.launch import remote
+
+    return [
+        {
+            "model": record.model,
+            "ds": record.ds,
+            "scheduler": record.scheduler,
+            "job": record.job,
+            "state": "GONE" if status is None else status.state.name,
+            "reason": "" if status is None else status.detail or status.reason,
+            "directory": record.directory,
+        }
+        for record, status in remote.jobs(get_settings())
+    ]
+
+
+def cancel_job(recipe: str, ds: str) -> Any:
+    """End the day's training job. ValueError: there is none."""
+    config, day, settings = resolve(recipe, ds)
+    from trainer.launch import remote
+
+    return {"cancelled": remote.cancel_day(config.name, str(day), settings=settings)}
+
+
+def manifest(recipe: str, ds: str) -> str:
+    """What the scheduler of the settings would be given for the day's job."""
+    config, day, settings = resolve(recipe, ds)
+    from trainer.job import job_directory, work_in
+    from trainer.launch import remote
+
+    token = "0" * 12
+    directory = job_directory(settings, config.name, day, token=token)
+    return remote.manifest(work_in(directory), settings=settings, token=token)
+
+
 def prune_checkpoints(recipe: str, *, keep_days: int | None = None, dry_run: bool = False) -> Any:
     """Delete checkpoints of old days that nothing needs, here and in the archive. None: as the recipe says."""
     from infra.settings import get_settings

@@ -412,6 +412,12 @@ def service_host() -> str:
     return f"{service}@{host}" if service else host
 
 
+def slurm_node() -> int | None:
+    """Which node of its job this process is on, as Slurm tells it; None outside a job."""
+    node = os.environ.get("SLURM_NODEID")  # noqa: TID251
+    return None if node is None else int(node)
+
+
 def torchrun_rank() -> tuple[int, int, int]:
     """(rank, world size, local world size), as torchrun tells them to this process."""
     return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])  # noqa: TID251

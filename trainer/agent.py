@@ -23,7 +23,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import RendezvousError, rendezvous_handler_registry
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from infra.settings import LOOPBACK, export
+from infra.settings import LOOPBACK, export, slurm_node
 from trainer import rendezvous
 from trainer.rendezvous import Hosts
 
@@ -47,7 +47,9 @@ def main(argv: list[str]) -> int:
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m trainer.agent", allow_abbrev=False)
     parser.add_argument("--nodes", type=int, help="hosts; when one is lost, the others wait for it or fail")
-    parser.add_argument("--node-rank", type=int, help="of this host; 0 listens. Default: whose address --rendezvous is")
+    parser.add_argument(
+        "--node-rank", type=int, help="of this host; 0 listens. Default: Slurm's, else whose address --rendezvous is"
+    )
     parser.add_argument("--rendezvous", help="HOST:PORT where node 0 listens; default: a free port, told in DIRECTORY")
     parser.add_argument("--interface", default="lo", help="network interface between the hosts")
     parser.add_argument("--max-restarts", type=int, default=0, help="start all ranks again so often when one fails")
@@ -82,7 +84,7 @@ def _several_hosts(told: argparse.Namespace) -> LaunchConfig:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s agent %(levelname)s %(message)s", datefmt="%H:%M:%S")
     hosts = Hosts(
         nodes=told.nodes,
-        node_rank=told.node_rank,
+        node_rank=slurm_node() if told.node_rank is None else told.node_rank,
         address=rendezvous.interface_address(told.interface),
         endpoint=told.rendezvous,
         directory=told.directory,

@@ -91,9 +91,7 @@ def train(
             return _kept(archive, existing, lease)
         for leftover in remove_partial(destination.parent, final=destination):
             log.info("removed what an earlier attempt left: %s", leftover)
-        remote.cancel_others(
-            settings.checkpoints, waypoints.folder(destination), model=recipe.name, ds=str(ds), settings=settings
-        )
+        remote.cancel_others(waypoints.folder(destination), model=recipe.name, ds=str(ds), settings=settings)
         waypoints.prepare(destination, siblings=f"ds={ds}-*")
         recall(archive, destination)
         ids = waypoints.folder(destination).absolute() / identities.FOLDER

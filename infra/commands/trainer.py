@@ -10,6 +10,7 @@ import typer
 from dags import steps
 from infra.commands.consumer_lineage import print_consumer_lineage
 from infra.commands.explain import print_explanation
+from infra.commands.jobs import cancel, jobs, manifest
 from infra.commands.lineage import print_lineage
 from infra.commands.options import Day, RecipeName, show
 from infra.commands.plan import Output, cluster_of, how_many_tables, make_plan
@@ -17,6 +18,9 @@ from infra.commands.profile import print_profile
 from snapshots.summary import plain
 
 group = typer.Typer(help="Training of user models and of what consumes them.", no_args_is_help=True)
+group.command()(jobs)
+group.command()(cancel)
+group.command()(manifest)
 _ONE_MODEL = "name one model: --recipe R or --downstream NAME"
 
 

@@ -89,7 +89,7 @@ def join(record: JobRecord, folder: Path, *, settings: Settings) -> None:
 
 
 def cancel(record: JobRecord, folder: Path, *, settings: Settings) -> None:
-    """End the job, forget it, and give its day's lock back."""
+    """End the job, forget it, and give back the day's lock if it holds it."""
     scheduler = scheduler_of(record.scheduler, settings)
     job = record.job or scheduler.find(record.token)
     if job is not None:
@@ -99,11 +99,21 @@ def cancel(record: JobRecord, folder: Path, *, settings: Settings) -> None:
     log.info("cancelled %s of model=%s ds=%s", record.describe(), record.model, record.ds)
 
 
-def cancel_others(checkpoints: Path, mine: Path, *, model: str, ds: str, settings: Settings) -> None:
+def cancel_day(model: str, ds: str, *, settings: Settings) -> list[str]:
+    """End the jobs of a day, whatever they train it from; which those were. ValueError: there is none."""
+    found = [pair for pair in find_records(settings.checkpoints) if (pair[1].model, pair[1].ds) == (model, ds)]
+    if not found:
+        raise ValueError(f"no job trains {model} on {ds}; see `usermodel trainer jobs`")
+    for folder, record in found:
+        cancel(record, folder, settings=settings)
+    return [record.describe() for _, record in found]
+
+
+def cancel_others(mine: Path, *, model: str, ds: str, settings: Settings) -> None:
     """End jobs that train the same day from other inputs. The caller holds the lock on the day."""
-    for folder, record in find_records(checkpoints):
+    for folder, record in find_records(settings.checkpoints):
         if (record.model, record.ds) == (model, ds) and folder != mine:
-            log.info("the day's inputs changed")
+            log.info("the day's inputs changed: %s trains it from others", record.describe())
             cancel(record, folder, settings=settings)
 
 

@@ -53,13 +53,14 @@ def local_app(work: Work, *, ranks: int) -> AppDef:
 def remote_app(work: Work, *, settings: Settings) -> AppDef:
     """An agent on each of `settings.hosts` hosts, which meet through the job's directory.
 
-    On Slurm the hosts share this installation, on Kubernetes the image holds it.
+    On Slurm the hosts share this installation; one replica is all of them, for Slurm itself starts it on each and
+    tells it which it is. On Kubernetes the image holds the installation.
     """
     in_image = settings.scheduler == "kubernetes"
     options: list[str] = []
     env = dict(_THREADS) if in_image else {**_THREADS, **_path()}
     if settings.hosts > 1:
-        options += ["--nodes", str(settings.hosts), "--node-rank", macros.replica_id]
+        options += ["--nodes", str(settings.hosts)] + (["--node-rank", macros.replica_id] if in_image else [])
         options += ["--interface", settings.host_interface, "--lost-seconds", str(settings.lost_host_seconds)]
         options += ["--max-restarts", str(settings.job_restarts)]
     else:
@@ -70,7 +71,7 @@ def remote_app(work: Work, *, settings: Settings) -> AppDef:
         entrypoint="python" if in_image else sys.executable,
         args=["-m", "trainer.agent", *options, *_told(work, settings.ranks)],
         env=env,
-        num_replicas=settings.hosts,
+        num_replicas=settings.hosts if in_image else 1,
         resource=_resource(settings),
     )
     return _app(role)

@@ -42,6 +42,7 @@ class Slurm:
     def __init__(self, settings: Settings) -> None:
         self._torchx = create_scheduler("usermodel")
         minutes = max(1, round(settings.job_hours * 60))
+        self._hosts = settings.hosts
         self._options = {"time": str(minutes), "partition": settings.slurm_partition}
 
     def manifest(self, app: AppDef, *, directory: Path, token: str) -> str:
@@ -76,6 +77,11 @@ class Slurm:
     def _request(self, app: AppDef, *, directory: Path, token: str) -> Any:
         options = {**self._options, "comment": f"{_COMMENT}{token}"}
         request = self._torchx.submit_dryrun(app, options)
+        for replica in request.request.replicas.values():
+            # One job of so many nodes: TorchX's heterogeneous one is started by the backfill scheduler alone.
+            replica.sbatch_opts |= {"nodes": str(self._hosts), "ntasks-per-node": "1"}
+            cores = {"cpus-per-task": replica.sbatch_opts["cpus-per-task"]}  # a step does not inherit them
+            replica.srun_opts |= cores | {"output": "slurm-%j-%t.out", "error": "slurm-%j-%t.err"}
         # TorchX's own `job_dir` would leave a file in the current directory that names it.
         request.request.cmd += [f"--chdir={directory}", f"--output={directory}/slurm-%j.batch"]
         return request

@@ -1,0 +1,115 @@
+"""What Kubernetes is given: as it was looked at, and as the published schemas want it.
+
+After a change that is meant: `python -m tests.trainer.launch.test_manifests` writes the golden files anew.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from infra.settings import Settings
+from trainer.launch import remote
+from trainer.launch.manifest import kubernetes_name, mounts
+from trainer.launch.role import Work
+
+GOLDEN = Path(__file__).parent / "golden"
+TOKEN = "0123456789ab"  # noqa: S105
+CASES: dict[str, dict[str, Any]] = {
+    "one-host-cpu": {"device": "cpu", "job_memory_gib": 8},
+    "two-hosts-gpu": {
+        "device": "cuda",
+        "hosts": 2,
+        "ranks": 8,
+        "job_cores": 64,
+        "job_memory_gib": 900,
+        "kubernetes_namespace": "training",
+        "kubernetes_queue": "daily",
+        "kubernetes_service_account": "trainer",
+        "kubernetes_secrets": "lake-credentials",
+    },
+}
+KUBERNETES = ("1.30", "1.34")
+
+
+def settings_of(**changed: Any) -> Settings:
+    """With a shared volume for lake, checkpoints and jobs."""
+    return Settings(
+        _env_file=None,
+        home=Path("/srv/usermodel"),
+        scheduler="kubernetes",
+        kubernetes_image="registry.example/usermodel:1",
+        kubernetes_volumes="usermodel:/srv/usermodel",
+        **changed,
+    )
+
+
+def rendered(name: str) -> str:
+    settings = settings_of(**CASES[name])
+    directory = settings.jobs / f"fb_ctr-ds=2026-01-02-{TOKEN}"
+    work = Work(entry="trainer.worker:main", arguments=(str(directory / "assignment.json"),), directory=directory)
+    return remote.manifest(work, settings=settings, token=TOKEN)
+
+
+@pytest.fixture(autouse=True)
+def client() -> None:
+    pytest.importorskip("kubernetes", reason="TorchX renders manifests with the package `kubernetes`")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_the_golden_one(name: str) -> None:
+    assert rendered(name) == (GOLDEN / f"{name}.yaml").read_text()
+    assert rendered(name) == rendered(name), "TorchX's random name is in it"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_published_schemas_accept_it(name: str) -> None:
+    validate = pytest.importorskip("kubernetes_validate").validate
+    jsonschema = pytest.importorskip("jsonschema")
+    job = yaml.safe_load((GOLDEN / f"{name}.yaml").read_text())
+    jsonschema.validate(job, json.loads((GOLDEN / "volcano-job.schema.json").read_text()))
+    for task in job["spec"]["tasks"]:
+        pod = {"apiVersion": "v1", "kind": "Pod", **task["template"]}
+        for version in KUBERNETES:
+            validate(pod, version, strict=True)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(
+            job | {"spec": job["spec"] | {"tasks": 1}}, json.loads((GOLDEN / "volcano-job.schema.json").read_text())
+        )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_pod_has_what_it_needs_and_no_more(name: str) -> None:
+    for task in yaml.safe_load(rendered(name))["spec"]["tasks"]:
+        pod = task["template"]["spec"]
+        (container,) = pod["containers"]
+        assert container["resources"]["requests"] == container["resources"]["limits"]
+        assert container["securityContext"]["readOnlyRootFilesystem"]
+        assert not container["securityContext"]["allowPrivilegeEscalation"]
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert not pod["automountServiceAccountToken"]
+        assert not pod.get("hostNetwork")
+        assert [volume for volume in pod["volumes"] if "hostPath" in volume] == []
+        assert ("tolerations" in pod) == ("nvidia.com/gpu" in container["resources"]["limits"])
+        assert [one for one in container["env"] if "secret" in one["name"].lower()] == []
+
+
+def test_an_attempt_has_one_name() -> None:
+    assert kubernetes_name("fb_ctr-ds=2026-01-02-0123456789ab") == "fb-ctr-ds-2026-01-02-0123456789ab"
+    long = kubernetes_name(f"{'a_very_long_model' * 9}-ds=2026-01-02-0123456789ab")
+    assert long.endswith("-ds-2026-01-02-0123456789ab")
+    assert len(long) <= 40
+
+
+def test_a_volume_that_cannot_be_read_is_refused() -> None:
+    with pytest.raises(ValueError, match="CLAIM:/PATH"):
+        mounts(settings_of(device="cpu", job_memory_gib=1).model_copy(update={"kubernetes_volumes": "claim"}))
+
+
+if __name__ == "__main__":
+    for case in CASES:
+        (GOLDEN / f"{case}.yaml").write_text(rendered(case))
