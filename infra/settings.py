@@ -87,6 +87,8 @@ class Settings(BaseSettings):
     )
     job_dir: Path | None = Field(
         None, description="logs and signs of life of jobs, where all hosts see it; default: <home>/logs/training"
+        None,
+        description="logs and signs of life of jobs, seen by all hosts; default: logs/training in the shared folder",
     )
     job_hours: float = Field(6, gt=0, description="the scheduler ends a job of Slurm or Kubernetes after so long")
     job_cores: int = Field(0, ge=0, description="cores of each host for a job; 0: as many as ranks")

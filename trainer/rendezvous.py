@@ -128,12 +128,18 @@ class _Rounds(DynamicRendezvousHandler):
         return found
 
 
-def rank_store(directory: Path, *, world_size: int) -> Store:
-    """What a rank meets the others of its job in: a file on one host, the agents' store on several."""
+def rank_store(directory: Path, *, world_size: int, timeout: timedelta) -> Store:
+    """What a rank meets the others of its job in: a file on one host, the agents' store on several.
+
+    timeout: of what is waited for in it.
+    """
     if _meeting is None:
-        return FileStore(str(directory / "store"), world_size)
-    notice_lost_hosts(_meeting.lost_seconds)
-    return PrefixStore(_meeting.prefix, TCPStore(_meeting.host, _meeting.port, is_master=False))
+        store: Store = FileStore(str(directory / "store"), world_size)
+    else:
+        notice_lost_hosts(_meeting.lost_seconds)
+        store = PrefixStore(_meeting.prefix, TCPStore(_meeting.host, _meeting.port, is_master=False))
+    store.set_timeout(timeout)
+    return store
 
 
 def ranks_meet_at() -> str | None:

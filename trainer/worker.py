@@ -53,13 +53,9 @@ def main(assignment_path: str) -> None:
             keep_renewed(assignment.lock, token=assignment.token)
         device = rank_device(assignment.device, local_rank=rank % local_world_size)
         set_up(device, assignment.config.compute)
-        dist.init_process_group(
-            backend(device),
-            store=rank_store(path.parent, world_size=world_size),
-            rank=rank,
-            world_size=world_size,
-            timeout=timedelta(seconds=_COLLECTIVES_SHARE * deadline),
-        )
+        timeout = timedelta(seconds=_COLLECTIVES_SHARE * deadline)
+        store = rank_store(path.parent, world_size=world_size, timeout=timeout)
+        dist.init_process_group(backend(device), store=store, rank=rank, world_size=world_size, timeout=timeout)
         post = watch.meet(exchange_places())
         learn_day(assignment, device=device, local_world_size=local_world_size, directory=path.parent)
         dist.destroy_process_group()

@@ -22,8 +22,8 @@ def main(directory: str) -> None:
     """Add the ranks up, and say what this one saw."""
     rank, world_size, local_world_size = torchrun_rank()
     folder = Path(directory)
-    store = rank_store(folder, world_size=world_size)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size, timeout=timedelta(seconds=20))
+    store = rank_store(folder, world_size=world_size, timeout=timedelta(seconds=20))
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size)
     total = torch.tensor([rank])
     dist.all_reduce(total)
     seen = {
