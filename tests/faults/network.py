@@ -23,10 +23,11 @@ from tests.trainer.planted import DAY, planted_recipe
 from trainer.job import train
 from trainer.trained import TrainedDay, trained_days
 
-_DEADLINE_SECONDS = 10
+_DEADLINE_SECONDS = 15
+_PATIENCE_SECONDS = 300
 _PROBE_SECONDS = 3
 """Until a host that does not answer is taken for cut off."""
-_REPORT_SECONDS = 12
+_REPORT_SECONDS = 15
 """From there to the launcher's error, on a busy machine: stacks are written, agents end."""
 
 
@@ -62,7 +63,7 @@ def once_reached(home: Path, action: Callable[[], None], *, goes_on: bool = True
     acted: list[float] = []
 
     def act() -> None:
-        if wait_for(lambda: marks(home, REACHED)):
+        if wait_for(lambda: marks(home, REACHED), seconds=_PATIENCE_SECONDS):
             action()
             acted.append(time.monotonic())
             if goes_on:
@@ -84,6 +85,7 @@ def fresh(trial: Trial) -> tuple[Path, Settings]:
 
 def require_in_time(message: str, cut_at: list[float], *, names: str) -> float:
     """Seconds from the cut to the error, which is in time and names the host."""
+    assert cut_at, f"the job failed before anything befell it: {message}"
     seconds = time.monotonic() - cut_at[0]
     assert seconds <= _DEADLINE_SECONDS + _PROBE_SECONDS + _REPORT_SECONDS, f"{seconds:.1f} s: {message}"
     for part in (f"on {names} (", "answer", f"USERMODEL_DEADLINE_SECONDS (now {_DEADLINE_SECONDS})"):

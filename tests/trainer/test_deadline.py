@@ -6,6 +6,7 @@ import signal
 import struct
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,9 +24,10 @@ from tests.trainer.planted import DAY, commit_day, planted_examples, planted_rec
 from trainer.assignment import Assignment, write_assignment
 from trainer.config import TrainingConfig
 from trainer.failure import Failure, cause, of_error
-from trainer.heartbeat import Heartbeat, Phase, Post, explain_wait
+from trainer.heartbeat import Heartbeat, Phase, Post, explain_wait, is_alone, look_around
 from trainer.job import train
 from trainer.launch import run_ranks
+from trainer.reach import Answer, Door, Place, address_towards
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and parent-death signals")
 
@@ -143,9 +145,58 @@ def test_the_rank_that_is_waited_for(
     assert not any(word in told for word in others), told
 
 
+def places(hosts: int) -> tuple[Place, ...]:
+    return tuple(Place(host=f"host-{n}", address=f"198.18.0.{n}", port=1) for n in range(1, hosts + 1))
+
+
+@pytest.mark.parametrize(
+    ("answers", "words", "alone"),
+    [
+        pytest.param(
+            {1: Answer.HERE, 2: Answer.SILENT, 3: Answer.HERE},
+            ["waited for rank 2 on host-3 (198.18.0.3), which does not answer host-1", "others do"],
+            False,
+            id="one is cut off",
+        ),
+        pytest.param(
+            {1: Answer.HERE, 2: Answer.SILENT, 3: Answer.SILENT}, ["rank 2 on", "rank 3 on", "do not"], False, id="two"
+        ),
+        pytest.param(
+            dict.fromkeys((1, 2, 3), Answer.SILENT), ["no other host answers host-1 (198.18.0.1)"], True, id="this"
+        ),
+        pytest.param({1: Answer.SILENT}, ["host-1 (198.18.0.1)", "rank 1 on host-2"], False, id="of two, either"),
+        pytest.param({1: Answer.GONE, 2: Answer.HERE}, ["rank 1 on host-2", "process is gone"], False, id="killed"),
+        pytest.param({1: Answer.HERE}, ["rank 1 on host-2 (198.18.0.2) (last seen learning batch 6"], False, id="busy"),
+    ],
+)
+def test_the_host_that_does_not_answer(
+    tmp_path: Path, answers: dict[int, Answer], words: list[str], alone: bool
+) -> None:
+    for rank, step in enumerate([7, 6, *[7] * (len(answers) - 1)]):
+        leave_sign(tmp_path, rank, Phase.LEARNING, step=step, seconds_ago=20, silent=0)
+    hosts = len(answers) + 1
+    post = Post(directory=tmp_path, rank=0, world_size=hosts, deadline_seconds=20, places=places(hosts))
+    told = explain_wait(post, answers)
+    assert all(word in told for word in words), told
+    assert is_alone(post, answers) == alone
+
+
+def test_a_port_answers_whatever_its_process_does_until_it_is_gone(tmp_path: Path) -> None:
+    door = Door.open("127.0.0.1")
+    assert door.place.ask() is Answer.HERE
+    here = replace(door.place, host="host-1")
+    post = Post(directory=tmp_path, rank=0, world_size=2, deadline_seconds=1, places=(here, door.place))
+    assert look_around(post) == {1: Answer.HERE}
+    assert look_around(replace(post, places=(here, here))) == {}, "its own host is not asked"
+    door.close()
+    assert door.place.ask() is Answer.GONE
+    assert look_around(post) == {1: Answer.GONE}
+    assert address_towards("127.0.0.1") == "127.0.0.1"
+
+
 def test_the_cause_is_told_before_its_consequences(tmp_path: Path) -> None:
     assert cause(tmp_path) is None
-    for rank, (when, kind) in enumerate([(1, "broken"), (2, "waited"), (4, "own"), (3, "own")]):
+    for rank, (when, kind) in enumerate([(1, "broken"), (2, "waited"), (4, "own"), (3, "own"), (0, "alone")]):
         Failure(rank=rank, time=when, kind=kind, type="T", message="m").write(tmp_path)  # type: ignore[arg-type]
     found = cause(tmp_path)
     assert found is not None
@@ -192,11 +243,26 @@ def test_a_beat_costs_microseconds_and_no_room(tmp_path: Path) -> None:
     assert (tmp_path / "heartbeat-0").stat().st_size == 24
 
 
-@pytest.mark.parametrize(("phase", "expires"), [(Phase.READING, True), (Phase.SAVING, False)])
-def test_the_deadline_is_of_the_pass_alone(tmp_path: Path, phase: Phase, expires: bool) -> None:
-    post = Post(directory=tmp_path, rank=0, world_size=1, deadline_seconds=0.2)
+@pytest.mark.parametrize(
+    ("phase", "others", "expires"),
+    [
+        pytest.param(Phase.READING, (), True, id="reading"),
+        pytest.param(Phase.SAVING, (), False, id="saving"),
+        pytest.param(Phase.SAVING, ("127.0.0.1",), False, id="saving, all answer"),
+        pytest.param(Phase.SAVING, ("240.0.0.1",), True, id="saving, a host is silent"),
+    ],
+)
+def test_the_deadline_is_of_the_pass_alone_or_of_a_silent_host(
+    tmp_path: Path, phase: Phase, others: tuple[str, ...], expires: bool
+) -> None:
+    door = Door.open("127.0.0.1")
+    there = [replace(door.place, host="other", address=address) for address in others]
+    post = Post(directory=tmp_path, rank=0, world_size=1 + len(there), deadline_seconds=0.2)
     expired: list[Phase] = []
     heartbeat = Heartbeat(post, expired=expired.append)
+    if there:
+        heartbeat.meet([door.place, *there])
     heartbeat.beat(phase)
-    assert wait_for(lambda: bool(expired), seconds=0.6) == expires
+    assert wait_for(lambda: bool(expired), seconds=5 if expires else 0.6) == expires
     heartbeat.stop()
+    door.close()
