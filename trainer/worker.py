@@ -85,7 +85,7 @@ def give_up(of: failure.Failure, post: Post) -> NoReturn:
         faulthandler.dump_traceback(all_threads=True)
     if of.kind == "broken":
         time.sleep(_GRACE_SECONDS)
-    if of.kind == "waited" and sys.platform == "linux":
+    if of.kind in ("waited", "alone") and sys.platform == "linux":
         # A stopped rank would not see that torchrun asks it to end.
         os.killpg(os.getpgrp(), signal.SIGCONT)
     logging.shutdown()
