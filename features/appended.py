@@ -17,11 +17,14 @@ _ATTEMPTS = 5
 def append(lake: Lake, table: str, rows: pa.Table) -> None:
     """Add rows, which have the column `ds`, in a commit of their own, whatever else is written meanwhile. Where object
     storage did it and its answer was lost, they are added twice."""
-    uri, options = lake.uri(table), Tables(lake.root).options()
+    uri, tables = lake.uri(table), Tables(lake.root)
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             with named_errors(uri):
-                write_deltalake(uri, rows, mode="append", partition_by=[DS], storage_options=options)
+                write_deltalake(
+                    uri, rows, mode="append", partition_by=[DS], configuration=tables.configuration(),
+                    storage_options=tables.options(),
+                )  # fmt: skip
             return
         except DeltaError as error:
             # of two writers that make the table one is late; an append never contradicts another

@@ -226,10 +226,7 @@ class Lake:
                 require_same_metadata(table, found, schema)
             return found
         try:
-            with named_errors(self.uri(table)):
-                DeltaTable.create(
-                    self.uri(table), schema=ds_schema(schema), partition_by=[DS], storage_options=self._tables.options()
-                )
+            self._tables.create(table, ds_schema(schema))
         except DeltaError:
             log.info("lake found table=%s made by another writer, or by a try whose answer was lost", table)
             if (found := self.open(table)) is None:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.dataset as pads
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
@@ -19,6 +20,8 @@ from features.storage_errors import named_errors
 log = logging.getLogger(__name__)
 
 _LOG = "_delta_log"
+_STORED_COMMITS_PER_CHECKPOINT = 10
+"""Opening a table reads the commits since its last checkpoint, two requests each in object storage."""
 LogFilter = list[tuple[str, str, str]]
 """Of partitions, as delta-rs takes it."""
 
@@ -44,6 +47,14 @@ class Tables:
         """What delta-rs needs to reach them: secrets, for object storage."""
         return storage_options(self.root)
 
+    def configuration(self) -> Mapping[str, str | None]:
+        """Of a table that is made. Its log is never cleaned up: delta-rs would delete commits of 30 days ago once there
+        is a checkpoint after them, and with them the versions that partitions name for ever."""
+        found = {"delta.enableExpiredLogCleanup": "false"}
+        if in_object_store(self.root):
+            found["delta.checkpointInterval"] = str(_STORED_COMMITS_PER_CHECKPOINT)
+        return found
+
     def files(self, table: str) -> TableFiles:
         """The table's, by their paths within it."""
         if table not in self._files:
@@ -64,6 +75,17 @@ class Tables:
                 raise
         self._require_whole_log(table)
         return delta
+
+    def create(self, table: str, schema: pa.Schema) -> None:
+        """Without rows. DeltaError: it is there."""
+        with named_errors(self.uri(table)):
+            DeltaTable.create(
+                self.uri(table),
+                schema=schema,
+                partition_by=[DS],
+                configuration=self.configuration(),
+                storage_options=self.options(),
+            )
 
     def _require_whole_log(self, table: str) -> None:
         """DamagedTableError for a commit file without a byte, as a machine that lost power leaves it. delta-rs takes

@@ -79,6 +79,19 @@ def test_another_fingerprint_replaces_the_day_and_only_the_day(lake: Lake) -> No
     assert lake.days(TABLE) == [DAY, NEXT]
 
 
+def test_a_version_stays_readable_when_its_commit_is_older_than_a_checkpoint(lake: Lake) -> None:
+    """By default delta-rs deletes commits of 30 days ago once a checkpoint is written."""
+    first = lake.commit(TABLE, DAY, _rows(0), fingerprint=fingerprint("a"))
+    delta = lake.open(TABLE)
+    assert delta is not None
+    assert delta.metadata().configuration["delta.enableExpiredLogCleanup"] == "false"
+    lake.commit(TABLE, DAY, _rows(5), fingerprint=fingerprint("b"))
+    delta.update_incremental()
+    delta.create_checkpoint()
+    assert Lake(lake.root).read(first)["value"].to_pylist() == [0, 1, 2]
+    assert _values(Lake(lake.root), DAY) == [5, 6, 7]
+
+
 def test_a_feature_may_come_and_go(lake: Lake) -> None:
     first = lake.commit(TABLE, DAY, _rows(0), fingerprint=fingerprint("a"))
     more = _rows(10).append_column("speed", pa.array([1.0, 2.0, 3.0]))
