@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from infra.settings import get_settings
 from tests.faults.attempts import EVERY, settings_of, wait_for
 from tests.faults.scenario import Outcome, Trial
 from tests.faults.training import resume, waiting_job
 from tests.faults.world import NUM_STEPS
-from tests.object_store import BUCKET, object_server
+from tests.object_store import BUCKET
 from tests.trainer.planted import DAY
 from trainer.archive.archive import Archive
 from trainer.trained import trained_days
@@ -40,6 +41,7 @@ def host_lost(trial: Trial) -> Outcome:
         assert [day.fingerprint for day in trained_days(settings_of(first), "tiny")] == [trained.fingerprint]
         left = [one.key for one in archive.objects.under("checkpoints") if ".within-" in one.key]
         assert not left, f"archived waypoints are left: {left[:3]}"
+    get_settings.cache_clear()
     return Outcome(injected=1, lost=f"{redone} of {NUM_STEPS} steps redone, and the wait for the lease ({DAY})")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,27 +19,17 @@ from snapshots.registry import Registry, Version
 from snapshots.retention import prune
 from snapshots.seal import DamagedError, verify
 from snapshots.shift.measure import check_shift
-from tests.object_store import BUCKET, Fault, ObjectServer, object_server
+from tests.object_store import Fault, ObjectServer
 from tests.snapshots.world import DAYS, commit_users, make_tower, newest, publish_day
 from trainer.archive.archive import Archive
 from trainer.archive.keep import NotArchivedError
 from trainer.recipe import Recipe
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[ObjectServer]:
-    with object_server() as made:
-        yield made
-
-
 @pytest.fixture
-def shared(
-    settings: Settings, server: ObjectServer, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> Settings:
+def shared(settings: Settings, bucket: str) -> Settings:
     """The home of the machine that publishes; the lake stays in it."""
-    server.use(monkeypatch)
-    uri = f"s3://{BUCKET}/{request.node.name.partition('[')[0]}"
-    return settings.model_copy(update={"storage_uri": uri, "lake_uri": settings.lake})
+    return settings.model_copy(update={"storage_uri": bucket, "lake_uri": settings.lake})
 
 
 def elsewhere(shared: Settings, tmp_path: Path) -> Settings:
@@ -96,13 +85,15 @@ def test_what_the_archive_damaged_is_refused_by_name(recipe: Recipe, shared: Set
     verify(on_disk(made))  # who has it serves on
 
 
-def test_a_version_is_registered_when_it_is_archived(recipe: Recipe, shared: Settings, server: ObjectServer) -> None:
+def test_a_version_is_registered_when_it_is_archived(
+    recipe: Recipe, shared: Settings, object_storage: ObjectServer
+) -> None:
     try:
-        server.fail(Fault(method="PUT", path="manifest.json", times=1000, status=403, code="AccessDenied"))
+        object_storage.fail(Fault(method="PUT", path="manifest.json", times=1000, status=403, code="AccessDenied"))
         with pytest.raises(NotArchivedError, match=r"snapshots/tiny/ds=.* is whole and stays"):
             publish_day(recipe, DAYS[0], make_tower(recipe), settings=shared)
     finally:
-        server.fail()
+        object_storage.fail()
     assert Registry(shared).find("tiny", DAYS[0]) is None
     made = publish_day(recipe, DAYS[0], make_tower(recipe, seed=1), settings=shared)
     assert archive_of(shared).names(made.path.parent) == [made.path.name]

@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from features.storage_errors import StorageError
 from trainer.archive.archive import IN_FLIGHT, Archive, File, Manifest
-from trainer.archive.objects import StorageError, Stored
+from trainer.archive.objects import Stored
 from trainer.archive.windowed import in_order
 from trainer.checkpoint import MANIFEST, DamagedCheckpointError, fsync, is_complete
 from trainer.locks import file_lock

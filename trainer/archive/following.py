@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from features.storage_errors import StorageError
 from trainer import waypoints
 from trainer.archive.archive import Archive
 from trainer.archive.download import bring
-from trainer.archive.objects import StorageError
 from trainer.archive.upload import push
 from trainer.checkpoint import DamagedCheckpointError, is_complete
 from trainer.identities import FOLDER as IDS

@@ -7,9 +7,9 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from features.storage_errors import StorageError
 from trainer.archive.archive import Archive, OtherContentError
 from trainer.archive.download import bring, read
-from trainer.archive.objects import StorageError
 from trainer.archive.upload import push
 from trainer.checkpoint import MANIFEST, discard
 

@@ -20,8 +20,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
+from features.storage_errors import StorageError
 from trainer.archive.archive import Archive
-from trainer.archive.objects import Objects, StorageError
+from trainer.archive.objects import Objects
 from trainer.locks import EXPIRY_SECONDS, LockedError
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""The few verbs that the archive needs of object storage, and what went wrong in words that say what to do."""
+"""The few verbs that the archive needs of object storage."""
 
 from __future__ import annotations
 
@@ -8,16 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from features.storage_errors import named_errors
+
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
-
-
-class StorageError(ConnectionError):
-    """Object storage did not do what it was asked; the same can be asked again."""
-
-
-class StorageDeniedError(StorageError):
-    """It does not know who asks, or does not let them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +41,7 @@ class Objects:
         from obstore import put
         from obstore.exceptions import AlreadyExistsError
 
-        with self._told("write", key) as store:
+        with self._told(key) as store:
             try:
                 put(store, key, content, mode="create", use_multipart=False)
             except AlreadyExistsError:
@@ -58,27 +52,29 @@ class Objects:
         """Put the object, at once: whoever reads sees all of it or what was there before."""
         from obstore import put
 
-        with self._told("write", key) as store:
+        with self._told(key) as store:
             put(store, key, content, use_multipart=False)
 
     def get(self, key: str) -> memoryview | None:
         """Its bytes; None where there is none."""
         from obstore import get
 
-        with self._told("read", key) as store:
+        with self._told(key) as store:
             try:
                 return memoryview(get(store, key).bytes())
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                _require_missing(error)
                 return None
 
     def head(self, key: str) -> Stored | None:
         """What a listing would tell of it."""
         from obstore import head
 
-        with self._told("read", key) as store:
+        with self._told(key) as store:
             try:
                 found = head(store, key)
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                _require_missing(error)
                 return None
             return Stored(key=key, num_bytes=found["size"], modified=found["last_modified"])
 
@@ -86,7 +82,7 @@ class Objects:
         """All that lies in it, at any depth."""
         from obstore import list as listed
 
-        with self._told("list", folder) as store:
+        with self._told(folder) as store:
             return [
                 Stored(key=one["path"], num_bytes=one["size"], modified=one["last_modified"])
                 for chunk in listed(store, folder)
@@ -97,7 +93,7 @@ class Objects:
         """(objects, folders) that lie in it, by their keys, not deeper."""
         from obstore import list_with_delimiter
 
-        with self._told("list", folder) as store:
+        with self._told(folder) as store:
             found = list_with_delimiter(store, folder)
             objects = [
                 Stored(key=one["path"], num_bytes=one["size"], modified=one["last_modified"])
@@ -111,34 +107,24 @@ class Objects:
 
         if not keys:
             return
-        with self._told("delete", keys[0]) as store:
+        with self._told(keys[0]) as store:
             try:
                 delete(store, list(keys))
-            except FileNotFoundError:  # of a folder, not of S3
+            except FileNotFoundError as error:  # of a folder, not of S3
+                _require_missing(error)
                 for key in keys:
                     with suppress(FileNotFoundError):
                         delete(store, key)
 
     @contextmanager
-    def _told(self, verb: str, key: str) -> Iterator[ObjectStore]:
-        from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
-
-        try:
+    def _told(self, key: str) -> Iterator[ObjectStore]:
+        with named_errors(self.uri_of(key)):
             if self._store is None:
                 self._store = self._open(self.uri)
             yield self._store
-        except (PermissionDeniedError, UnauthenticatedError) as error:
-            raise StorageDeniedError(
-                f"object storage does not let us {verb} {self.uri_of(key)} ({_first_words(error)}); are the keys "
-                "right, and may they do that?"
-            ) from None
-        except (BaseError, OSError) as error:
-            raise StorageError(
-                f"object storage failed to {verb} {self.uri_of(key)}: {_first_words(error)}; run the same again when "
-                "it answers"
-            ) from None
 
 
-def _first_words(error: BaseException) -> str:
-    """Without the debug part, which quotes requests."""
-    return " ".join(str(error).split("Debug source:")[0].split())[:300]
+def _require_missing(error: FileNotFoundError) -> None:
+    """What is not there may be the bucket, which is no answer."""
+    if "NoSuchBucket" in str(error):
+        raise error

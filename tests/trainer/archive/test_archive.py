@@ -13,11 +13,12 @@ from threading import Event, Thread
 
 import pytest
 
+from features.storage_errors import StorageError
 from tests.trainer.archive.world import archive_of, contents, sealed
 from trainer.archive.archive import Archive, Manifest, OtherContentError
 from trainer.archive.download import bring, read
 from trainer.archive.keep import NotArchivedError, keep
-from trainer.archive.objects import Objects, StorageError
+from trainer.archive.objects import Objects
 from trainer.archive.upload import push
 from trainer.checkpoint import DamagedCheckpointError, is_complete, verify
 
@@ -25,18 +26,18 @@ DAY = "checkpoints/tiny/ds=2026-01-01-00000000"
 
 
 @pytest.fixture
-def bucket(tmp_path: Path) -> Path:
+def folder_of_all(tmp_path: Path) -> Path:
     return tmp_path / "bucket"
 
 
 @pytest.fixture
-def here(tmp_path: Path, bucket: Path) -> Archive:
-    return archive_of(tmp_path / "here", bucket)
+def here(tmp_path: Path, folder_of_all: Path) -> Archive:
+    return archive_of(tmp_path / "here", folder_of_all)
 
 
 @pytest.fixture
-def there(tmp_path: Path, bucket: Path) -> Archive:
-    return archive_of(tmp_path / "there", bucket)
+def there(tmp_path: Path, folder_of_all: Path) -> Archive:
+    return archive_of(tmp_path / "there", folder_of_all)
 
 
 def test_another_machine_has_it_as_it_was_sealed(here: Archive, there: Archive) -> None:
@@ -75,12 +76,12 @@ def test_an_increment_comes_with_what_it_adds_to(here: Archive, there: Archive) 
     ],
 )
 def test_what_is_not_what_was_sealed_is_refused_by_name(
-    here: Archive, there: Archive, bucket: Path, harm: Callable[[Path], object], told: str
+    here: Archive, there: Archive, folder_of_all: Path, harm: Callable[[Path], object], told: str
 ) -> None:
     folder = sealed(here.home)
     push(here, folder)
     sha256 = hashlib.sha256((folder / "state/__0_0.distcp").read_bytes()).hexdigest()
-    harm(bucket / DAY / sha256 / "000001")
+    harm(folder_of_all / DAY / sha256 / "000001")
     with pytest.raises(DamagedCheckpointError, match=rf"{DAY}: state/__0_0.distcp .*{told}"):
         bring(there, there.home / DAY)
     assert list((there.home / "checkpoints" / "tiny").iterdir()) == [], "nothing of it is left"
@@ -147,7 +148,7 @@ def test_of_two_at_once_one_is_committed(here: Archive, there: Archive) -> None:
     assert contents(third.home / DAY) == contents(folders[here])
 
 
-def test_what_a_killed_upload_left_is_used_and_can_be_found(here: Archive, bucket: Path) -> None:
+def test_what_a_killed_upload_left_is_used_and_can_be_found(here: Archive, folder_of_all: Path) -> None:
     folder = sealed(here.home)
 
     def killed() -> None:
@@ -159,11 +160,11 @@ def test_what_a_killed_upload_left_is_used_and_can_be_found(here: Archive, bucke
     assert here.leftovers(folder.parent) == [], "an upload may be under way"
     later = datetime.now(UTC) + timedelta(seconds=1)
     assert len(here.leftovers(folder.parent, before=later)) == 7
-    stamps = {path: path.stat().st_mtime_ns for path in bucket.rglob("0*") if path.is_file()}
+    stamps = {path: path.stat().st_mtime_ns for path in folder_of_all.rglob("0*") if path.is_file()}
     assert push(here, folder)
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps, "nothing is put twice"
     assert here.leftovers(folder.parent, before=later) == []
-    extra = bucket / DAY / ("0" * 64) / "000000"
+    extra = folder_of_all / DAY / ("0" * 64) / "000000"
     extra.parent.mkdir()
     extra.write_bytes(b"of one that lost the race")
     os.utime(extra, (0, 0))
@@ -191,10 +192,12 @@ def test_storage_that_does_not_answer_leaves_the_folder(tmp_path: Path) -> None:
 
     archive = Archive(home=tmp_path, objects=Objects("s3://bucket/prefix", closed))
     folder = sealed(tmp_path)
-    with pytest.raises(NotArchivedError, match=r"is whole and stays.*failed to read s3://bucket/prefix/checkpoints"):
+    with pytest.raises(
+        NotArchivedError, match=r"is whole and stays.*s3://bucket/prefix/checkpoints/.*: it does not answer"
+    ):
         keep(archive, folder)
     assert is_complete(folder)
-    with pytest.raises(StorageError, match="failed to list s3://bucket/prefix/checkpoints/tiny"):
+    with pytest.raises(StorageError, match="s3://bucket/prefix/checkpoints/tiny: it does not answer"):
         archive.names(folder.parent)
 
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from infra.settings import Settings
-from tests.object_store import BUCKET, ObjectServer
 from tests.trainer.downstream_world import CTR, UPSTREAM, World, day
 from trainer.archive.archive import Archive
 from trainer.checkpoint import DamagedCheckpointError
@@ -19,9 +18,7 @@ from trainer.downstream.day import DownstreamDay
 from trainer.downstream.retrain import retrain_on
 
 
-def test_another_machine_goes_on_and_what_is_damaged_is_refused(
-    tmp_path: Path, server: ObjectServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_machine_goes_on_and_what_is_damaged_is_refused(tmp_path: Path, bucket: str) -> None:
     world = World(settings=Settings(home=tmp_path / "alone", _env_file=None))
     promoted = [world.commit_embeddings(day(0)), world.commit_embeddings(day(1))]
     for index in (1, 2):
@@ -31,8 +28,7 @@ def test_another_machine_goes_on_and_what_is_damaged_is_refused(
         return retrain_on(CTR, (UPSTREAM,), day(index), settings=settings, promoted={"tiny": promoted})
 
     alone = [run(index, world.settings) for index in (1, 2)]
-    server.use(monkeypatch)
-    shared = {"storage_uri": f"s3://{BUCKET}/consumers", "lake_uri": world.settings.lake}
+    shared = {"storage_uri": bucket, "lake_uri": world.settings.lake}
     here, there = (world.settings.model_copy(update={"home": tmp_path / name} | shared) for name in ("here", "there"))
     first = run(1, here)
     assert Checkpoints(there, CTR.name).before(day(2)) == replace(

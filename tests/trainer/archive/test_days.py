@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from features.storage_errors import StorageError
 from infra.settings import Settings
-from tests.object_store import BUCKET, Fault, ObjectServer
+from tests.object_store import Fault, ObjectServer
 from tests.trainer.archive.world import sealed
 from tests.trainer.planted import DAY, planted_recipe
 from tests.trainer.test_checkpoint import tensors
@@ -22,7 +23,6 @@ from trainer.archive.archive import Archive
 from trainer.archive.following import following, forget, recall
 from trainer.archive.keep import NotArchivedError
 from trainer.archive.lease import leased
-from trainer.archive.objects import StorageError
 from trainer.job import train
 from trainer.locks import LockedError
 from trainer.retention import prune
@@ -32,13 +32,9 @@ SECOND = DAY + timedelta(1)
 
 
 @pytest.fixture
-def shared(
-    home: Settings, server: ObjectServer, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> Settings:
+def shared(home: Settings, bucket: str) -> Settings:
     """Of an installation whose home is yet to be named; the lake stays where it is."""
-    server.use(monkeypatch)
-    uri = f"s3://{BUCKET}/{request.node.name.partition('[')[0]}"
-    return home.model_copy(update={"storage_uri": uri, "lake_uri": home.lake})
+    return home.model_copy(update={"storage_uri": bucket, "lake_uri": home.lake})
 
 
 def machine(shared: Settings, home: Path, *days: TrainedDay) -> Settings:
@@ -84,17 +80,17 @@ def test_a_day_is_one_machine_s_at_a_time(
 
 def test_a_day_that_cannot_be_archived_is_kept_and_archived_by_the_next_try(
     shared: Settings,
-    server: ObjectServer,
+    object_storage: ObjectServer,
     pair: tuple[TrainedDay, TrainedDay],
     tmp_path: Path,
 ) -> None:
     here = machine(shared, tmp_path / "here", pair[0])
     try:
-        server.fail(Fault(method="PUT", path="tiny/ds[^/]*/", times=1000, status=403, code="AccessDenied"))
+        object_storage.fail(Fault(method="PUT", path="tiny/ds[^/]*/", times=1000, status=403, code="AccessDenied"))
         with pytest.raises(NotArchivedError, match=r"is whole and stays, but it is not archived .*Run the same step"):
             train(planted_recipe(), DAY, settings=here)
     finally:
-        server.fail()
+        object_storage.fail()
     elsewhere = machine(shared, tmp_path / "there")
     assert find_trained(elsewhere, "tiny", DAY) is None
     train(planted_recipe(), DAY, settings=here)
@@ -102,16 +98,16 @@ def test_a_day_that_cannot_be_archived_is_kept_and_archived_by_the_next_try(
 
 
 def test_a_wrong_key_is_named(
-    shared: Settings, server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shared: Settings, object_storage: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server.use(monkeypatch, AWS_SECRET_ACCESS_KEY="of-somebody-else")  # noqa: S106
-    with pytest.raises(StorageError, match="key") as found:
+    object_storage.use(monkeypatch, AWS_SECRET_ACCESS_KEY="of-somebody-else")  # noqa: S106
+    with pytest.raises(StorageError, match="does not know the keys") as found:
         train(planted_recipe(), DAY, settings=machine(shared, tmp_path))
     assert "of-somebody-else" not in str(found.value)
 
 
 def test_waypoints_follow_and_another_machine_goes_on_from_the_newest_whole_one(
-    shared: Settings, server: ObjectServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    shared: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     here, there = machine(shared, tmp_path / "here"), machine(shared, tmp_path / "there")
@@ -139,7 +135,7 @@ def test_waypoints_follow_and_another_machine_goes_on_from_the_newest_whole_one(
 
 def test_waypoints_that_cannot_be_archived_stop_nothing(
     shared: Settings,
-    server: ObjectServer,
+    object_storage: ObjectServer,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -147,11 +143,11 @@ def test_waypoints_that_cannot_be_archived_stop_nothing(
     day = Path("checkpoints/tiny/ds=2026-01-01-00000000")
     sealed(here.home, f"{waypoints.folder(day)}/step=000000010")
     try:
-        server.fail(Fault(path="checkpoints/", times=1000, status=403, code="AccessDenied"))
+        object_storage.fail(Fault(path="checkpoints/", times=1000, status=403, code="AccessDenied"))
         with following(Archive.of(here), here.home / day):
             _until(lambda: "is not archived" in caplog.text)
     finally:
-        server.fail()
+        object_storage.fail()
     assert [thread for thread in threading.enumerate() if thread.name == "archive"] == []
 
 

@@ -8,11 +8,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from features.object_store import object_store
 from infra.settings import REPOSITORY, child_environment
-from tests.object_store import BUCKET, ObjectServer
 from tests.trainer.archive.world import contents, sealed
 from trainer.archive.archive import Archive
 from trainer.archive.download import bring
@@ -24,14 +22,10 @@ PIECE_BYTES = 1000
 NUM_PIECES = 60
 
 
-def test_a_killed_upload_is_never_readable_in_part(
-    server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server.use(monkeypatch)
-    uri = f"s3://{BUCKET}/killed"
-    archive = Archive(home=tmp_path / "here", objects=Objects(uri, object_store), piece_bytes=PIECE_BYTES)
+def test_a_killed_upload_is_never_readable_in_part(bucket: str, tmp_path: Path) -> None:
+    archive = Archive(home=tmp_path / "here", objects=Objects(bucket, object_store), piece_bytes=PIECE_BYTES)
     folder = sealed(archive.home, files={f"state/__{i}_0.distcp": 10 * PIECE_BYTES for i in range(NUM_PIECES // 10)})
-    command = [sys.executable, "-m", "tests.trainer.archive.killed", str(archive.home), uri, str(folder), "1000"]
+    command = [sys.executable, "-m", "tests.trainer.archive.killed", str(archive.home), bucket, str(folder), "1000"]
     rng, outcomes = np.random.default_rng(0), []
     with subprocess.Popen(
         command, cwd=REPOSITORY, env=child_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
