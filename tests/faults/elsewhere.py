@@ -23,10 +23,9 @@ def host_lost(trial: Trial) -> Outcome:
     draw = trial.draw()
     first, second = (trial.world.fresh(trial.folder / name) for name in ("first", "second"))
     step = draw.randint(_INTERVALS * EVERY + 1, NUM_STEPS - 2)
-    with object_server() as server, pytest.MonkeyPatch.context() as environment:
-        server.use(
-            environment, USERMODEL_STORAGE_URI=f"s3://{BUCKET}/host-lost", USERMODEL_LAKE_URI=str(first / "lake")
-        )
+    with pytest.MonkeyPatch.context() as environment:
+        uri = f"s3://{BUCKET}/{trial.folder.name}-{trial.seed}"
+        trial.world.object_storage.use(environment, USERMODEL_STORAGE_URI=uri, USERMODEL_LAKE_URI=str(first / "lake"))
         archive = Archive.of(settings_of(first))
         assert archive is not None
         newest = f"step={step // EVERY * EVERY:09}.manifest.json"
