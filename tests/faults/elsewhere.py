@@ -10,8 +10,8 @@ from tests.faults.scenario import Outcome, Trial
 from tests.faults.training import resume, waiting_job
 from tests.faults.world import NUM_STEPS
 from tests.object_store import BUCKET
-from tests.trainer.planted import DAY
 from trainer.archive.archive import Archive
+from trainer.locks import EXPIRY_SECONDS
 from trainer.trained import trained_days
 
 _INTERVALS = 2
@@ -20,7 +20,7 @@ _INTERVALS = 2
 def host_lost(trial: Trial) -> Outcome:
     """A host lost in the middle of a day: another goes on from its last archived waypoint, to the bit; at most one
     interval is redone."""
-    draw = trial.draw()
+    draw, _ = trial.draw(), trial.world.undisturbed  # made without storage
     first, second = (trial.world.fresh(trial.folder / name) for name in ("first", "second"))
     step = draw.randint(_INTERVALS * EVERY + 1, NUM_STEPS - 2)
     with pytest.MonkeyPatch.context() as environment:
@@ -41,9 +41,9 @@ def host_lost(trial: Trial) -> Outcome:
         left = [one.key for one in archive.objects.under("checkpoints") if ".within-" in one.key]
         assert not left, f"archived waypoints are left: {left[:3]}"
     get_settings.cache_clear()
-    return Outcome(injected=1, lost=f"{redone} of {NUM_STEPS} steps redone, and the wait for the lease ({DAY})")
+    return Outcome(injected=1, lost=f"{redone} of {NUM_STEPS} steps redone; the lease of {EXPIRY_SECONDS:.0f} s")
 
 
 def _forget_lease(archive: Archive) -> None:
-    """As if its two minutes were over."""
+    """As if its time were over."""
     archive.objects.delete([one.key for one in archive.objects.under("leases")])
