@@ -45,6 +45,9 @@ class Program:
     command: Sequence[str]
     stop_seconds: int = 10
     stop_signal: str = "TERM"
+    start_seconds: int = 1
+    """Of a process that ends sooner, a few more starts are tried."""
+    start_retries: int = 3
     environment: Mapping[str, str] = field(default_factory=dict)
     """Beside what all programs inherit; no secret, no quotation mark."""
 
@@ -56,8 +59,8 @@ class Program:
             "directory": str(settings.home),
             "autostart": "false",
             "autorestart": "true",
-            "startsecs": "1",
-            "startretries": "3",
+            "startsecs": str(self.start_seconds),
+            "startretries": str(self.start_retries),
             "stopsignal": self.stop_signal,
             "stopwaitsecs": str(self.stop_seconds),
             "stopasgroup": "true",

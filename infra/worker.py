@@ -16,6 +16,8 @@ from infra.settings import Settings
 from infra.supervision import BIN, Program
 
 NAME = "airflow-edge-worker"
+START_SECONDS, START_RETRIES = 10, 6
+"""Airflow refuses a worker's name until it misses the one before that was killed."""
 DRAIN_SECONDS = 30
 """What it tells its tasks to end, and waits, before it is killed."""
 
@@ -34,7 +36,13 @@ def program(settings: Settings) -> Program:
         *("--pid", str(_pid_file(settings))),
     ]
     command = [str(BIN / "python"), "-m", "infra.warm", "edge", "worker", *options]
-    return Program(name=NAME, command=command, stop_seconds=DRAIN_SECONDS)
+    return Program(
+        name=NAME,
+        command=command,
+        stop_seconds=DRAIN_SECONDS,
+        start_seconds=START_SECONDS,
+        start_retries=START_RETRIES,
+    )
 
 
 def write_configuration(settings: Settings) -> None:

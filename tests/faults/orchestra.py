@@ -23,7 +23,7 @@ from tests.infra.ports import on_free_ports
 
 DAY, TICKS = "user_model_small", "ticks"
 ENDED = frozenset({"success", "failed"})
-LOST_SECONDS = 12
+LOST_SECONDS = 20
 """A task without a heartbeat has failed: sooner than outside of tests."""
 _SECONDS = 900.0
 
