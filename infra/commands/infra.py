@@ -29,7 +29,6 @@ group.command()(monitoring)
 
 group.add_typer(slurm.group, name="slurm")
 group.add_typer(hosts.group, name="hosts")
-group.command()(sizes)
 
 DEMO_DAYS = 5
 
@@ -169,3 +168,4 @@ def env() -> None:
 
 
 group.command()(capacity)
+group.command()(sizes)

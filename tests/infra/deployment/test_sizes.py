@@ -111,19 +111,8 @@ def test_training_asks_for_what_the_fullest_rank_holds() -> None:
 
 def test_the_command_writes_values(tmp_path: Path) -> None:
     out = tmp_path / "sizes.json"
-    asked = [
-        "infra",
-        "sizes",
-        "--recipe",
-        "globo",
-        "--ranks-per-host",
-        "1",
-        "--users",
-        "1000",
-        "--requests-per-second",
-        "10",
-    ]
-    done = CliRunner().invoke(cli, [*asked, "--out", str(out)])
+    asked = f"infra sizes --recipe globo --ranks-per-host 1 --users 1000 --requests-per-second 10 --out {out}"
+    done = CliRunner().invoke(cli, asked)
     assert done.exit_code == 0, done.output
     assert "feature store" in done.stdout
     assert json.loads(out.read_text())["models"] == ["globo"]
