@@ -9,10 +9,12 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from infra.capacity.rates import EMBEDDING_BYTES, FORWARD_FLOPS, LIST_SECONDS, USER_SECONDS
+from infra.experiments.capacity import tower_multiply_adds
 from serving.record import ENTRY, HEADER, KEPT
-from trainer.planning.cluster import CPU_HOST, Cluster
 
 if TYPE_CHECKING:
+    from trainer.planning.cluster import Cluster
     from trainer.planning.forecast import Forecast
     from trainer.planning.planned import PlannedModel
     from trainer.recipe import Recipe
@@ -24,8 +26,6 @@ STORE_HEADROOM = 1.5
 """Fragmentation, streams, and what is copied while a dump is written; assumed."""
 HTTP_SECONDS = 573e-6
 """A read by HTTP (`soap_read`), most of it of the process's one core."""
-COMPUTE_SECONDS = 27e-6
-"""Per user, of a compute worker's core beside the forward pass (`compute`)."""
 BUSY = 0.5
 """Of a core at the peak: latency stays, and one zone of two may fail; assumed."""
 HTTP_BYTES, RANK_BYTES, WORKER_BYTES = 256 * MIB, 700 * MIB, 450 * MIB
@@ -36,8 +36,6 @@ MOST_TABLE_BYTES = 8 * GIB
 """That a compute worker holds itself, twice while it exchanges a version; what has more lies with shards."""
 TABLE_BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0}
 """Per number; a row of int8 has 8 bytes more."""
-VECTOR_BYTES = 170 / 96
-"""Per number of an embedding in the lake (`embedding_write`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +91,7 @@ def sizes_of(recipe: Recipe, planned: PlannedModel, cost: Forecast, load: Load) 
         http=Part(
             replicas=max(2, _cores(load.requests_per_second * HTTP_SECONDS)), cpus=1, memory_bytes=2 * HTTP_BYTES
         ),
-        compute=_compute(planned, load, 0 if shards else tables) if recipe.serving.computes else None,
+        compute=_compute(recipe, load, 0 if shards else tables) if recipe.serving.computes else None,
         shards=shards if recipe.serving.computes else None,
         training=_training(planned.cluster, cost),
         store_bytes=round(STORE_HEADROOM * load.users * _store_bytes_per_user(recipe, load)),
@@ -106,10 +104,16 @@ def _cores(busy: float) -> int:
     return math.ceil(busy / BUSY)
 
 
-def _compute(planned: PlannedModel, load: Load, table_bytes: int) -> Part:
-    """A worker per core. The forward pass is counted by the whole model's FLOPs: the user tower is most of them."""
-    forward = planned.dense.forward_flops / planned.batch_size / CPU_HOST.dense_flops
-    replicas = _cores(load.requests_per_second * (forward + COMPUTE_SECONDS))
+def compute_seconds(recipe: Recipe) -> float:
+    """That a compute worker's core works on one user: the forward pass, the features, the rest."""
+    lists = len(recipe.schema.sparse_of("user"))
+    forward = 2 * tower_multiply_adds(recipe) / FORWARD_FLOPS.value
+    return forward + lists * LIST_SECONDS.value + USER_SECONDS.value
+
+
+def _compute(recipe: Recipe, load: Load, table_bytes: int) -> Part:
+    """A worker per core."""
+    replicas = _cores(load.requests_per_second * compute_seconds(recipe))
     return Part(replicas=max(2, replicas), cpus=1, memory_bytes=WORKER_BYTES + 256 * MIB + 2 * table_bytes)
 
 
@@ -149,5 +153,5 @@ def _state_bytes(recipe: Recipe, planned: PlannedModel, cost: Forecast, load: Lo
     sharded = sum(rank.table_bytes + rank.optimizer_bytes for rank in cost.ranks)
     checkpoint = sharded + 3 * planned.dense.parameter_bytes
     tower = recipe.user_tower
-    embeddings = load.users * 2 * tower.num_embeddings * tower.dim * VECTOR_BYTES
+    embeddings = load.users * 2 * tower.num_embeddings * tower.dim * EMBEDDING_BYTES.value
     return round(recipe.keep_days * (checkpoint + tables + embeddings))
