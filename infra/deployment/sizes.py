@@ -76,6 +76,7 @@ class Sizes:
     """None: every compute worker holds the tables itself."""
     training: Part
     """A host of the training job."""
+    ranks_per_host: int
     store_bytes: int
     """The feature store's `maxmemory`, over all nodes of a cluster."""
     state_bytes: int
@@ -94,6 +95,7 @@ def sizes_of(recipe: Recipe, planned: PlannedModel, cost: Forecast, load: Load) 
         compute=_compute(recipe, load, 0 if shards else tables) if recipe.serving.computes else None,
         shards=shards if recipe.serving.computes else None,
         training=_training(planned.cluster, cost),
+        ranks_per_host=planned.cluster.ranks_per_host,
         store_bytes=round(STORE_HEADROOM * load.users * _store_bytes_per_user(recipe, load)),
         state_bytes=_state_bytes(recipe, planned, cost, load, tables),
     )

@@ -9,6 +9,8 @@ from typing import Any
 from infra.deployment.sizes import GIB, MIB, Part, Sizes
 
 QUEUE = "train"
+LAUNCHER = Part(replicas=1, cpus=1, memory_bytes=2 * GIB)
+"""What waits for a job, and embeds shards of users; assumed."""
 
 
 def values_of(sizes: Sizes) -> Mapping[str, Any]:
@@ -19,6 +21,9 @@ def values_of(sizes: Sizes) -> Mapping[str, Any]:
         "state": {"size": f"{math.ceil(sizes.state_bytes / GIB)}Gi"},
         "airflow": {"workers": [_worker(sizes.training)]},
     }
+    if sizes.training.replicas > 1:
+        found["settings"] = _job(sizes)
+        found["airflow"] = {"workers": [_worker(LAUNCHER)]}
     if sizes.compute is not None:
         found["compute"] = {"replicas": sizes.compute.replicas, "resources": resources(sizes.compute)}
     if sizes.shards is not None:
@@ -36,8 +41,21 @@ def resources(part: Part) -> Mapping[str, Mapping[str, str]]:
     return {"requests": amounts, "limits": amounts}
 
 
+def _job(sizes: Sizes) -> Mapping[str, Any]:
+    """Settings of a training job of several hosts, as Volcano starts it (`trainer.launch.manifest`)."""
+    training = sizes.training
+    return {
+        "scheduler": "kubernetes",
+        "hosts": training.replicas,
+        "ranks": sizes.ranks_per_host,
+        "device": "cuda" if training.gpus else "cpu",
+        "job_cores": training.cpus,
+        "job_memory_gib": math.ceil(training.memory_bytes / GIB),
+    }
+
+
 def _worker(training: Part) -> Mapping[str, Any]:
-    """An edge worker that trains on its own host, one day at a time; more hosts are a job of their own."""
+    """An edge worker that trains on its own host, one day at a time; of several hosts it starts a job."""
     found = {"queue": QUEUE, "replicas": 1, "slots": 1, "resources": resources(training)}
     return found | {"memory": "8Gi"} if training.gpus else found
 

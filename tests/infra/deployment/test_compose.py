@@ -19,7 +19,7 @@ from tests.infra.deployment.checks import DEPLOYMENT, pinned, require_command, r
 
 COMPOSE = DEPLOYMENT / "compose"
 GIVEN = {"USERMODEL_IMAGE": "registry.example.org/usermodel@sha256:" + "5e" * 32, "USERMODEL_SECRETS": "/secrets"}
-OURS = ("mlflow", "airflow-", "serving-")
+OURS = ("mlflow", "airflow-", "serving-", "loop-")
 
 
 def _value(match: re.Match[str]) -> str:
@@ -95,7 +95,7 @@ def test_nothing_is_left_over() -> None:
     published = {name for name, service in services().items() if service.get("ports")}
     assert published == {"airflow-api-server", "mlflow", "serving-http"}
     assert all("outside" in services()[name]["networks"] for name in published)
-    assert not {"postgres", "redis", "s3", "serving-compute"} & {
+    assert not {"postgres", "redis", "s3", "serving-compute", "loop-metrics"} & {
         name for name, service in services().items() if "outside" in service["networks"]
     }
 

@@ -26,6 +26,10 @@ labels: {{- include "usermodel.labels" . | nindent 2 }}
 {{ hasPrefix "s3://" (.Values.settings.storage_uri | default "") }}
 {{- end }}
 
+{{- define "usermodel.claim" -}}
+{{ .Values.state.existingClaim | default (include "usermodel.name" (dict "root" . "component" "state")) }}
+{{- end }}
+
 {{- define "usermodel.image" -}}
 {{ required "image.repository: the registry and name of the image" .Values.image.repository }}@{{ required "image.digest: sha256:… of the image that was pushed" .Values.image.digest }}
 {{- end }}
@@ -132,7 +136,7 @@ spec:
   volumes:
     - name: tmp
       emptyDir: {sizeLimit: 2Gi}
-    {{- $claim := dict "claimName" ($values.state.existingClaim | default (include "usermodel.name" (dict "root" $root "component" "state"))) }}
+    {{- $claim := dict "claimName" (include "usermodel.claim" $root) }}
     - name: home
       {{- if $writes }}
       persistentVolumeClaim: {{- toYaml $claim | nindent 8 }}
