@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 from serving import metrics
 from serving.client.answer import Computation, Origin, Reason
 from serving.metrics import Metric
+from serving.statistics import Event
 
 if TYPE_CHECKING:
     from prometheus_client import Metric as Family
@@ -41,7 +42,8 @@ class ClientCollector(Collector):
         yield _counter(metrics.COMPUTATIONS, _by_name(models, "computations", {**_zeros(Computation), "coalesced": 0}))
         yield _counter(metrics.FALLBACKS, {(model,): of["fallbacks"] for model, of in models.items()})
         yield _staleness(models)
-        yield _counter(metrics.STORE_ERRORS, {(event,): count for event, count in found["events"].items()})
+        events = {**_zeros(Event), **found["events"]}
+        yield _counter(metrics.STORE_ERRORS, {(event,): count for event, count in events.items()})
         yield _gauge(metrics.BREAKER_OPEN, found["breaker_open"])
         yield _gauge(metrics.BUFFERED, found["buffered"])
 

@@ -6,11 +6,13 @@ import threading
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from serving.client.answer import Answer
 
+Event = Literal["reads_late", "reads_broken", "reads_not_tried", "refreshes_failed", "sends_failed"]
+"""Of a whole client: what went wrong between it and the store."""
 STALENESS_SECONDS = (1.0, 10.0, 60.0, 600.0, 3_600.0, 21_600.0, 86_400.0, 259_200.0, 604_800.0, 1_209_600.0)
 """Upper ends of the histogram's buckets; above is one more."""
 
@@ -84,7 +86,7 @@ class Statistics:
             for model in models:
                 self._models[model].computations[outcome] += count
 
-    def event(self, name: str) -> None:
+    def event(self, name: Event) -> None:
         """Count something of the whole client: late and broken reads, refusals by the breaker, failed sends."""
         with self._lock:
             self._events[name] += 1

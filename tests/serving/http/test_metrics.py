@@ -90,6 +90,7 @@ def test_a_scrape_has_what_requests_left(service: Running, http: httpx.Client) -
     assert after["usermodel_http_in_flight"] == {(): 1.0}
     assert after["usermodel_serving_requests_total"]["async", "demo", "frozen"] == 0
     assert after["usermodel_serving_defaults_total"]["demo", "reshaped"] == 0
+    assert after["usermodel_serving_store_errors_total"]["reads_late",] == 0
     assert after["usermodel_serving_computations_total"]["demo", "coalesced"] == 0
 
 
