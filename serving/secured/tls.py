@@ -33,13 +33,13 @@ class Tls:
             log.warning("others can read the key %s; make it mode 0600, or 0440 of the service's group", self.key)
 
 
-def server_context(tls: Tls, *, require_client: bool = False) -> ssl.SSLContext:
-    """TLS 1.2 and newer. require_client: whoever connects shows a certificate of `tls.ca`.
+def server_context(tls: Tls) -> ssl.SSLContext:
+    """TLS 1.2 and newer; whoever connects need show no certificate.
 
     A handshake sees the files as they were at most LOOK_SECONDS ago; those that do not fit leave the ones of before.
     ValueError: they do not fit now.
     """
-    current = _Current(tls, require_client=require_client)
+    current = _Current(tls)
     outer = current.make()
 
     def choose(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
@@ -49,12 +49,10 @@ def server_context(tls: Tls, *, require_client: bool = False) -> ssl.SSLContext:
     return outer
 
 
-def client_context(ca: Path | None, *, show: Tls | None = None) -> ssl.SSLContext:
-    """That checks the server's certificate and name. show: our own certificate, for who asks for one."""
+def client_context(ca: Path | None) -> ssl.SSLContext:
+    """That checks the server's certificate and name. ca: PEM; None: the system's."""
     context = ssl.create_default_context(cafile=None if ca is None else str(ca))
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if show is not None:
-        context.load_cert_chain(show.certificate, show.key)
     return context
 
 
@@ -68,8 +66,8 @@ def expiry(tls: Tls) -> float:
 class _Current:
     """The context of the files as they are. Safe among threads."""
 
-    def __init__(self, tls: Tls, *, require_client: bool) -> None:
-        self._tls, self._require_client = tls, require_client
+    def __init__(self, tls: Tls) -> None:
+        self._tls = tls
         self._lock = threading.Lock()
         self._seen = self._signature()
         self._context = self.make()
@@ -88,10 +86,7 @@ class _Current:
         context.options |= ssl.OP_NO_RENEGOTIATION
         try:
             context.load_cert_chain(self._tls.certificate, self._tls.key)
-            if self._require_client:
-                context.verify_mode = ssl.CERT_REQUIRED
-                context.load_verify_locations(self._tls.ca)
-        except (ssl.SSLError, TypeError) as error:
+        except ssl.SSLError as error:
             raise ValueError(f"{self._tls.certificate} and its key are no certificate and key: {error}") from error
         return context
 
@@ -105,5 +100,4 @@ class _Current:
             log.error("the certificate of before stays: %s", error)
 
     def _signature(self) -> list[tuple[int, int]]:
-        paths = filter(None, (self._tls.certificate, self._tls.key, self._tls.ca))
-        return [(path.stat().st_ino, path.stat().st_mtime_ns) for path in paths]
+        return [(path.stat().st_ino, path.stat().st_mtime_ns) for path in (self._tls.certificate, self._tls.key)]

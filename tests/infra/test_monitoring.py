@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+import promql_parser
 import pytest
 import yaml
 
@@ -15,8 +16,6 @@ from infra.monitoring.write import FOLDER, RULES, files
 from infra.settings import REPOSITORY
 from serving import metrics
 from snapshots.alerts.kinds import KINDS, RUNBOOKS
-
-promql_parser = pytest.importorskip("promql_parser", reason="promql-parser is not installed: no PromQL can be checked")
 
 METRICS = {one.name: one for one in (*metrics.ALL, *families.ALL)}
 RULE_FILE = yaml.safe_load((FOLDER / RULES).read_text())

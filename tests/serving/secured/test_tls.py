@@ -49,8 +49,6 @@ def test_a_key_of_another_certificate_is_refused_at_the_start(tmp_path: Path) ->
     issued, other = certificate(home(tmp_path)), certificate(home(tmp_path), "other")
     with pytest.raises(ValueError, match="no certificate and key"):
         server_context(module.Tls(certificate=issued.certificate, key=other.key))
-    with pytest.raises(ValueError, match="no certificate and key"):
-        server_context(module.Tls(certificate=issued.certificate, key=issued.key), require_client=True)
 
 
 def test_files_are_private_and_the_authority_stays(tmp_path: Path) -> None:
