@@ -151,7 +151,8 @@ SERVING = (
     Rule(
         name="UserModelServingStale", kind="serving-stale", severity="warning", hold="30m",
         expr="histogram_quantile(0.5, sum by (le, model) "
-        "(rate(usermodel_serving_staleness_seconds_bucket[30m]))) > 172800",
+        "(rate(usermodel_serving_staleness_seconds_bucket[30m]))) > 172800 "
+        'unless on (model) usermodel_serving_requests_total{mode="frozen"}',
         summary="{{ $labels.model }}: half of the answers are older than {{ $value | humanizeDuration }}",
     ),
     Rule(

@@ -45,6 +45,14 @@ def answers(minutes: int) -> dict[str, str]:
     return {FELL: f"0+0x{minutes}", ASKED % "store": f"0+90x{minutes}", ASKED % "default": f"0+10x{minutes}"}
 
 
+def stale(mode: str) -> dict[str, str]:
+    """Every answer is between three and seven days old."""
+    age = 'usermodel_serving_staleness_seconds_bucket{model="demo",le="%s"}'
+    rising, none = "0+60x80", "0+0x80"
+    asked = (ASKED % "store").replace("async", mode)
+    return {age % "86400": none, age % "259200": none, age % "604800": rising, age % "+Inf": rising, asked: rising}
+
+
 def series(**values: str) -> list[dict[str, str]]:
     return [{"series": name, "values": of} for name, of in values.items()]
 
@@ -72,6 +80,9 @@ def series(**values: str) -> list[dict[str, str]]:
         pytest.param("UserModelComputeBehind", "9m",
                      {'usermodel_compute_queue_oldest_seconds{source="shop"}': "0+30x12"},
                      [{"source": "shop", "severity": "warning"}], id="the-queue-grows-old"),
+        pytest.param("UserModelServingStale", "65m", stale("async"), [{"model": "demo", "severity": "warning"}],
+                     id="answers-are-days-old"),
+        pytest.param("UserModelServingStale", "65m", stale("frozen"), [], id="a-frozen-model-is-meant-to-be"),
         pytest.param("UserModelFallbackRate", "45m", answers(60),
                      [{"model": "demo", "severity": "warning"}], id="defaults-on-the-first-day"),
         pytest.param("UserModelFallbackRate", "600m", answers(700), [],
