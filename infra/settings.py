@@ -86,7 +86,6 @@ class Settings(BaseSettings):
         15, ge=3, description="a host that is silent for so long fails the job, or restarts it"
     )
     job_dir: Path | None = Field(
-        None, description="logs and signs of life of jobs, where all hosts see it; default: <home>/logs/training"
         None,
         description="logs and signs of life of jobs, seen by all hosts; default: logs/training in the shared folder",
     )
