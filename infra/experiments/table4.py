@@ -198,8 +198,8 @@ def _verdicts(numbers: _Numbers) -> Iterator[Verdict]:
         claim=of + "most of the gain is lost then (the paper: 83 %).",
         agrees=None if lost is None or lost.half is None or lost.low < 50 < lost.high else lost.mean > 50,
         why=f"{numbers.lost_text(NONE)} is. Of the shift (cosine {numbers.of(NONE, 'cosine').mean:.2f}) the model "
-        f"alone makes {alone.mean:.3f}; the rest is the users' features, which a new version does not make strange. Were "
-        f"the space to turn further every day, {turned} would be lost{noise}.",
+        f"alone makes {alone.mean:.3f}; the rest is the users' features, which a new version does not make strange. "
+        f"Were the space to turn further every day, {turned} would be lost{noise}.",
     )
     for kind in ("train", "eval"):
         better = numbers.beyond("pooling 3", NONE, kind)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from features.examples import build_examples
 from infra.settings import REPOSITORY, Settings
@@ -67,16 +68,19 @@ def failure(settings: Settings, fault: Fault, *, recipe: Recipe | None = None, d
     return error_of(lambda: attempt(settings, fault, recipe=recipe, ds=ds), RuntimeError)
 
 
-def settings_of(home: Path, *, ranks: int = 2, deadline_seconds: float = 120) -> Settings:
-    """Settings that know nothing of this machine."""
+def settings_of(home: Path, *, ranks: int = 2, deadline_seconds: float = 120, slurm: bool = False) -> Settings:
+    """Settings that know nothing of this machine. slurm: a rank on each of so many nodes of the cluster in `home`."""
+    hosts: dict[str, Any] = {"ranks": ranks}
+    if slurm:
+        hosts = {"ranks": 1, "hosts": ranks, "scheduler": "slurm", "host_interface": "lo"}
     return Settings(
-        home=home, ranks=ranks, device="cpu", deadline_seconds=deadline_seconds, checkpoint_seconds=300, _env_file=None
+        home=home, device="cpu", deadline_seconds=deadline_seconds, checkpoint_seconds=300, _env_file=None, **hosts
     )
 
 
-def start(home: Path, fault: Fault, *, log: Path, build: bool = False) -> subprocess.Popen[bytes]:
+def start(home: Path, fault: Fault, *, log: Path, build: bool = False, slurm: bool = False) -> subprocess.Popen[bytes]:
     """The same in a process of its own, its lines in `log`. build: the tiny world's day too."""
-    told = json.dumps({"home": str(home), "build": build, "fault": asdict(fault)})
+    told = json.dumps({"home": str(home), "build": build, "fault": asdict(fault), "slurm": slurm})
     with log.open("ab") as lines:
         return subprocess.Popen(
             [sys.executable, "-m", "tests.faults.attempts", told], cwd=REPOSITORY, stdout=lines, stderr=lines
@@ -86,7 +90,8 @@ def start(home: Path, fault: Fault, *, log: Path, build: bool = False) -> subpro
 def main(told: dict[str, object]) -> None:
     """What `start` starts."""
     logging.basicConfig(level="INFO")
-    settings, fault = settings_of(Path(str(told["home"]))), Fault(**told["fault"])  # type: ignore[arg-type]
+    settings = settings_of(Path(str(told["home"])), slurm=bool(told["slurm"]))
+    fault = Fault(**told["fault"])  # type: ignore[arg-type]
     if fault.skew_seconds:
         clock.shift(fault.skew_seconds)
     if told["build"]:

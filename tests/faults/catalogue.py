@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from tests.faults import damage, days, decided, disk, elsewhere, network, scheduling, serving, storage, tables, training
+from tests.faults import (
+    damage,
+    days,
+    decided,
+    disk,
+    elsewhere,
+    network,
+    scheduling,
+    serving,
+    slurm,
+    storage,
+    tables,
+    training,
+)
 from tests.faults.scenario import Scenario
 
 SCENARIOS: dict[str, Scenario] = {
@@ -56,4 +69,14 @@ SCENARIOS: dict[str, Scenario] = {
     "champion-damaged": serving.champion_damaged,
     "future-features": serving.future_features,
     "hostile-requests": serving.hostile_requests,
+    "slurm-launcher-killed": slurm.launcher_killed,
+    "slurm-daemons-killed": slurm.daemons_killed,
+    "slurm-cancelled": slurm.job_cancelled,
+    "slurm-rank-killed": slurm.rank_killed,
+    "slurm-node-lost": slurm.node_lost,
+    "slurm-out-of-time": slurm.out_of_time,
 }
+NOT_IN_THE_SUITE = frozenset(
+    {"slurm-daemons-killed", "slurm-cancelled", "slurm-rank-killed", "slurm-node-lost", "slurm-out-of-time"}
+)
+"""`infra/faults` plays these, `infra/test` does not: each starts several jobs."""

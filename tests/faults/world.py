@@ -19,6 +19,7 @@ from tests.trainer.test_checkpoint import tensors
 from trainer.trained import TrainedDay
 
 if TYPE_CHECKING:
+    from tests.faults.cluster import SlurmCluster
     from tests.faults.online import Online
     from tests.faults.orchestra import Orchestra
     from tests.object_store import ObjectServer
@@ -67,6 +68,13 @@ class World:
         from tests.faults.orchestra import orchestra
 
         return self._running.enter_context(orchestra(self.folder / "orchestra"))
+
+    @cached_property
+    def slurm(self) -> SlurmCluster:
+        """A cluster of two nodes, which scenarios share and leave whole. SkippedError where there is none."""
+        from tests.faults.cluster import cluster
+
+        return self._running.enter_context(cluster(self.folder / "slurm"))
 
     @cached_property
     def _landed(self) -> Path:
