@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from tests.features.worlds import TINY
 from tests.trainer.planted import DAY, planted_recipe
 from trainer import job, waypoints
 from trainer.job import train
-from trainer.launch import run_ranks
+from trainer.launch.role import Work
 from trainer.recipe import Recipe
 from trainer.trained import TrainedDay
 
@@ -53,14 +53,15 @@ def attempt(
     """`train` the planted day, or that of another recipe."""
     told = (fault or Fault()).told
 
-    def run(entry: str, arguments: list[str], *, ranks: int, directory: Path) -> None:
-        run_ranks("tests.faults.ranks:main", [*arguments, *told], ranks=ranks, directory=directory)
+    def faulty(directory: Path) -> Work:
+        work = kept(directory)
+        return replace(work, entry="tests.faults.ranks:main", arguments=(*work.arguments, *told))
 
-    kept, job.run_ranks = job.run_ranks, run
+    kept, job.work_in = job.work_in, faulty
     try:
         return train(recipe or planted_recipe(), ds, settings=settings)
     finally:
-        job.run_ranks = kept
+        job.work_in = kept
 
 
 def failure(settings: Settings, fault: Fault, *, recipe: Recipe | None = None, ds: date = DAY) -> str:

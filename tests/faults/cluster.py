@@ -73,7 +73,7 @@ class SlurmCluster:
 @contextmanager
 def cluster(home: Path) -> Iterator[SlurmCluster]:
     """Started for the block. SkippedError where there is no Slurm."""
-    home.mkdir()
+    home.mkdir(parents=True)
     settings = Settings(home=home, slurm_port=_free_ports(), _env_file=None)
     try:
         engine.up(settings, num_nodes=NODES, say=lambda line: None)

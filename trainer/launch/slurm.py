@@ -15,7 +15,7 @@ from typing import Any
 from torchx.schedulers.slurm_scheduler import SLURM_STATES, create_scheduler
 from torchx.specs import AppDef, AppState
 
-from infra.settings import Settings
+from infra.settings import Settings, child_environment, export
 from trainer.launch.scheduler import Status
 from trainer.launch.stream import follow
 
@@ -40,6 +40,8 @@ class Slurm:
     """Implements `Scheduler`. The job's folder is its working directory; a host that dies requeues the job."""
 
     def __init__(self, settings: Settings) -> None:
+        if settings.slurm_programs.is_dir():  # of `usermodel infra slurm up`; else Slurm's own are on PATH
+            export(PATH=f"{settings.slurm_programs.absolute()}:{child_environment()['PATH']}")
         self._torchx = create_scheduler("usermodel")
         minutes = max(1, round(settings.job_hours * 60))
         self._hosts = settings.hosts
