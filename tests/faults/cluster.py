@@ -66,7 +66,7 @@ class SlurmCluster:
     def wait_until_saved(self) -> None:
         """The controller writes down what it knows every five seconds; what is younger, a killed one forgets."""
         now, saved = time.time(), self.files.folder / "state" / "job_state"
-        self.ask("scontrol", "update", f"JobId={self.jobs()[-1].partition('+')[0]}", "Nice=0")
+        self.ask("scontrol", "update", f"JobId={whole_job(self.jobs()[-1])}", "Nice=0")
         assert wait_for(lambda: saved.exists() and saved.stat().st_mtime > now, seconds=30)
 
 
@@ -123,13 +123,20 @@ def learning(trial: Trial, slurm: SlurmCluster, *, step: int) -> Iterator[Learni
         assert reached, f"the job hangs before step {step}: {log.read_text()[-500:]}"
         assert launcher.poll() is None, f"the job did not reach step {step}: {log.read_text()[-500:]}"
         (job, *_) = [one for one in slurm.jobs() if one not in before]
-        yield Learning(home=home, job=job, launcher=launcher, directory=marks(home, REACHED)[-1].parent, log=log)
+        yield Learning(
+            home=home, job=whole_job(job), launcher=launcher, directory=marks(home, REACHED)[-1].parent, log=log
+        )
     finally:
         launcher.kill()
         launcher.wait()
         slurm.whole()
         slurm.ask("scancel", "--partition=all")
         assert wait_for(lambda: not slurm.jobs(states="PENDING,RUNNING,COMPLETING"), seconds=60)
+
+
+def whole_job(part: str) -> str:
+    """`12` of `12+1`, the second part of a heterogeneous job."""
+    return part.partition("+")[0]
 
 
 def _number(job: str) -> tuple[int, ...]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import subprocess
 import time
 
 from tests.faults.attempts import EVERY, Fault, attempt, failure, settings_of, start, steps_saved
@@ -10,6 +12,9 @@ from tests.faults.cluster import Learning, fresh, learning
 from tests.faults.scenario import Outcome, Trial
 from tests.faults.world import NUM_STEPS
 from trainer.trained import trained_days
+
+_NODE_SECONDS = 120
+"""Four times what Slurm waits for a node (SlurmdTimeout), and the time to begin again."""
 
 
 def launcher_killed(trial: Trial) -> Outcome:
@@ -71,7 +76,7 @@ def rank_killed(trial: Trial) -> Outcome:
     began = time.monotonic()
     message = failure(settings_of(home, slurm=True), Fault(moment="learning", step=step, rank=draw.randrange(2)))
     seconds = time.monotonic() - began
-    assert "SIGKILL" in message, message
+    assert re.search(r"SIGKILL|lost another rank", message), message
     assert trained_days(settings_of(home), "tiny") == []
     trained = attempt(settings_of(home, slurm=True))
     trial.world.require_same(trained)
@@ -86,10 +91,13 @@ def node_lost(trial: Trial) -> Outcome:
         began = time.monotonic()
         slurm.kill_node("node2")
         day.go()
-        day.launcher.wait(timeout=240)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # Slurm may queue the job again, until the node is back
+            day.launcher.wait(timeout=_NODE_SECONDS)
         seconds = time.monotonic() - began
         slurm.whole()
-        assert day.launcher.returncode != 0, "half a job cannot have trained the day"
+        if day.launcher.wait(timeout=_NODE_SECONDS) == 0:
+            require_one_version(trial, day)
+            return Outcome(injected=1, lost=f"queued again by Slurm; {step % EVERY} of {NUM_STEPS} steps redone")
         first = gone_on(trial, day)
     return Outcome(injected=1, lost=f"{step - first} of {NUM_STEPS} steps redone; told {seconds:.1f} s later")
 
