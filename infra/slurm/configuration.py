@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 import shlex
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from infra.credentials import private_folder, write_private
 from infra.settings import LOOPBACK, Settings
-from infra.slurm.programs import CLIENTS, Programs
+from infra.slurm.programs import CLIENTS, NoSlurmError, Programs
 from infra.supervision import MARKER, Program, runtime_folder
 
 CONTROLLER = "slurmctld"
@@ -140,6 +141,20 @@ class Cluster:
             f"PartitionName={PARTITION} Nodes=ALL Default=YES MaxTime=INFINITE State=UP",
         ]
         return "".join(f"{line}\n" for line in lines)
+
+
+def require_namespace() -> None:
+    """NoSlurmError where this user may not give a process another name of the host."""
+    try:
+        made = subprocess.run(_as_localhost(["true"]), capture_output=True, text=True, check=False)
+        wrong = made.stderr.strip() if made.returncode else ""
+    except OSError as error:
+        wrong = str(error)
+    if wrong:
+        raise NoSlurmError(
+            f"Slurm would listen on every interface: no UTS namespace can be made here ({wrong}). It takes util-linux "
+            "and hostname, and root or user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone)"
+        )
 
 
 def _as_localhost(command: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from infra.processes import PROC, end, port_holder, port_is_free, with_environment
 from infra.services import one_at_a_time
 from infra.settings import LOOPBACK, Settings, child_environment
-from infra.slurm.configuration import CONTROLLER, MUNGE, PARTITION, Cluster
+from infra.slurm.configuration import CONTROLLER, MUNGE, PARTITION, Cluster, require_namespace
 from infra.slurm.programs import find_programs
 from infra.supervision import GIVEN_UP, RUNNING, Supervisor, last_lines, log_file
 
@@ -38,6 +38,7 @@ def up(settings: Settings, *, num_nodes: int, say: Say) -> bool:
     cluster = Cluster(settings, num_nodes=num_nodes)
     supervisor, began = Supervisor(cluster.settings), time.monotonic()
     with one_at_a_time(cluster.settings, say):
+        require_namespace()
         programs = find_programs(cluster.folder / "packages", say=say)
         daemons = cluster.daemons(programs)
         if ran := supervisor.pid() is not None:

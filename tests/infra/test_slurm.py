@@ -143,6 +143,12 @@ def test_without_slurm_and_apt_the_remedy_is_named(tmp_path: Path, monkeypatch: 
         find_programs(tmp_path / "packages", say=print)
 
 
+def test_without_namespaces_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NoSlurmError, match=r"'unshare'.*user\.max_user_namespaces"):
+        engine.up(Settings(home=tmp_path, _env_file=None), num_nodes=NODES, say=print)
+
+
 @pytest.mark.slow
 def test_a_port_in_use_is_refused_before_anything_starts(settings: Settings, cluster: Cluster) -> None:
     port = cluster.ports["node2"]
