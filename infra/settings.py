@@ -187,7 +187,7 @@ class Settings(BaseSettings):
     @property
     def jobs(self) -> Path:
         """Where jobs keep their logs, one folder each; every host of a job sees it."""
-        return self.job_dir or self.logs / "training"
+        return self.job_dir or self.shared / "logs" / "training"
 
     @model_validator(mode="after")
     def _require_storage(self) -> Settings:
