@@ -15,7 +15,7 @@ from infra.settings import Settings, aws_environment
 JWT_SECRET_BYTES = 64
 PASSWORD_BYTES = 18
 POSTGRES_USER = "usermodel"
-_STORAGE_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+STORAGE_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -71,7 +71,7 @@ def keep_secrets(settings: Settings) -> None:
 def _keep_storage_keys(settings: Settings) -> None:
     """Those of the environment, as AWS's own file has them: a service or another shell finds them there."""
     given = aws_environment()
-    lines = [f"{name.lower()} = {given[name]}\n" for name in _STORAGE_KEYS if name in given]
+    lines = [f"{name.lower()} = {given[name]}\n" for name in STORAGE_KEYS if name in given]
     if lines:
         write_private(settings.storage_keys_file, "".join([f"[{settings.storage_profile or 'default'}]\n", *lines]))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 
 from infra import edge
-from infra.credentials import Credentials, ensure_credentials, write_private
+from infra.credentials import STORAGE_KEYS, Credentials, ensure_credentials, write_private
 from infra.edge import Sections
 from infra.postgres import url
 from infra.settings import LOOPBACK, REPOSITORY, Settings, child_environment
@@ -55,9 +55,10 @@ def environment(settings: Settings) -> dict[str, str]:
     """The environment of the services and of the tasks under them.
 
     Settings other than the home folder are left to `settings.env`, so that a task and a command line agree;
-    variables of another Airflow, MLflow or PostgreSQL are dropped. No secret is in it.
+    variables of another Airflow, MLflow or PostgreSQL are dropped, and keys that lie under home. No secret is in it.
     """
-    inherited = {k: v for k, v in child_environment().items() if not k.startswith(FOREIGN)}
+    kept = STORAGE_KEYS if settings.storage_keys_file.exists() else ()
+    inherited = {k: v for k, v in child_environment().items() if not k.startswith((*FOREIGN, *kept))}
     return {
         **inherited,
         "USERMODEL_HOME": str(settings.home.resolve()),

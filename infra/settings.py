@@ -217,7 +217,7 @@ class Settings(BaseSettings):
     @property
     def shared(self) -> Path:
         """The folder of what hosts share: that of a shared file system, or home. With `object_storage`, a cache."""
-        return self.home if self.storage_uri is None or self.object_storage else Path(self.storage_uri)
+        return self.home if self.storage_uri is None or self.object_storage else Path(self.storage_uri).absolute()
 
     @property
     def lake(self) -> str:

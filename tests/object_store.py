@@ -34,7 +34,7 @@ from tests.serving.servers import free_port
 BUCKET = "lake"
 KEY_ID, SECRET = "AKIDTESTS", "a-secret-of-tests"
 _SKEW_SECONDS = 900
-_START_SECONDS = 60
+_START_SECONDS = 300
 _CONTROL = "/_control"
 
 

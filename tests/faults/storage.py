@@ -25,8 +25,8 @@ from tests.object_store import BUCKET, Fault, ObjectServer
 from tests.trainer.planted import DAY
 
 _SCHEMA = pa.schema([("value", pa.int64())])
-_ROWS = 3_000_000
-"""24 MB, not compressed: uploaded in parts."""
+_ROWS = 2_300_000
+"""18 MB, not compressed: uploaded in parts."""
 _ALWAYS = Fault(times=1_000_000)
 _REFUSALS = {
     "overloaded": replace(_ALWAYS, status=503),

@@ -6,6 +6,7 @@ import pytest
 
 from features.object_store import connection, storage_options
 from infra.credentials import keep_secrets
+from infra.orchestrator import environment
 from infra.settings import get_settings
 
 KEY, SECRET = "AKIDSOMEBODY", "a-secret-of-somebody"
@@ -96,6 +97,8 @@ def test_what_up_keeps_is_what_services_find_and_nothing_shows_it(monkeypatch: p
     assert get_settings().lake == "s3://bucket/prefix/lake"
     assert connection() == given
     assert settings.storage_keys_file.stat().st_mode & 0o777 == 0o600
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    assert "AWS_SECRET_ACCESS_KEY" not in environment(settings), "services find it in the file"
     shown = f"{settings!r}{given!r}{(home / 'settings.env').read_text()}"
     assert SECRET not in shown
     assert KEY not in shown
