@@ -153,7 +153,8 @@ def require_namespace() -> None:
     if wrong:
         raise NoSlurmError(
             f"Slurm would listen on every interface: no UTS namespace can be made here ({wrong}). It takes util-linux "
-            "and hostname, and root or user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone)"
+            "and hostname, and root or user namespaces (sysctl user.max_user_namespaces, "
+                "kernel.unprivileged_userns_clone)"
         )
 
 
