@@ -6,13 +6,16 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from infra.settings import REPOSITORY, child_environment
+from infra.settings import REPOSITORY, Settings, child_environment
 from tests.trainer.launch import slurm_here
 from tests.trainer.launch.submitting import TOKEN, settings_of, waypoints_of
+from tests.trainer.planted import DAY, planted_recipe
+from trainer.job import train
 from trainer.launch import remote
 from trainer.launch.record import JobRecord, find_records, read_record, write_record
 from trainer.launch.slurm import Slurm
@@ -77,8 +80,9 @@ def test_the_next_attempt_joins_the_job_of_one_that_was_killed(
     assert status is not None
     assert status.reason == "RUNNING"
     threading.Timer(0.5, (cluster / "end").write_text, [message]).start()
-    if error is None:
-        remote.join(left, waypoints_of(cluster), settings=settings)
+    if error is None:  # as if it was killed before it wrote down which job it is
+        assert Slurm(settings).find("another") is None
+        remote.join(replace(left, job=None), waypoints_of(cluster), settings=settings)
     else:
         with pytest.raises(RuntimeError, match=f"training job FAILED: rank 0: {error}"):
             remote.join(left, waypoints_of(cluster), settings=settings)
@@ -106,18 +110,6 @@ def test_a_person_cancels_it_and_who_waits_says_so(submitted: subprocess.Popen[s
     assert "somebody cancelled the job (CANCELLED, exit code 0:15)" in said
 
 
-def test_a_job_that_was_submitted_but_not_written_down_is_found_by_its_token(
-    submitted: subprocess.Popen[str], cluster: Path
-) -> None:
-    submitted.kill()
-    submitted.communicate()
-    scheduler = Slurm(settings_of(cluster))
-    assert scheduler.find(TOKEN) == "1"
-    assert scheduler.find("another") is None
-    scheduler.cancel("1")
-    assert scheduler.find(TOKEN) is None
-
-
 def test_a_job_that_is_gone_is_forgotten(cluster: Path) -> None:
     folder = waypoints_of(cluster)
     folder.mkdir(parents=True)
@@ -134,3 +126,34 @@ def test_a_job_that_is_gone_is_forgotten(cluster: Path) -> None:
     write_record(gone, folder)
     remote.join(gone, folder, settings=settings_of(cluster))
     assert read_record(folder) is None
+
+
+TRAIN = """
+import sys
+from pathlib import Path
+from infra.settings import Settings
+from tests.trainer.planted import DAY, planted_recipe
+from trainer.job import train
+train(planted_recipe(), DAY, settings=Settings.model_validate_json(sys.argv[1]))
+"""
+
+
+@pytest.mark.slow
+def test_a_day_is_trained_once_though_who_submitted_it_was_killed(home: Settings, cluster: Path) -> None:
+    settings = home.model_copy(
+        update={"home": cluster / "home", "lake_uri": home.lake, "scheduler": "slurm", "ranks": 1, "device": "cpu"}
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", TRAIN, settings.model_dump_json()],
+        cwd=REPOSITORY,
+        env=child_environment(PYTHONPATH=str(REPOSITORY), OMP_NUM_THREADS="1"),
+    )
+    until(lambda: [record for _, record in find_records(settings.checkpoints) if record.job])
+    process.kill()
+    process.wait()
+    ((folder, left),) = find_records(settings.checkpoints)
+    trained = train(planted_recipe(), DAY, settings=settings)
+    assert [path.name for path in (cluster / "cluster").iterdir()] == ["1"]
+    assert (trained.num_examples, trained.ds, left.fingerprint) == (4000, DAY, trained.fingerprint)
+    assert not folder.exists()
+    assert len(list((settings.checkpoints / "tiny").glob("ds=*"))) == 2, "the day and its lease"
