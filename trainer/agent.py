@@ -28,6 +28,7 @@ from trainer import rendezvous
 from trainer.rendezvous import Hosts
 
 _POLL_SECONDS = 0.1
+_STORE = "rendezvous"
 
 
 def main(argv: list[str]) -> int:
@@ -63,6 +64,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 def _one_host(told: argparse.Namespace) -> LaunchConfig:
+    for name in (_STORE, rendezvous.STORE):  # of a job that its scheduler started again
+        (told.directory / name).unlink(missing_ok=True)
     return LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -70,7 +73,7 @@ def _one_host(told: argparse.Namespace) -> LaunchConfig:
         run_id=told.directory.name,
         # A store in a file: the ranks of one machine need no port, and torch's would listen everywhere.
         rdzv_backend="c10d",
-        rdzv_endpoint=str(told.directory / "rendezvous"),
+        rdzv_endpoint=str(told.directory / _STORE),
         rdzv_configs={"store_type": "file"},
         local_addr=LOOPBACK,
         max_restarts=0,

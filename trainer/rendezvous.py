@@ -31,6 +31,8 @@ from torch.distributed.elastic.rendezvous.dynamic_rendezvous import DynamicRende
 log = logging.getLogger(__name__)
 
 BACKEND = "hosts"
+STORE = "store"
+"""Of the ranks of one host: a file in the job's directory."""
 _ADDRESS = "rendezvous.json"
 _SIOCGIFADDR = 0x8915
 _CONNECT_SECONDS = 5.0
@@ -134,7 +136,7 @@ def rank_store(directory: Path, *, world_size: int, timeout: timedelta) -> Store
     timeout: of what is waited for in it.
     """
     if _meeting is None:
-        store: Store = FileStore(str(directory / "store"), world_size)
+        store: Store = FileStore(str(directory / STORE), world_size)
     else:
         notice_lost_hosts(_meeting.lost_seconds)
         store = PrefixStore(_meeting.prefix, TCPStore(_meeting.host, _meeting.port, is_master=False))

@@ -24,6 +24,8 @@ def follow(directory: Path, pattern: str, *, from_start: bool) -> Iterator[str]:
 
 
 def _new_lines(path: Path, places: dict[Path, int]) -> Iterator[str]:
+    if path.stat().st_size < places[path]:
+        places[path] = 0  # the scheduler started the job again
     with path.open("rb") as file:
         file.seek(places[path])
         content = file.read()
