@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from infra.settings import REPOSITORY
-from trainer.locks import LockedError, check_token, exclusive
+from trainer.locks import KeptError, LockedError, check_token, exclusive, keep_renewed, release
 
 # ruff: noqa: S106
 
@@ -56,6 +56,31 @@ def test_who_may_take_it(tmp_path: Path, happened: Callable[[Path], object], is_
         check_token(lock, token="second")
         with pytest.raises(LockedError, match="taken by another attempt"):
             check_token(lock, token="first")
+
+
+def test_who_has_the_token_succeeds_its_owner_at_once_also_from_another_machine(tmp_path: Path) -> None:
+    lock = tmp_path / "day.lock"
+    with pytest.raises(KeptError), exclusive(lock, token="job"):
+        raise KeptError("it runs on")
+    change(tmp_path / "day.lock.1", kernel="other", host="far")
+    with pytest.raises(LockedError, match="on far"), exclusive(lock, token="another"):
+        pass
+    with exclusive(lock, token="job"), pytest.raises(LockedError), exclusive(lock, token="job"):
+        pass
+
+
+def test_a_job_keeps_its_lock_until_it_is_taken_from_it(tmp_path: Path) -> None:
+    lock = tmp_path / "day.lock"
+    with pytest.raises(KeptError), exclusive(lock, token="job", expiry_seconds=0.6):
+        raise KeptError("it runs on")
+    keep_renewed(lock, token="job", expiry_seconds=0.6)
+    time.sleep(1.2)
+    check_token(lock, token="job", expiry_seconds=0.6)
+    release(lock, token="another")
+    check_token(lock, token="job", expiry_seconds=0.6)
+    release(lock, token="job")
+    with pytest.raises(LockedError, match="does not run"):
+        keep_renewed(lock, token="job")
 
 
 def test_an_owner_that_nobody_renews_does_not_publish(tmp_path: Path) -> None:

@@ -78,8 +78,10 @@ def run(work: Work, record: JobRecord, folder: Path, *, settings: Settings) -> N
 def join(record: JobRecord, folder: Path, *, settings: Settings) -> None:
     """Wait for the job of an earlier attempt, if the scheduler knows it. As `run` otherwise."""
     scheduler = scheduler_of(record.scheduler, settings)
-    job = record.job or scheduler.find(record.token)
-    status = None if job is None else scheduler.status(job)
+    try:
+        job, status = _seen(scheduler, record)
+    except (ConnectionError, RuntimeError) as error:
+        raise LeftRunningError(f"whether {record.describe()} runs on cannot be asked: {error}") from error
     if job is None or status is None:
         log.warning("%s of an earlier attempt is gone: submitting another", record.describe())
         remove_record(folder)
@@ -121,10 +123,15 @@ def jobs(settings: Settings) -> list[tuple[JobRecord, Status | None]]:
     """Every job that a record names, as its scheduler sees it."""
     found = []
     for _, record in find_records(settings.checkpoints):
-        scheduler = scheduler_of(record.scheduler, settings)
-        job = record.job or scheduler.find(record.token)
-        found.append((record if job is None else record.named(job), None if job is None else scheduler.status(job)))
+        job, status = _seen(scheduler_of(record.scheduler, settings), record)
+        found.append((record if job is None else record.named(job), status))
     return found
+
+
+def _seen(scheduler: Scheduler, record: JobRecord) -> tuple[str | None, Status | None]:
+    """The job's id and what its scheduler says of it; None where there is none."""
+    job = record.job or scheduler.find(record.token)
+    return job, None if job is None else scheduler.status(job)
 
 
 def _finish(scheduler: Scheduler, record: JobRecord, folder: Path, *, from_start: bool) -> None:

@@ -6,6 +6,7 @@ submitted it, as a job does. Installed by `install` as executables on PATH; it r
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -133,7 +134,8 @@ def scancel(arguments: list[str]) -> int:
     folder = jobs() / arguments[-1]
     if not (folder / "state").exists():
         (folder / "state").write_text(json.dumps(["CANCELLED", "0:15"]))
-        os.killpg(int((folder / "pid").read_text()), signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(int((folder / "pid").read_text()), signal.SIGTERM)
     return 0
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,16 +19,20 @@ from tests.trainer.planted import DAY, planted_recipe
 from trainer.job import train
 from trainer.launch import remote
 from trainer.launch.record import JobRecord, find_records, read_record, write_record
+from trainer.launch.remote import LeftRunningError
 from trainer.launch.slurm import Slurm
+from trainer.locks import LockedError, check_token, exclusive
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A cluster of this machine; its jobs end with the test."""
     for name, value in slurm_here.install(tmp_path).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(remote, "_POLL_SECONDS", 0.1)
-    return tmp_path
+    yield tmp_path
+    for job in (tmp_path / "cluster").iterdir():
+        slurm_here.scancel([job.name])
 
 
 @pytest.fixture
@@ -44,9 +49,9 @@ def submitted(cluster: Path) -> subprocess.Popen[str]:
     return process
 
 
-def until(true: object, seconds: float = 90) -> None:
+def until(true: Callable[[], object], seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
-    while not true():  # type: ignore[operator]
+    while not true():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
@@ -157,3 +162,28 @@ def test_a_day_is_trained_once_though_who_submitted_it_was_killed(home: Settings
     assert (trained.num_examples, trained.ds, left.fingerprint) == (4000, DAY, trained.fingerprint)
     assert not folder.exists()
     assert len(list((settings.checkpoints / "tiny").glob("ds=*"))) == 2, "the day and its lease"
+
+
+def test_a_scheduler_that_does_not_answer_keeps_the_lock_for_its_job(cluster: Path) -> None:
+    folder, lock = waypoints_of(cluster), waypoints_of(cluster).parent / "ds=2026-01-02.lock"
+    folder.mkdir(parents=True)
+    runs = JobRecord(
+        model="tiny",
+        ds="2026-01-02",
+        fingerprint="f" * 64,
+        scheduler="slurm",
+        token=TOKEN,
+        directory=str(cluster),
+        submitted=0,
+        job="1",
+    )
+    write_record(runs, folder)
+    (cluster / "bin" / "scontrol").write_text("#!/bin/sh\necho Unable to contact slurm controller >&2\nexit 1\n")
+    with pytest.raises(LeftRunningError, match="cannot be asked: Unable to contact"), exclusive(lock, token=TOKEN):
+        remote.join(runs, folder, settings=settings_of(cluster))
+    check_token(lock, token=TOKEN)
+    with exclusive(lock, token=TOKEN):
+        check_token(lock, token=TOKEN)
+    with pytest.raises(LockedError, match="released"):
+        check_token(lock, token=TOKEN)
+    assert read_record(folder) == runs
