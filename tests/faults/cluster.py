@@ -23,6 +23,8 @@ from tests.faults.scenario import SkippedError, Trial
 from tests.serving.servers import free_port
 
 NODES = 2
+PATIENCE_SECONDS = 600
+"""What hangs longer fails; a job of two nodes starts in 20 s on two quiet cores."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +101,7 @@ class Learning:
         """Let the rank go on."""
         (self.directory / GO).touch()
 
-    def ended(self, *, seconds: float = 120) -> str:
+    def ended(self, *, seconds: float = PATIENCE_SECONDS) -> str:
         """What the launcher said, once it has ended."""
         self.launcher.wait(timeout=seconds)
         return self.log.read_text()
@@ -119,7 +121,7 @@ def learning(trial: Trial, slurm: SlurmCluster, *, step: int) -> Iterator[Learni
     before = set(slurm.jobs())
     launcher = start(home, Fault(moment="waiting", step=step), log=log, slurm=True)
     try:
-        reached = wait_for(lambda: marks(home, REACHED) or launcher.poll() is not None, seconds=180)
+        reached = wait_for(lambda: marks(home, REACHED) or launcher.poll() is not None, seconds=PATIENCE_SECONDS)
         assert reached, f"the job hangs before step {step}: {log.read_text()[-500:]}"
         assert launcher.poll() is None, f"the job did not reach step {step}: {log.read_text()[-500:]}"
         (job, *_) = [one for one in slurm.jobs() if one not in before]

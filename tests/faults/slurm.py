@@ -8,7 +8,7 @@ import subprocess
 import time
 
 from tests.faults.attempts import EVERY, Fault, attempt, failure, settings_of, start, steps_saved
-from tests.faults.cluster import Learning, fresh, learning
+from tests.faults.cluster import PATIENCE_SECONDS, Learning, fresh, learning
 from tests.faults.scenario import Outcome, Trial
 from tests.faults.world import NUM_STEPS
 from trainer.trained import trained_days
@@ -28,7 +28,7 @@ def launcher_killed(trial: Trial) -> Outcome:
         try:
             time.sleep(1)
             day.go()
-            assert retry.wait(timeout=180) == 0, day.log.read_text()[-500:]
+            assert retry.wait(timeout=PATIENCE_SECONDS) == 0, day.log.read_text()[-500:]
         finally:
             retry.kill()
             retry.wait()
@@ -95,7 +95,7 @@ def node_lost(trial: Trial) -> Outcome:
             day.launcher.wait(timeout=_NODE_SECONDS)
         seconds = time.monotonic() - began
         slurm.whole()
-        if day.launcher.wait(timeout=_NODE_SECONDS) == 0:
+        if day.launcher.wait(timeout=PATIENCE_SECONDS) == 0:
             require_one_version(trial, day)
             return Outcome(injected=1, lost=f"queued again by Slurm; {step % EVERY} of {NUM_STEPS} steps redone")
         first = gone_on(trial, day)
@@ -108,7 +108,7 @@ def out_of_time(trial: Trial) -> Outcome:
     with learning(trial, slurm, step=step) as day:
         slurm.ask("scontrol", "update", f"JobId={day.job}", "TimeLimit=0:01")
         began = time.monotonic()
-        told = day.ended(seconds=180)
+        told = day.ended()
         seconds = time.monotonic() - began
         assert day.launcher.returncode != 0
         assert "TIMEOUT" in told, told[-500:]
