@@ -1,4 +1,4 @@
-"""A training job over the hosts of a rack: torchrun's agent on each, as a cluster's scheduler would start it.
+"""A training job over the hosts of a rack: on each, the very command that Slurm would start there.
 
 The scheduler sees the hosts as a scheduler does: it neither waits for a host that is cut off, nor reaches what runs
 there. What lives on behind a cut is fenced off by the attempt's token (`trainer.locks`).
@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from torchx.specs import Role, macros
+
 from infra.hosts.rack import INTERFACE, Rack, stop
 from infra.processes import POLL_SECONDS
 from trainer.failure import cause
+from trainer.launch.role import Work, remote_app
 
 _GRACE_SECONDS = 15.0
 """Between the end of the first host that failed and that of the others: they still say what they saw."""
@@ -45,9 +47,9 @@ class HostsJob:
         if ranks % len(self._hosts):
             raise ValueError(f"{ranks} ranks on {len(self._hosts)} hosts; USERMODEL_RANKS must be a multiple of them")
         self.directory = directory
-        told = [entry, str(ranks // len(self._hosts)), str(directory), *arguments]
+        role = self._role(Work(entry=entry, arguments=tuple(arguments), directory=directory), ranks=ranks)
         agents = {
-            host: self._rack.start(host, [*self._agent(node), *told], log=directory / f"{host}.log")
+            host: self._rack.start(host, _command(role, node), log=directory / f"{host}.log", environment=role.env)
             for node, host in enumerate(self._hosts)
         }
         try:
@@ -78,17 +80,18 @@ class HostsJob:
                 stop(agent)
                 raise RuntimeError(f"what was cut off still runs {_PATIENCE_SECONDS:g} s after it came back") from error
 
-    def _agent(self, node: int) -> list[str]:
-        agent = [sys.executable, "-m", "trainer.agent"]
-        if len(self._hosts) == 1:
-            return agent
-        return [
-            *agent,
-            f"--nodes={len(self._hosts)}",
-            f"--node-rank={node}",
-            f"--interface={INTERFACE}",
-            f"--lost-seconds={self._lost_seconds}",
-        ]
+    def _role(self, work: Work, *, ranks: int) -> Role:
+        """What Slurm would start on each host."""
+        asked = {
+            "scheduler": "local",
+            "hosts": len(self._hosts),
+            "ranks": ranks // len(self._hosts),
+            "host_interface": INTERFACE,
+            "lost_host_seconds": self._lost_seconds,
+            "job_restarts": 0,
+        }
+        (role,) = remote_app(work, settings=self._rack.settings.model_copy(update=asked)).roles
+        return role
 
     def _wait(self, agents: dict[str, subprocess.Popen[bytes]]) -> dict[str, int]:
         """Exit codes by host, without those that are cut off or outlast the grace."""
@@ -112,6 +115,10 @@ class HostsJob:
         ends = {host: _lines(directory, host).splitlines()[-_LAST_LINES:] for host in self._hosts}
         lines = [f"{host}: {line}" for host, end in ends.items() for line in end]
         return f"exit codes {codes}, no rank left a message; the last lines were:\n" + "\n".join(lines)
+
+
+def _command(role: Role, node: int) -> list[str]:
+    return [role.entrypoint, *(str(node) if told == macros.replica_id else told for told in role.args)]
 
 
 def _lines(directory: Path, host: str) -> str:

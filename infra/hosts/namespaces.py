@@ -38,10 +38,10 @@ class NoNamespacesError(RuntimeError):
 def why_not() -> str | None:
     """What this machine lacks to have hosts, and the remedy; None where nothing is missing."""
     for program, package in _PROGRAMS.items():
-        if shutil.which(program, path=_search_path()) is None:
+        if shutil.which(program, path=search_path()) is None:
             return f"{program} is not installed; install the package {package}"
     script = "ip link add name a type veth peer name b && ip link add name c type bridge"
-    made = _run(["unshare", *_user(), *_KINDS, "sh", "-c", script])
+    made = _run(["unshare", *_user(), *_KINDS, "sh", "-c", f"PATH={shlex.quote(search_path())}; {script}"])
     if made.returncode == 0:
         return None
     remedy = "run as root" if os.geteuid() else "run where the kernel has network namespaces, veth and bridges"
@@ -119,17 +119,17 @@ def enter(pid: int, command: Sequence[str], *, folder: Path | None = None) -> li
     return [*entered, "env", f"--chdir={folder or Path.cwd()}", *command]
 
 
+def search_path() -> str:
+    """Of programs: `ip` lives in sbin, which is not everybody's."""
+    return os.pathsep.join([*os.get_exec_path(), "/usr/sbin", "/sbin"])
+
+
 def _user() -> list[str]:
     return ["--user", "--map-root-user"] if os.geteuid() else []
 
 
 def _own_user() -> list[str]:
     return ["--user", "--preserve-credentials"] if os.geteuid() else []
-
-
-def _search_path() -> str:
-    """`ip` lives in sbin, which is not everybody's."""
-    return os.pathsep.join([os.defpath, "/usr/sbin", "/sbin", *os.get_exec_path()])
 
 
 def _run(

@@ -12,14 +12,14 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from infra.hosts.namespaces import Lifetime, Namespace, NoNamespacesError, why_not
+from infra.hosts.namespaces import Lifetime, Namespace, NoNamespacesError, search_path, why_not
 from infra.hosts.wire import Link
 from infra.processes import children, end, with_environment
 from infra.settings import REPOSITORY, Settings, child_environment
@@ -47,6 +47,7 @@ class Rack:
             raise ValueError(f"{num_hosts} hosts; a rack has 1 to {MOST}")
         if (missing := why_not()) is not None:
             raise NoNamespacesError(missing)
+        self.settings = settings
         self._environment = environment_of(settings)
         self._links: dict[str, subprocess.Popen[bytes]] = {}
         self._cut = frozenset[str]()
@@ -92,8 +93,13 @@ class Rack:
         """Of the processes that hold the switch and the hosts."""
         return {"switch": self.switch.pid} | {name: host.pid for name, host in self._hosts.items()}
 
-    def start(self, name: str, command: Sequence[str], *, log: Path) -> subprocess.Popen[bytes]:
-        """Start a command on a host, in the repository's folder; its lines are appended to `log`."""
+    def start(
+        self, name: str, command: Sequence[str], *, log: Path, environment: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start a command on a host, in the repository's folder, with more variables; its lines are appended to `log`.
+
+        What is returned only waits for it, on this side of the namespaces: `stop` ends it.
+        """
         self.address(name)
         with log.open("ab") as lines:
             return subprocess.Popen(
@@ -101,7 +107,7 @@ class Rack:
                 stdin=subprocess.DEVNULL,
                 stdout=lines,
                 stderr=lines,
-                env=self._environment,
+                env={**self._environment, **(environment or {})},
             )
 
     def run(self, name: str, command: Sequence[str]) -> str:
@@ -189,12 +195,9 @@ class Rack:
 
 def environment_of(settings: Settings) -> dict[str, str]:
     """Of everything that runs on this installation's hosts: the marker is how `down` finds it."""
-    path = ":".join(["/usr/sbin", "/usr/bin", "/sbin", "/bin", *(_inherited_path())])
-    return child_environment(**{MARKER: str(settings.home.resolve()), "PATH": path, "PYTHONPATH": str(REPOSITORY)})
-
-
-def _inherited_path() -> list[str]:
-    return [entry for entry in child_environment().get("PATH", "").split(":") if entry]
+    return child_environment(
+        **{MARKER: str(settings.home.resolve()), "PATH": search_path(), "PYTHONPATH": str(REPOSITORY)}
+    )
 
 
 def left_over(settings: Settings) -> set[int]:
