@@ -10,11 +10,15 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 
 _PATIENCE_SECONDS = 3.0
 """Long enough for three attempts of TCP, where packets are lost."""
+_TCP_RTO_MAX_MS = 44
+"""Of linux/tcp.h; Python has no name for it."""
+_LONGEST_PAUSE_MS = 1000
 
 
 class Answer(Enum):
@@ -73,6 +77,13 @@ def address_towards(host: str) -> str:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((host, 9))
         return str(probe.getsockname()[0])
+
+
+def retry_often(connection: socket.socket) -> None:
+    """Let TCP try again every second where nothing is acknowledged; by itself it doubles the pauses, and after an
+    outage says nothing for as long again. Linux 6.15 and later; nothing changes on others."""
+    with suppress(OSError):
+        connection.setsockopt(socket.IPPROTO_TCP, _TCP_RTO_MAX_MS, _LONGEST_PAUSE_MS)
 
 
 def ask_all(places: Iterable[Place]) -> list[Answer]:

@@ -28,6 +28,8 @@ from torch.distributed.elastic.rendezvous import RendezvousHandler, RendezvousIn
 from torch.distributed.elastic.rendezvous.c10d_rendezvous_backend import C10dRendezvousBackend
 from torch.distributed.elastic.rendezvous.dynamic_rendezvous import DynamicRendezvousHandler, RendezvousTimeout
 
+from trainer.reach import retry_often
+
 log = logging.getLogger(__name__)
 
 BACKEND = "hosts"
@@ -189,6 +191,7 @@ def _bound(descriptor: Path, seconds: int) -> None:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _SIGNS_PER_LOSS)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, seconds * 1000)
+            retry_often(connection)
 
 
 def _listen(hosts: Hosts) -> socket.socket | None:

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from infra.hosts import namespaces
-from infra.hosts.namespaces import NoNamespacesError
-from infra.hosts.rack import Rack, down, left_over
+from infra.hosts.namespaces import NoNamespacesError, enter
+from infra.hosts.rack import Rack, down, environment_of, left_over
 from infra.hosts.wire import Link
 from infra.settings import REPOSITORY, Settings, child_environment
 from tests.faults.attempts import wait_for
 
 MISSING = namespaces.why_not()
 needs_namespaces = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
+
+
+def kernel() -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
+
 
 ASK = """
 import socket, sys, time
@@ -88,6 +96,57 @@ def test_a_cable_is_slow_or_lossy_and_whole_again(settings: Settings) -> None:
         quick = ask(rack, "host-2")
         assert quick is not None
         assert quick < 0.08
+
+
+TALK = """
+import socket, sys, time
+from trainer.reach import retry_often
+def listen():
+    with socket.create_server(("", 9000)) as server:
+        print("up", flush=True)
+        with server.accept()[0] as connection:
+            while connection.recv(64):
+                print(time.monotonic(), flush=True)
+def talk():
+    with socket.create_connection(("host-2", 9000)) as connection:
+        retry_often(connection)
+        for _ in range(2):
+            sys.stdin.readline()
+            connection.send(b"word")
+        sys.stdin.readline()
+globals()[sys.argv[1]]()
+"""
+"""A listener that says when something came, and a talker that says something for every line it is given."""
+
+
+@needs_namespaces
+@pytest.mark.skipif(kernel() < (6, 15), reason="Linux before 6.15 cannot bound the pauses between TCP's attempts")
+def test_what_was_lost_in_an_outage_comes_a_second_after_it(settings: Settings) -> None:
+    """TCP alone tries at 0.2, 0.6, 1.4, 3 and 6.2 s."""
+    with Rack(2, settings=settings) as rack, started(rack, "host-2", "listen") as listener:
+        assert listener.stdout is not None
+        assert listener.stdout.readline() == "up\n"
+        with started(rack, "host-1", "talk") as talker:
+            assert talker.stdin is not None
+            print("warm", file=talker.stdin, flush=True)
+            assert listener.stdout.readline()
+            rack.cut("host-2")
+            print("into the cut", file=talker.stdin, flush=True)
+            time.sleep(3.3)
+            rack.join("host-2")
+            healed = time.monotonic()
+            assert float(listener.stdout.readline()) - healed < 2
+            print("end", file=talker.stdin, flush=True)
+
+
+@contextmanager
+def started(rack: Rack, host: str, part: str) -> Iterator[subprocess.Popen[str]]:
+    command = enter(rack.pids()[host], [sys.executable, "-c", TALK, part], folder=REPOSITORY)
+    environment = environment_of(rack.settings)
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
+    ) as process:
+        yield process
 
 
 @needs_namespaces
