@@ -26,6 +26,8 @@ _REGION = "us-east-1"
 _REQUEST_SECONDS = 20.0
 _CONNECT_SECONDS = 5.0
 _RETRIES = 10
+_TOO_OPEN = 0o037
+"""A secret that Kubernetes mounts is readable for the pod's group."""
 _ROLE_VARIABLES = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
                    "AWS_CONTAINER_CREDENTIALS_FULL_URI")  # fmt: skip
 
@@ -148,7 +150,7 @@ def _from_environment(environment: dict[str, str]) -> Keys | None:
 def _from_files(settings: Settings, environment: dict[str, str]) -> Keys | None:
     profile = settings.storage_profile or environment.get("AWS_PROFILE") or "default"
     kept = settings.storage_keys_file
-    if kept.exists() and kept.stat().st_mode & 0o077:
+    if kept.exists() and kept.stat().st_mode & _TOO_OPEN:
         raise ValueError(f"others may read {kept}; chmod 600 it, and change the keys if they did")
     shared = Path(environment.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")).expanduser()
     for path in (kept, shared):

@@ -68,7 +68,6 @@ class Tables:
             try:
                 delta = DeltaTable(self.uri(table), version=version, storage_options=self.options())
             except TableNotFoundError:
-                self.files(table).find(_LOG)  # no table, or no bucket
                 return None
             except DeltaError:
                 self._require_whole_log(table)

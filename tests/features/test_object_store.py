@@ -65,6 +65,8 @@ def test_a_profile_is_one_of_the_file(monkeypatch: pytest.MonkeyPatch, home: Pat
 
 def test_keys_that_others_may_read_are_refused(home: Path) -> None:
     keys_file(home / "credentials" / "storage", KEY, mode=0o640)
+    assert connection().keys is not None
+    keys_file(home / "credentials" / "storage", KEY, mode=0o644)
     with pytest.raises(ValueError, match=r"others may read .*; chmod 600"):
         connection()
 

@@ -7,13 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import duckdb
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pytest
 
 from features.fingerprint import fingerprint
 from features.lake import DamagedTableError, Lake
-from features.object_store import object_store
+from features.object_store import object_store, storage_options
 from features.storage import table_files
 from features.storage_errors import StorageError
 from features.sweep import sweep
@@ -179,6 +181,15 @@ def test_a_damaged_copy_is_fetched_anew_and_a_damaged_object_is_refused(bucket: 
     object_store(f"{bucket}/{TABLE}").put(name, bytes(content))
     with pytest.raises(DamagedTableError, match=r"part-.*\.parquet'\] are not what was written"):
         Lake(bucket).read(partition)
+
+
+def test_other_readers_read_it(bucket: str) -> None:
+    lake = Lake(bucket)
+    partition = lake.commit(TABLE, DAY, rows(0), fingerprint=OLD)
+    uri = lake.uri(TABLE)
+    assert pl.read_delta(uri, storage_options=storage_options(uri))["value"].to_list() == [0, 1, 2]
+    day = lake.dataset(partition)
+    assert duckdb.from_arrow(day).filter("value > 0").fetchall() == [(1, str(DAY)), (2, str(DAY))]
 
 
 def test_an_empty_commit_is_refused(bucket: str) -> None:
