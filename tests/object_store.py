@@ -102,6 +102,16 @@ class ObjectServer:
 
 
 @contextmanager
+def impatient(seconds: float = 4.0) -> Iterator[None]:
+    """In the block a request is repeated for so long, by this process and those that it starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("USERMODEL_STORAGE_SECONDS", str(seconds))
+        get_settings.cache_clear()
+        yield
+    get_settings.cache_clear()
+
+
+@contextmanager
 def object_server() -> Iterator[ObjectServer]:
     """A server with an empty bucket."""
     port = free_port()

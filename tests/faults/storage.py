@@ -21,7 +21,7 @@ from features.unfinished_uploads import unfinished_uploads
 from infra.settings import get_settings
 from tests.faults.scenario import Outcome, Trial
 from tests.faults.writing import SPAWN, TABLE, kill_after, rows
-from tests.object_store import BUCKET, Fault, ObjectServer
+from tests.object_store import BUCKET, Fault, ObjectServer, impatient
 from tests.trainer.planted import DAY
 
 _SCHEMA = pa.schema([("value", pa.int64())])
@@ -35,17 +35,17 @@ _REFUSALS = {
     "keys ended": replace(_ALWAYS, status=403, code="ExpiredToken"),
     "clock off": replace(_ALWAYS, status=403, code="RequestTimeTooSkewed"),
     "no bucket": replace(_ALWAYS, status=404, code="NoSuchBucket"),
-    "slow": replace(_ALWAYS, delay_seconds=3.0),
+    "slow": replace(_ALWAYS, delay_seconds=6.0),
     "cut off": replace(_ALWAYS, cut=True),
 }
 
 
 @contextmanager
-def _bucket(trial: Trial, *, seconds: float = 60) -> Iterator[tuple[ObjectServer, str]]:
+def _bucket(trial: Trial) -> Iterator[tuple[ObjectServer, str]]:
     """The server, and a place of the trial's own there; this process and its children reach it."""
     server = trial.world.object_storage
     with pytest.MonkeyPatch.context() as patch:
-        server.use(patch, USERMODEL_HOME=str(trial.folder), USERMODEL_STORAGE_SECONDS=str(seconds))
+        server.use(patch, USERMODEL_HOME=str(trial.folder))
         try:
             yield server, f"s3://{BUCKET}/{trial.folder.name}-{trial.seed}"
         finally:
@@ -101,12 +101,13 @@ def upload_killed(trial: Trial) -> Outcome:
 def storage_refuses(trial: Trial) -> Outcome:
     """Object storage that refuses, is slow or cuts off: an error with its name, the day whole, the retry succeeds."""
     broken = []
-    with _bucket(trial, seconds=1) as (server, uri):
+    with _bucket(trial) as (server, uri):
         Lake(uri).commit(TABLE, DAY, rows(0, 3), fingerprint=fingerprint("first"))
         for number, (name, fault) in enumerate(_REFUSALS.items(), start=1):
             skip, key = trial.draw().randrange(8), fingerprint(name)
             server.fail(replace(fault, skip=skip))
-            told = _error(lambda number=number, key=key: Lake(uri).commit(TABLE, DAY, rows(number, 3), fingerprint=key))
+            with impatient():
+                told = _error(lambda n=number, key=key: Lake(uri).commit(TABLE, DAY, rows(n, 3), fingerprint=key))
             server.fail()
             if told is not None and not isinstance(told, StorageError):
                 broken.append(f"{name} from request {skip} on: {type(told).__name__}: {told}")
@@ -127,10 +128,10 @@ def _error(action: Callable[[], object]) -> Exception | None:
 
 def storage_stopped(trial: Trial) -> Outcome:
     """An object storage that answers nothing (SIGSTOP): an error that says so in bounded time; then all goes on."""
-    with _bucket(trial, seconds=2) as (server, uri):
+    with _bucket(trial) as (server, uri):
         Lake(uri).commit(TABLE, DAY, rows(0, 3), fingerprint=fingerprint("first"))
         began = datetime.now(UTC)
-        with server.paused():
+        with server.paused(), impatient():
             told = _error(lambda: Lake(uri).commit(TABLE, DAY, rows(1, 3), fingerprint=fingerprint("second")))
         seconds = (datetime.now(UTC) - began).total_seconds()
         assert isinstance(told, StorageError), told
