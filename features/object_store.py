@@ -1,4 +1,4 @@
-"""How this process reaches S3-compatible storage: read once from its settings, for delta-rs, obstore and Arrow.
+"""How this process reaches S3-compatible storage: read once from its settings, for delta-rs and obstore.
 
 Keys are looked for in the environment (AWS_ACCESS_KEY_ID …), in `<home>/credentials/storage`, in AWS's own file of
 profiles; without any, each library asks the machine for its role. They are handed to the libraries alone: no URI,
@@ -54,13 +54,17 @@ class Connection:
     """A request is repeated for so long."""
 
     @property
-    def options(self) -> dict[str, str]:
-        """As delta-rs and Polars take them: secrets, to be handed on and never shown."""
+    def access(self) -> dict[str, str]:
+        """As Polars and others take it: secrets, to be handed on and never shown."""
         found = {"aws_region": self.region, "aws_conditional_put": "etag"} | self._keys()
         if self.endpoint is not None:
             found |= {"aws_endpoint": self.endpoint, "aws_virtual_hosted_style_request": "false"}
-        return found | {
-            "allow_http": str(self.allow_http).lower(),
+        return found | {"allow_http": str(self.allow_http).lower()}
+
+    @property
+    def options(self) -> dict[str, str]:
+        """As delta-rs takes them: `access`, and how long it waits."""
+        return self.access | {
             "timeout": f"{self._request_seconds:g}s",
             "connect_timeout": f"{_CONNECT_SECONDS:g}s",
             "max_retries": str(_RETRIES),
@@ -129,8 +133,13 @@ def connection() -> Connection:
 
 
 def storage_options(uri: str) -> dict[str, str]:
-    """What delta-rs and Polars need for `uri`: nothing for a folder. Holds secrets."""
+    """What delta-rs needs for `uri`: nothing for a folder. Holds secrets."""
     return connection().options if in_object_store(uri) else {}
+
+
+def access_options(uri: str) -> dict[str, str]:
+    """The same for other readers of the lake: `polars.read_delta(uri, storage_options=access_options(uri))`."""
+    return connection().access if in_object_store(uri) else {}
 
 
 def object_store(uri: str | Path) -> ObjectStore:

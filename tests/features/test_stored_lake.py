@@ -15,7 +15,7 @@ import pytest
 
 from features.fingerprint import fingerprint
 from features.lake import DamagedTableError, Lake
-from features.object_store import object_store, storage_options
+from features.object_store import access_options, object_store
 from features.storage import table_files
 from features.storage_errors import StorageError
 from features.sweep import sweep
@@ -178,7 +178,7 @@ def test_other_readers_read_it(bucket: str) -> None:
     lake = Lake(bucket)
     partition = lake.commit(TABLE, DAY, rows(0), fingerprint=OLD)
     uri = lake.uri(TABLE)
-    assert pl.read_delta(uri, storage_options=storage_options(uri))["value"].to_list() == [0, 1, 2]
+    assert pl.read_delta(uri, storage_options=access_options(uri))["value"].to_list() == [0, 1, 2]
     day = lake.dataset(partition)
     assert duckdb.from_arrow(day).filter("value > 0").fetchall() == [(1, str(DAY)), (2, str(DAY))]
 
