@@ -134,8 +134,7 @@ class LocalFiles:
 
     def copy_from(self, other: TableFiles, path: str) -> None:
         """See `TableFiles`. A link where both are folders of one disk."""
-        draft = self.draft(path)
-        (source,) = other.local([path])
+        draft, (source,) = self.draft(path), other.local([path])
         if isinstance(other, LocalFiles):
             with suppress(FileExistsError):
                 (self.folder / path).hardlink_to(source)

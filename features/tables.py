@@ -35,6 +35,8 @@ class Tables:
 
     def __init__(self, root: str | Path) -> None:
         self.root = str(root).rstrip("/")
+        if "://" in self.root and not in_object_store(self.root):
+            raise ValueError(f"{self.root} is no place for tables; write s3://BUCKET/PREFIX, or a folder")
         self._files: dict[str, TableFiles] = {}
         self._whole: dict[str, str] = {}
         """By table in object storage, the newest commit that was seen whole: one that is there stays as it is."""
