@@ -26,6 +26,7 @@ def worker(
 ) -> None:
     """Run tasks of a queue on this host, until `usermodel infra down`; what is given is kept in settings.env."""
     from infra import services
+    from infra.credentials import keep_secrets
 
     given = {
         "worker_queues": " ".join(queue),
@@ -41,5 +42,6 @@ def worker(
         if getattr(settings, setting) is None:
             raise ValueError(f"a worker needs --{option} URL, or USERMODEL_{setting.upper()}: this host runs none")
     settings.remember()
+    keep_secrets(settings)
     if not services.start(settings, progress=typer.echo):
         typer.echo("the worker is up already")
