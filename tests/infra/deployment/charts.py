@@ -17,6 +17,7 @@ from referencing import Registry, Resource
 
 from infra.deployment.sizes import GIB, Part, Sizes
 from infra.deployment.values import values_of
+from infra.settings import REPOSITORY
 from tests.infra.deployment.checks import DEPLOYMENT
 
 helm = pytest.importorskip("helm_python", reason="helm-python-sdk, which carries Helm's engine, is not installed")
@@ -32,7 +33,7 @@ def peer(app: str) -> list[dict[str, Any]]:
 
 
 SMALL = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}}
-RULES = "groups:\n- name: usermodel\n  rules:\n  - {alert: Stale, expr: up == 0}\n"
+RULES = (REPOSITORY / "infra" / "rules" / "usermodel.yaml").read_text()
 PART = Part(replicas=3, cpus=2, memory_bytes=5 * GIB)
 SIZES = Sizes(
     recipe="demo", http=PART, compute=PART, shards=PART, training=Part(replicas=1, cpus=8, memory_bytes=GIB, gpus=2),

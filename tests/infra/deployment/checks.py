@@ -29,7 +29,7 @@ OTHERS = {
 }
 MLFLOW_OPTIONS = {"--host", "--port", "--workers", "--artifacts-destination", "--allowed-hosts"}
 """Of `mlflow server`; importing its command line takes seconds."""
-AIRFLOW_COMMANDS = {"db migrate", "api-server", "dag-processor", "triggerer", "edge worker"}
+AIRFLOW_COMMANDS = {"db migrate", "api-server", "dag-processor", "triggerer"}
 
 
 def require_command(command: Sequence[str]) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
+from importlib.metadata import version
 from typing import Any
 
 import pytest
+import yaml
 from jsonschema import ValidationError
 
-from infra.settings import Settings
+from infra.edge import EXECUTORS
+from infra.settings import EDGE_STEPS, Settings
 from serving import metrics
 from tests.infra.deployment.charts import CHART, IMAGE, SETS, helm, of_kind, pods, rendered, selects, validator
-from tests.infra.deployment.checks import pinned, require_command, require_environment
+from tests.infra.deployment.checks import pinned, require_command, require_environment, text_of
 
 WITHOUT_SCHEMA = {"ExternalSecret", "PodMonitor", "PrometheusRule"}
 """Of operators, not of Kubernetes."""
@@ -257,3 +261,28 @@ def test_values_that_are_wrong(values: dict[str, Any], words: str | None) -> Non
 def _check_and_render(chart: Any, values: dict[str, Any]) -> None:
     chart.validate_schema(chart.merge_values(values))
     chart.render(values, name="um", namespace="usermodel")
+
+
+def test_airflow_has_values_that_fit_ours() -> None:
+    values = yaml.safe_load(text_of("airflow/values.yaml"))
+    queues = json.loads(values["config"]["usermodel"]["edge_queues"])
+    assert set(queues) <= set(EDGE_STEPS)
+    workers = {one["metadata"]["name"] for one in of_kind("least", "StatefulSet")}
+    assert {f"um-worker-{queue}" for queue in queues.values()} == workers
+    assert values["executor"] == EXECUTORS
+    assert values["airflowVersion"] == version("apache-airflow")
+    (settings,) = of_kind("least", "ConfigMap")
+    (claim,) = of_kind("least", "PersistentVolumeClaim")
+    assert settings["metadata"]["name"] in values["extraEnvFrom"]
+    assert claim["metadata"]["name"] == values["volumes"][0]["persistentVolumeClaim"]["claimName"]
+    assert values["config"]["edge"]["api_url"] in json.dumps(of_kind("least", "StatefulSet"))
+    for part in ("scheduler", "dagProcessor", "triggerer", "apiServer"):
+        assert {"requests", "limits"} == set(values[part]["resources"])
+        assert values[part]["serviceAccount"] == {"automountServiceAccountToken": False}
+    assert {one["name"] for one in values["volumeMounts"]} == {one["name"] for one in values["volumes"]}
+    known = yaml.safe_load((CHART / "values.yaml").read_text())
+    secrets = {one["name"] for one in known["secrets"].values()} | {known["tls"]["secretName"], "usermodel-storage"}
+    assert (
+        set(re.findall(r"(?:name|secretName|SecretName): (usermodel-[a-z]+)", text_of("airflow/values.yaml")))
+        <= secrets
+    )
