@@ -145,7 +145,7 @@ def test_secrets_are_made_once(tmp_path: Path) -> None:
     (home / "credentials").mkdir(parents=True)
     for name in ("redis_url", "alert_urls"):
         (home / "credentials" / name).write_text(made[name])
-    settings = Settings(home=home, _env_file=None)  # type: ignore[call-arg]
+    settings = Settings(home=home, tls=composed()["x-settings"]["USERMODEL_TLS"], _env_file=None)  # type: ignore[call-arg]
     assert settings.feature_store() == made["redis_url"].strip()
     assert settings.alert_targets() == ("json://example.org",)
     assert _make_secrets(tmp_path / "other")["redis_password"] != made["redis_password"]
