@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from infra.capacity.rates import EMBEDDING_BYTES, FORWARD_FLOPS, LIST_SECONDS, USER_SECONDS
-from infra.experiments.capacity import tower_multiply_adds
 from serving.record import ENTRY, HEADER, KEPT
 
 if TYPE_CHECKING:
@@ -108,6 +107,8 @@ def _cores(busy: float) -> int:
 
 def compute_seconds(recipe: Recipe) -> float:
     """That a compute worker's core works on one user: the forward pass, the features, the rest."""
+    from infra.experiments.capacity import tower_multiply_adds  # torch, which values and charts do without
+
     lists = len(recipe.schema.sparse_of("user"))
     forward = 2 * tower_multiply_adds(recipe) / FORWARD_FLOPS.value
     return forward + lists * LIST_SECONDS.value + USER_SECONDS.value

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import typer
 
-from infra.commands import cli
 from infra.settings import REPOSITORY, Settings
 
 DEPLOYMENT = REPOSITORY / "infra" / "deployment"
@@ -51,6 +50,8 @@ def require_command(command: Sequence[str]) -> None:
 
 @cache
 def _ours() -> object:
+    from infra.commands import cli  # torch and all; most tests here need none of it
+
     return typer.main.get_command(cli)
 
 
