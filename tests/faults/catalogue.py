@@ -77,6 +77,9 @@ SCENARIOS: dict[str, Scenario] = {
     "slurm-out-of-time": slurm.out_of_time,
 }
 NOT_IN_THE_SUITE = frozenset(
-    {"slurm-daemons-killed", "slurm-cancelled", "slurm-rank-killed", "slurm-node-lost", "slurm-out-of-time"}
+    {
+        *("slurm-daemons-killed", "slurm-cancelled", "slurm-rank-killed", "slurm-node-lost", "slurm-out-of-time"),
+        *("host-fenced", "host-rejoined", "network-blip", "network-slow", "packets-dropped"),
+    }
 )
 """`infra/faults` plays these, `infra/test` does not: each starts several jobs."""
