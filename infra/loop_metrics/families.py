@@ -10,7 +10,9 @@ def _gauge(name: str, meaning: str, *labels: str) -> Metric:
 
 
 UP = _gauge(
-    "up", "1 where the last collection read this source (registry, lake, checkpoints), 0 where it failed.", "source"
+    "up",
+    "1 where the last collection read this source (registry, lake, alerts, checkpoints), 0 where it failed.",
+    "source",
 )
 COLLECTED = _gauge("collected_timestamp_seconds", "When the facts on this page were collected.")
 COLLECTION = _gauge("collection_seconds", "How long that took.")

@@ -22,7 +22,7 @@ from serving.secured.page import Page
 log = logging.getLogger(__name__)
 
 EVERY_SECONDS = 120.0
-LONGEST_SECONDS = 120.0
+LONGEST_SECONDS = 300.0
 """For one collection; then it is ended, and the page stays as it was."""
 MOST_BYTES = 4 << 20
 NOTHING = f'# HELP {UP.name} {UP.meaning}\n# TYPE {UP.name} gauge\n{UP.name}{{source="collection"}} 0\n'.encode()
@@ -79,6 +79,7 @@ def open_page(
     settings: Settings, *, host: str, port: int, every_seconds: float = EVERY_SECONDS, demands: Secured = OPEN
 ) -> Page:
     """Answers from now on, until `stop`."""
-    command = [sys.executable, "-m", "infra.commands", "infra", "metrics", "--once"]
+    nice = ["nice", "-n", "10"]  # training goes first
+    command = [*nice, sys.executable, "-m", "infra.commands", "infra", "metrics", "--once"]
     collected = Collected(command, settings=settings, every_seconds=every_seconds)
     return Page(collected.text, host=host, port=port, demands=demands).start()
