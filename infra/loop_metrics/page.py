@@ -25,6 +25,8 @@ EVERY_SECONDS = 120.0
 LONGEST_SECONDS = 300.0
 """For one collection; then it is ended, and the page stays as it was."""
 MOST_BYTES = 4 << 20
+_BEHIND = ("setpriv", "--pdeathsig", "KILL", "nice", "-n", "10")
+"""A collection ends with the page's process, and training goes first."""
 NOTHING = f'# HELP {UP.name} {UP.meaning}\n# TYPE {UP.name} gauge\n{UP.name}{{source="collection"}} 0\n'.encode()
 """Before the first collection."""
 
@@ -50,7 +52,7 @@ class Collected:
     def _collect(self) -> None:
         try:
             made = subprocess.run(
-                self._command, env=child_environment(PYTHONPATH=str(REPOSITORY)), cwd=self._settings.home,
+                [*_BEHIND, *self._command], env=child_environment(PYTHONPATH=str(REPOSITORY)), cwd=self._settings.home,
                 capture_output=True, timeout=LONGEST_SECONDS, check=False,
             )  # fmt: skip
             if made.returncode or not made.stdout or len(made.stdout) > MOST_BYTES:
@@ -79,7 +81,6 @@ def open_page(
     settings: Settings, *, host: str, port: int, every_seconds: float = EVERY_SECONDS, demands: Secured = OPEN
 ) -> Page:
     """Answers from now on, until `stop`."""
-    nice = ["nice", "-n", "10"]  # training goes first
-    command = [*nice, sys.executable, "-m", "infra.commands", "infra", "metrics", "--once"]
+    command = [sys.executable, "-m", "infra.commands", "infra", "metrics", "--once"]
     collected = Collected(command, settings=settings, every_seconds=every_seconds)
     return Page(collected.text, host=host, port=port, demands=demands).start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 
 from infra.loop_metrics import page as module
 from infra.loop_metrics.page import NOTHING, Collected, open_page
-from infra.settings import LOOPBACK
+from infra.processes import is_alive
+from infra.settings import LOOPBACK, REPOSITORY
 from tests.serving.secured.made import home
 from tests.serving.servers import until
 
@@ -56,6 +58,20 @@ def test_a_collection_that_fails_leaves_the_page(
     assert facts.text() == NOTHING
     until(lambda: "were not collected" in caplog.text, seconds=60)
     assert facts.text() == NOTHING
+
+
+def test_a_collection_ends_with_its_page(tmp_path: Path) -> None:
+    child = "import os, pathlib, time; pathlib.Path('pid').write_text(str(os.getpid())); time.sleep(600)"
+    page = (
+        "import pathlib, sys, time\nfrom infra.loop_metrics.page import Collected\n"
+        "from infra.settings import Settings\n"
+        f"home = pathlib.Path({str(tmp_path)!r}); child = [sys.executable, '-c', {child!r}]\n"
+        "facts = Collected(child, settings=Settings(home=home, _env_file=None)); facts.text()\n"
+        "while not ((home / 'pid').exists() and (home / 'pid').read_text()): time.sleep(0.05)"
+    )
+    subprocess.run([sys.executable, "-c", page], cwd=REPOSITORY, check=True, timeout=120)
+    pid = int((tmp_path / "pid").read_text())
+    until(lambda: not is_alive(pid), seconds=30)
 
 
 def test_before_the_first_collection_it_says_that_it_knows_nothing(tmp_path: Path) -> None:
