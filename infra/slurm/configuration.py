@@ -154,7 +154,7 @@ def require_namespace() -> None:
         raise NoSlurmError(
             f"Slurm would listen on every interface: no UTS namespace can be made here ({wrong}). It takes util-linux "
             "and hostname, and root or user namespaces (sysctl user.max_user_namespaces, "
-                "kernel.unprivileged_userns_clone)"
+            "kernel.unprivileged_userns_clone)"
         )
 
 
