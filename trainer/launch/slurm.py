@@ -84,6 +84,10 @@ class Slurm:
             replica.sbatch_opts |= {"nodes": str(self._hosts), "ntasks-per-node": "1"}
             cores = {"cpus-per-task": replica.sbatch_opts["cpus-per-task"]}  # a step does not inherit them
             replica.srun_opts |= cores | {"output": "slurm-%j-%t.out", "error": "slurm-%j-%t.err"}
+            # srun's --export=ALL,NAME=… leaves a variable that the submitter has as it was.
+            told = [f"{name}={value}" for name, value in replica.env.items()]
+            replica.args = [*told, replica.entrypoint, *replica.args]
+            replica.entrypoint, replica.env = "env", {}
         # TorchX's own `job_dir` would leave a file in the current directory that names it.
         request.request.cmd += [f"--chdir={directory}", f"--output={directory}/slurm-%j.batch"]
         return request

@@ -96,11 +96,10 @@ def srun(arguments: list[str]) -> int:
 def _step(words: list[str]) -> subprocess.Popen[bytes]:
     first = next(place for place, word in enumerate(words) if not word.startswith("--"))
     options = dict(word[2:].partition("=")[::2] for word in words[:first])
-    told = dict(pair.partition("=")[::2] for pair in options["export"].split(",")[1:])
     number = os.environ["SLURM_JOB_ID"]  # noqa: TID251
     out_path, err_path = (Path(options[name].replace("%j", number).replace("%t", "0")) for name in ("output", "error"))
     with out_path.open("wb") as out, err_path.open("wb") as err:
-        return subprocess.Popen(words[first:], env={**os.environ, **told}, stdout=out, stderr=err)  # noqa: TID251
+        return subprocess.Popen(words[first:], stdout=out, stderr=err)
 
 
 def scontrol(arguments: list[str]) -> int:
