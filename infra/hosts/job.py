@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from torchx.specs import Role, macros
+from torchx.specs import Role
 
 from infra.hosts.rack import INTERFACE, Rack, stop
 from infra.processes import POLL_SECONDS
@@ -24,6 +24,8 @@ _GRACE_SECONDS = 15.0
 _PATIENCE_SECONDS = 60.0
 _SHORTEST_LOSS = 3
 _LAST_LINES = 12
+_NODE = "SLURM_NODEID"
+"""How the agent learns which of the hosts it is on."""
 _RESUMED = re.compile(r"resumed at step=(\d+) of")
 
 
@@ -48,8 +50,11 @@ class HostsJob:
             raise ValueError(f"{ranks} ranks on {len(self._hosts)} hosts; USERMODEL_RANKS must be a multiple of them")
         self.directory = directory
         role = self._role(Work(entry=entry, arguments=tuple(arguments), directory=directory), ranks=ranks)
+        command = [role.entrypoint, *role.args]
         agents = {
-            host: self._rack.start(host, _command(role, node), log=directory / f"{host}.log", environment=role.env)
+            host: self._rack.start(
+                host, command, log=directory / f"{host}.log", environment={**role.env, _NODE: str(node)}
+            )
             for node, host in enumerate(self._hosts)
         }
         try:
@@ -115,10 +120,6 @@ class HostsJob:
         ends = {host: _lines(directory, host).splitlines()[-_LAST_LINES:] for host in self._hosts}
         lines = [f"{host}: {line}" for host, end in ends.items() for line in end]
         return f"exit codes {codes}, no rank left a message; the last lines were:\n" + "\n".join(lines)
-
-
-def _command(role: Role, node: int) -> list[str]:
-    return [role.entrypoint, *(str(node) if told == macros.replica_id else told for told in role.args)]
 
 
 def _lines(directory: Path, host: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -12,12 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from infra.commands import cli
 from infra.hosts import namespaces
+from infra.hosts.job import HostsJob
 from infra.hosts.namespaces import NoNamespacesError, enter
 from infra.hosts.rack import Rack, down, environment_of, left_over
 from infra.hosts.wire import Link
-from infra.settings import REPOSITORY, Settings, child_environment
+from infra.settings import REPOSITORY, Settings, child_environment, get_settings
 from tests.faults.attempts import wait_for
 
 MISSING = namespaces.why_not()
@@ -152,27 +156,43 @@ def started(rack: Rack, host: str, part: str) -> Iterator[subprocess.Popen[str]]
         yield process
 
 
+@pytest.mark.slow
 @needs_namespaces
-def test_a_killed_owner_leaves_nothing_and_down_ends_hosts_that_stay(settings: Settings) -> None:
-    environment = child_environment(USERMODEL_HOME=str(settings.home))
-    usermodel = [sys.executable, "-m", "infra.commands", "infra", "hosts"]
+def test_ranks_of_two_hosts_meet_and_a_failure_is_told(settings: Settings, tmp_path: Path) -> None:
+    with Rack(2, settings=settings) as rack:
+        job = HostsJob(rack, hosts=rack.names, lost_seconds=60)
+        job("tests.trainer.launch.meeting:main", [str(tmp_path)], ranks=2, directory=tmp_path)
+        for rank in range(2):
+            seen = json.loads((tmp_path / f"seen-{rank}.json").read_text())
+            assert (seen["sum"], seen["world_size"], seen["local_world_size"]) == (1, 2, 1)
+        alone = HostsJob(rack, hosts=["host-2"], lost_seconds=60)
+        with pytest.raises(RuntimeError, match="no rank left a message(?s:.*)host-2: .*no_such_module"):
+            alone("no_such_module:main", [], ranks=2, directory=tmp_path)
+        with pytest.raises(ValueError, match="3 ranks on 2 hosts"):
+            job("tests.trainer.launch.meeting:main", [], ranks=3, directory=tmp_path)
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*usermodel, *arguments], env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False
-        )
 
-    assert run("up", "--hosts", "2").returncode == 0
+@needs_namespaces
+def test_hosts_stay_until_down(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USERMODEL_HOME", str(settings.home))
+    get_settings.cache_clear()
+    up = [sys.executable, "-m", "infra.commands", "infra", "hosts", "up"]
+    subprocess.run(up, env=child_environment(), cwd=REPOSITORY, check=True, capture_output=True)
     assert left_over(settings)
-    refused = run("up")
-    assert refused.returncode == 2
-    assert "infra hosts down" in refused.stderr
-    assert run("run", "host-2", "hostname").stdout.strip() == "host-2"
-    assert run("run", "host-2", "--", "sh", "-c", "exit 7").returncode == 7
-    assert run("run", "host-9", "hostname").returncode == 2
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(cli, ["infra", "hosts", *arguments])
+
+    assert "infra hosts down" in str(run("up").exception)
+    assert run("run", "host-2", "--", "sh", "-c", "test $(hostname) = host-2 && exit 7").exit_code == 7
+    assert "there is no host 'host-9'" in str(run("run", "host-9", "hostname").exception)
     assert "processes ended" in run("down").stdout
     assert not left_over(settings)
+    assert "there is no host 'host-2'" in str(run("run", "host-2", "hostname").exception)
 
+
+@needs_namespaces
+def test_a_killed_owner_leaves_nothing(settings: Settings) -> None:
     code = "import sys, time; from infra.settings import Settings; from infra.hosts.rack import Rack, Link\n"
     code += "r = Rack(2, settings=Settings(home=sys.argv[1], _env_file=None)); r.shape('host-1', Link(delay_ms=1))\n"
     code += "print('up', flush=True); time.sleep(600)"
@@ -183,7 +203,7 @@ def test_a_killed_owner_leaves_nothing_and_down_ends_hosts_that_stay(settings: S
         assert owner.stdout.readline() == b"up\n"
         assert left_over(settings)
         owner.kill()
-    assert wait_for(lambda: not left_over(settings), seconds=10), left_over(settings)
+    assert wait_for(lambda: not left_over(settings), seconds=30), left_over(settings)
 
 
 @needs_namespaces
