@@ -32,7 +32,7 @@ TASK_DEFAULTS: dict[str, Any] = {
 
 def place(step: str) -> dict[str, Any]:
     """Arguments of the step's operator: on which hosts it runs. None but where `USERMODEL_EDGE_STEPS` names it; from
-    Airflow's configuration, as importing the settings would take longer than the rest of a DAG file."""
+    Airflow's configuration: importing the settings would take as long as the rest of a DAG file."""
     queues: Any = conf.getjson("usermodel", "edge_queues", fallback={})
     queue = queues.get(step)
     return {} if queue is None else {"executor": "EdgeExecutor", "queue": queue}
