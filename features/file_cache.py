@@ -83,6 +83,8 @@ class FileCache:
 def _hold(folder: Path) -> None:
     """Nobody removes the folder while this process lives."""
     with _holding:
+        if folder in _held and not _is(_held[folder], folder):  # a person emptied the cache
+            os.close(_held.pop(folder))
         if folder not in _held:
             _held[folder] = _locked(folder)
     os.utime(_held[folder])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -54,6 +55,8 @@ def test_a_fetch_that_was_killed_is_done_again_and_drafts_of_the_dead_go(tmp_pat
     assert cache.fetch(target, lambda descriptor: os.write(descriptor, b"whole"))
     assert not cache.fetch(target, lambda descriptor: os.write(descriptor, b"again"))
     assert target.read_bytes() == b"whole"
+    shutil.rmtree(tmp_path)
+    assert cache.fetch(target, lambda descriptor: os.write(descriptor, b"whole")), "the cache may be emptied by hand"
     assert target != cache.path("s3://bucket/table", "ds=day/a.parquet", "another tag")
     dead = tmp_path / "drafts" / "0"
     dead.mkdir(parents=True)
