@@ -63,6 +63,6 @@ def _clear(archive: Archive, folder: Path, days: Sequence[TrainedDay]) -> None:
     trained = {waypoints.folder(folder / f"ds={day.ds}").name for day in days}
     for prefix in archive.objects.children(archive.key_of(folder))[1]:
         within = folder / prefix.rpartition("/")[2]
-        for name in archive.names(within) if within.name.rpartition("-")[0] in trained else ():
-            archive.remove(within / name)
+        if within.name.rpartition("-")[0] in trained:
+            archive.empty(within)
     archive.clear_leftovers(folder)

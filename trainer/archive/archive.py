@@ -139,6 +139,12 @@ class Archive:
         self.objects.delete([self.manifest_key(folder)])
         self.objects.delete([piece.key for piece in self.objects.under(self.key_of(folder))])
 
+    def empty(self, parent: Path) -> None:
+        """Remove every folder in `parent`, and what uploads that were killed left of others."""
+        keys = [one.key for one in self.objects.under(self.key_of(parent))]
+        self.objects.delete([key for key in keys if key.endswith(_SUFFIX)])
+        self.objects.delete([key for key in keys if not key.endswith(_SUFFIX)])
+
     def leftovers(self, parent: Path, *, before: datetime | None = None) -> list[Stored]:
         """Pieces in `parent`, at any depth, that no manifest names and that were put before `before` (default: GRACE
         ago): of uploads that were killed, or lost a race."""

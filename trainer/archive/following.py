@@ -108,8 +108,7 @@ def forget(archive: Archive | None, destination: Path) -> None:
         return
     folder = waypoints.folder(destination)
     try:
-        for name in archive.names(folder):
-            archive.remove(folder / name)
+        archive.empty(folder)
     except StorageError as error:
         log.warning("the archived waypoints in %s stay for now: %s", archive.uri_of(folder), error)
 
