@@ -166,7 +166,7 @@ def test_ranks_of_two_hosts_meet_and_a_failure_is_told(settings: Settings, tmp_p
             seen = json.loads((tmp_path / f"seen-{rank}.json").read_text())
             assert (seen["sum"], seen["world_size"], seen["local_world_size"]) == (1, 2, 1)
         alone = HostsJob(rack, hosts=["host-2"], lost_seconds=60)
-        with pytest.raises(RuntimeError, match="no rank left a message(?s:.*)host-2: .*no_such_module"):
+        with pytest.raises(RuntimeError, match=r"no rank left a message(?s:.*)host-2: .*no_such_module"):
             alone("no_such_module:main", [], ranks=2, directory=tmp_path)
         with pytest.raises(ValueError, match="3 ranks on 2 hosts"):
             job("tests.trainer.launch.meeting:main", [], ranks=3, directory=tmp_path)
