@@ -70,7 +70,7 @@ def require_environment(variables: Mapping[str, object]) -> None:
         if name.startswith("AIRFLOW__"):
             assert re.fullmatch(r"AIRFLOW__[A-Z_]+?__[A-Z_]+", name), name
         elif name.startswith("USERMODEL_"):
-            assert name in SETTINGS, f"{name} is no setting of infra/settings.py"
+            assert name in SETTINGS, f"{name} is no setting of infra/settings"
         else:
             assert name in OTHERS, f"{name} is read by nobody"
         if re.search(r"SECRET|PASSWORD|TOKEN|KEY|SQL_ALCHEMY_CONN|STORE_URI|_URL(S)?$", name):
