@@ -80,9 +80,6 @@ class Cluster:
         conf, folder = shlex.quote(str(self.file)), shlex.quote(str(self.programs_folder))
         found = f'export SLURM_CONF={conf} PATH={folder}:"$PATH"'  # a job inherits both, and calls srun
         for name in CLIENTS:
-            found = (
-                f'export SLURM_CONF={shlex.quote(str(self.file))} PATH={shlex.quote(str(self.programs_folder))}:"$PATH"'
-            )
             _write_script(self.programs_folder / name, f'{found}\nexec {shlex.join(programs.client(name))} "$@"')
 
     def daemons(self, programs: Programs) -> list[Program]:
