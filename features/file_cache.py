@@ -13,6 +13,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -130,7 +131,12 @@ def _is(descriptor: int, path: Path) -> bool:
 
 
 def _num_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob("*") if path.is_file())
+    """Of the files that are there: another process may rename or remove some meanwhile."""
+    found = 0
+    for path in folder.glob("*"):
+        with suppress(FileNotFoundError):
+            found += path.stat().st_size
+    return found
 
 
 def _used_at(folder: Path) -> float:

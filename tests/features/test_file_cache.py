@@ -6,6 +6,8 @@ import shutil
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
+import pytest
+
 from features.file_cache import FileCache
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -66,3 +68,22 @@ def test_a_fetch_that_was_killed_is_done_again_and_drafts_of_the_dead_go(tmp_pat
     cache.make_room()
     assert mine.exists()
     assert not dead.exists()
+
+
+def test_room_is_made_while_others_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that was there a moment ago has another name, or is gone, when its size is asked for."""
+    cache = FileCache(tmp_path, most_bytes=1000)
+    partial = tmp_path / "of" / "ds=day" / "a.parquet.partial"
+    partial.parent.mkdir(parents=True)
+    partial.touch()
+    listed = Path.glob
+
+    def glob(folder: Path, pattern: str) -> list[Path]:
+        found = list(listed(folder, pattern))
+        partial.unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(Path, "glob", glob)
+    monkeypatch.setattr(Path, "is_file", lambda path: True)
+    cache.make_room()
+    assert not partial.exists()
