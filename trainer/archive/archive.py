@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
@@ -151,8 +151,8 @@ class Archive:
         limit = datetime.now(UTC) - GRACE if before is None else before
         found = self.objects.under(self.key_of(parent))
         manifests = [one.key for one in found if one.key.endswith(_SUFFIX)]
-        named = set(self._named(manifests))
-        pieces = (one for one in found if not one.key.endswith(_SUFFIX))
+        pieces = [one for one in found if not one.key.endswith(_SUFFIX)]
+        named = set(self._named(manifests, among={one.key.rpartition("/")[0] for one in pieces}))
         return [one for one in pieces if one.modified < limit and one.key.rpartition("/")[0] not in named]
 
     def clear_leftovers(self, parent: Path) -> None:
@@ -163,11 +163,16 @@ class Archive:
             num_bytes = sum(piece.num_bytes for piece in left)
             log.info("removed %d pieces, %d bytes, of uploads to %s that were killed", len(left), num_bytes, parent)
 
-    def _named(self, manifests: Iterable[str]) -> Iterable[str]:
-        """The folders of pieces that manifests name. One that cannot be read names all that it might."""
+    def _named(self, manifests: Iterable[str], *, among: Collection[str]) -> Iterable[str]:
+        """Those of the folders of pieces that manifests name. One that cannot be read names all that it might."""
         for key in manifests:
             content = self.objects.get(key)
-            if content is not None:
-                folder = key.removesuffix(_SUFFIX)
-                for file in Manifest.parse(bytes(content), where=self.objects.uri_of(key)).files:
-                    yield f"{folder}/{file.sha256}"
+            if content is None:
+                continue
+            folder = key.removesuffix(_SUFFIX)
+            try:
+                files = Manifest.parse(bytes(content), where=self.objects.uri_of(key)).files
+                yield from (f"{folder}/{file.sha256}" for file in files)
+            except DamagedCheckpointError as error:
+                log.error("its pieces stay: %s", error)
+                yield from (one for one in among if one.rpartition("/")[0] == folder)

@@ -169,6 +169,8 @@ def test_what_a_killed_upload_left_is_used_and_can_be_found(here: Archive, folde
     extra.write_bytes(b"of one that lost the race")
     os.utime(extra, (0, 0))
     assert [piece.key for piece in here.leftovers(folder.parent)] == [f"{DAY}/{'0' * 64}/000000"]
+    here.objects.put(here.manifest_key(folder), b"no manifest")
+    assert here.leftovers(folder.parent, before=later) == [], "what it names is not known"
 
 
 def test_what_is_removed_is_no_whole_folder_at_any_moment(here: Archive, there: Archive) -> None:
