@@ -57,8 +57,9 @@ def mounts(settings: Settings) -> list[VolumeMount]:
 
 
 def kubernetes_name(text: str) -> str:
-    """`text` as a name of Kubernetes; its end, where it says most, is kept."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower())[-_NAME_CHARACTERS:].strip("-")
+    """`text` as a name of Kubernetes that begins with a letter, as that of the job's Service has to; its end, where it
+    says most, is kept."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower())[-_NAME_CHARACTERS:].rstrip("-").lstrip("-0123456789")
 
 
 def _fit(spec: dict[str, Any], settings: Settings) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torchx.specs import NULL_RESOURCE, AppDef, Resource, Role, macros
 
+from features.object_store import in_object_store
 from infra.settings import REPOSITORY, Settings
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,8 @@ _ALLOCATOR = ":".join(
 _THREADS = {"OMP_NUM_THREADS": "1", "GLIBC_TUNABLES": _ALLOCATOR}
 _ALONE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "GLOO_SOCKET_IFNAME": "lo"}
 """Of the ranks of one host: loopback alone, and no port."""
+
+_STORAGE = ("storage_endpoint", "storage_region", "storage_allow_http", "storage_seconds", "storage_cache_gib")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +61,7 @@ def remote_app(work: Work, *, settings: Settings) -> AppDef:
     """
     in_image = settings.scheduler == "kubernetes"
     options: list[str] = []
-    env = dict(_THREADS) if in_image else {**_THREADS, **_path()}
+    env = {**_THREADS, **(_storage(settings) if in_image else _path())}
     if settings.hosts > 1:
         options += ["--nodes", str(settings.hosts)] + (["--node-rank", macros.replica_id] if in_image else [])
         options += ["--interface", settings.host_interface, "--lost-seconds", str(settings.lost_host_seconds)]
@@ -87,6 +90,14 @@ def _told(work: Work, ranks: int) -> list[str]:
 
 def _path() -> dict[str, str]:
     return {"PYTHONPATH": ":".join([str(REPOSITORY), *(entry for entry in sys.path if entry)])}
+
+
+def _storage(settings: Settings) -> dict[str, str]:
+    """Where a lake in object storage is, of which the image knows nothing; its keys are a Secret's."""
+    if not in_object_store(settings.lake):
+        return {}
+    told = {"home": str(settings.home.absolute())} | settings.model_dump(include=set(_STORAGE), exclude_none=True)
+    return {f"USERMODEL_{name.upper()}": str(value) for name, value in told.items()}
 
 
 def _resource(settings: Settings) -> Resource:

@@ -15,7 +15,7 @@ import yaml
 from infra.settings import Settings
 from trainer.launch import remote
 from trainer.launch.manifest import kubernetes_name, mounts
-from trainer.launch.role import Work
+from trainer.launch.role import Work, remote_app
 
 GOLDEN = Path(__file__).parent / "golden"
 TOKEN = "0123456789ab"  # noqa: S105
@@ -34,6 +34,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
 }
 KUBERNETES = ("1.30", "1.34")
+WORK = Work(entry="m:f", arguments=(), directory=Path("/srv/usermodel/logs/training/a-job"))
 
 
 def settings_of(**changed: Any) -> Settings:
@@ -103,6 +104,18 @@ def test_an_attempt_has_one_name() -> None:
     long = kubernetes_name(f"{'a_very_long_model' * 9}-ds=2026-01-02-0123456789ab")
     assert long.endswith("-ds-2026-01-02-0123456789ab")
     assert len(long) <= 40
+    assert kubernetes_name("2_towers-ds=2026-01-02-0123456789ab") == "towers-ds-2026-01-02-0123456789ab", "a Service's"
+
+
+def test_a_lake_in_object_storage_is_named_and_its_keys_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of nobody's concern")
+    stored = {"storage_uri": "s3://bucket/prefix", "storage_endpoint": "https://storage.example:9000"}
+    (role,) = remote_app(WORK, settings=settings_of(**CASES["one-host-cpu"], **stored)).roles
+    assert role.env["USERMODEL_STORAGE_ENDPOINT"] == stored["storage_endpoint"]
+    assert role.env["USERMODEL_HOME"] == "/srv/usermodel"
+    assert "of nobody's concern" not in str(role)
+    (role,) = remote_app(WORK, settings=settings_of(**CASES["one-host-cpu"])).roles
+    assert not [name for name in role.env if name.startswith("USERMODEL_")]
 
 
 def test_a_volume_that_cannot_be_read_is_refused() -> None:
