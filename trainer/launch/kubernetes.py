@@ -70,7 +70,7 @@ class Kubernetes:
         tail: dict[str, Any] = {} if from_start else {"tail_lines": _LAST_LINES}
         last: dict[str, str] = {}
         while True:
-            for pod in sorted(one["metadata"]["name"] for one in self._pods(job)):
+            for pod in self._names(job):
                 for line in self._log(pod, **({} if pod in last else tail)):
                     stamp, _, text = line.partition(" ")
                     if stamp > last.get(pod, ""):
@@ -111,12 +111,19 @@ class Kubernetes:
         found = core.list_namespaced_pod(namespace=self._namespace, label_selector=f"{_JOB_LABEL}={job}")
         return list(self._api().sanitize_for_serialization(found)["items"])
 
+    def _names(self, job: str) -> list[str]:
+        """Of its pods; none where the API does not answer now, which `status` tells: what is not said now is later."""
+        try:
+            return sorted(pod["metadata"]["name"] for pod in self._pods(job))
+        except (ApiException, HTTPError):
+            return []
+
     def _log(self, pod: str, **options: Any) -> list[str]:
         try:
             text = client.CoreV1Api(self._api()).read_namespaced_pod_log(
                 name=pod, namespace=self._namespace, container=None, timestamps=True, **options
             )
-        except ApiException:  # its container has not begun
+        except (ApiException, HTTPError):  # its container has not begun; or as in `_names`
             return []
         return [line for line in str(text).splitlines() if line.strip()]
 

@@ -83,6 +83,9 @@ def test_each_line_of_its_log_is_told_once(kubernetes: Kubernetes, cluster: Clus
     lines = kubernetes.lines(NAME, directory=tmp_path, from_start=True)
     assert list(takewhile(bool, lines)) == ["rank=0 began"]
     assert next(lines) == ""
+    cluster.refused = 503
+    assert next(lines) == "", "an API that does not answer for a moment ends no log"
+    cluster.refused = 0
     cluster.log += "2026-01-02T00:00:02Z rank=0 learnt\n"
     assert list(takewhile(bool, lines)) == ["rank=0 learnt"]
 
