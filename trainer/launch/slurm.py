@@ -41,7 +41,9 @@ class Slurm:
 
     def __init__(self, settings: Settings) -> None:
         if settings.slurm_programs.is_dir():  # of `usermodel infra slurm up`; else Slurm's own are on PATH
-            export(PATH=f"{settings.slurm_programs.absolute()}:{child_environment()['PATH']}")
+            ours, path = str(settings.slurm_programs.absolute()), child_environment()["PATH"]
+            if ours not in path.split(":"):
+                export(PATH=f"{ours}:{path}")
         self._torchx = create_scheduler("usermodel")
         minutes = max(1, round(settings.job_hours * 60))
         self._hosts = settings.hosts
