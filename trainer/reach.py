@@ -1,13 +1,14 @@
 """Which hosts of a job still answer, so that a rank that waits can tell a cut-off host from one that is busy.
 
 Every rank of a job over several hosts keeps a port open at which nothing is ever said: the kernel completes the
-connection, whatever the process does, so that it answers as long as the host is up and reachable. It costs nothing
-until somebody asks, and nobody does before something is wrong.
+connection, whatever the process does, so that it answers as long as the host is up and reachable. A thread lets go of
+those who asked, for the kernel keeps but so many and then says nothing. It costs nothing until somebody asks.
 """
 
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -65,11 +66,21 @@ class Door:
         """On that address of this host, at a free port."""
         listening = socket.create_server((address, 0))
         port = listening.getsockname()[1]
+        threading.Thread(target=_let_go, args=(listening,), name="door", daemon=True).start()
         return cls(place=Place(host=socket.gethostname(), address=address, port=port), _listening=listening)
 
     def close(self) -> None:
         """Answer no more."""
+        with suppress(OSError):  # not every system wakes the thread
+            self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
+
+
+def _let_go(listening: socket.socket) -> None:
+    """Of everybody who asks, until it is closed."""
+    with suppress(OSError):
+        while True:
+            listening.accept()[0].close()
 
 
 def address_towards(host: str) -> str:
