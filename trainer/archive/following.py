@@ -50,13 +50,14 @@ def following(archive: Archive | None, destination: Path) -> Iterator[None]:
 
 def _follow(archive: Archive, destination: Path, stopped: threading.Event) -> None:
     done: Path | None = None
+    newest: Path | None
     wait_seconds = _POLL_SECONDS
     while not stopped.wait(wait_seconds):
-        newest = next(iter(waypoints.sealed(destination)), None)
-        wait_seconds = _POLL_SECONDS
-        if newest is None or newest == done:
-            continue
+        newest, wait_seconds = None, _POLL_SECONDS
         try:
+            newest = next(iter(waypoints.sealed(destination)), None)
+            if newest is None or newest == done:
+                continue
             archive_waypoint(archive, destination, newest, stopped=stopped)
             done = newest
         except FileNotFoundError:  # a newer one has replaced it meanwhile

@@ -84,7 +84,7 @@ class Lease:
         while not self._stopped.wait(self._expiry_seconds / _RENEWALS_PER_EXPIRY):
             try:
                 self._put(self._held)
-            except StorageError as error:
+            except Exception as error:  # whatever it is, the next one may do
                 log.warning("%s could not be renewed: %s", self._objects.uri_of(self._folder), error)
 
     def _put(self, held: _Held) -> None:

@@ -61,6 +61,17 @@ def test_a_lease_that_is_renewed_is_kept(tmp_path: Path) -> None:
             pass
 
 
+def test_an_error_that_nobody_expected_ends_no_renewal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = (archive_of(tmp_path / name, tmp_path / "bucket") for name in ("here", "there"))
+    with leased(here, here.home / DAY, token="first", expiry_seconds=1):  # noqa: S106
+        with monkeypatch.context() as broken:
+            broken.delattr(here.objects, "_store")
+            time.sleep(0.4)
+        time.sleep(0.8)
+        with pytest.raises(LockedError), leased(there, there.home / DAY, token="second", expiry_seconds=1):  # noqa: S106
+            pass
+
+
 def test_without_an_archive_nothing_is_held(tmp_path: Path) -> None:
     with leased(None, tmp_path, token="t") as lease:  # noqa: S106
         assert lease is None
