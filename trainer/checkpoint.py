@@ -188,10 +188,9 @@ def is_complete(directory: Path) -> bool:
         manifest = _manifest(directory)
         if manifest.base is not None:
             _check_base(directory, manifest.base)
-    except (FileNotFoundError, NotADirectoryError, DamagedCheckpointError):
+        return all((directory / name).stat().st_size == file["bytes"] for name, file in manifest.files.items())
+    except (FileNotFoundError, NotADirectoryError, DamagedCheckpointError):  # or somebody discards it now
         return False
-    paths = {name: directory / name for name in manifest.files}
-    return all(path.is_file() and path.stat().st_size == manifest.files[name]["bytes"] for name, path in paths.items())
 
 
 def base_path(directory: Path) -> Path | None:

@@ -181,6 +181,13 @@ def test_what_is_removed_is_no_whole_folder_at_any_moment(here: Archive, there: 
     assert here.objects.under("checkpoints") == []
 
 
+def test_what_is_discarded_while_it_is_looked_at_is_not_whole(here: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = sealed(here.home)
+    (folder / "trained.json").unlink()
+    monkeypatch.setattr(Path, "is_file", lambda path: True)  # a moment ago
+    assert not is_complete(folder)
+
+
 def test_storage_that_does_not_answer_leaves_the_folder(tmp_path: Path) -> None:
     from obstore.store import S3Store
 
