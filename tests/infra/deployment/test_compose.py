@@ -121,6 +121,14 @@ def test_what_runs_exists(name: str) -> None:
     assert probe.TIMEOUT_SECONDS < 5
 
 
+def test_words_are_expected_of_pages_that_have_some() -> None:
+    tests = [service["healthcheck"]["test"] for service in services().values() if "healthcheck" in service]
+    asked = [test[4:] for test in tests if "infra.deployment.probe" in test]
+    assert any(words for _, *words in asked)
+    for url, *words in asked:
+        assert bool(words) == url.endswith("/api/v2/monitor/health"), "of Airflow's pages that one alone has a body"
+
+
 def _make_secrets(folder: Path) -> dict[str, str]:
     subprocess.run(
         [str(COMPOSE / "up"), "secrets"],
