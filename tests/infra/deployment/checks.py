@@ -25,6 +25,7 @@ OTHERS = {
     "OMP_NUM_THREADS",
     "PYTHONUNBUFFERED",
     "POD_INDEX",
+    "POD_IP",
 }
 MLFLOW_OPTIONS = {"--host", "--port", "--workers", "--artifacts-destination", "--allowed-hosts"}
 """Of `mlflow server`; importing its command line takes seconds."""

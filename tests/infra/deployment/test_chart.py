@@ -14,9 +14,10 @@ from jsonschema import ValidationError
 from infra.edge import EXECUTORS
 from infra.settings import EDGE_STEPS, Settings
 from serving import metrics
-from tests.infra.deployment.charts import CHART, IMAGE, SETS, helm, of_kind, pods, rendered, selects, validator
+from tests.infra.deployment.charts import CHART, IMAGE, RULES, SETS, helm, of_kind, pods, rendered, selects, validator
 from tests.infra.deployment.checks import pinned, require_command, require_environment, text_of
 
+ALERTS = [rule for group in yaml.safe_load(RULES)["groups"] for rule in group["rules"] if "alert" in rule]
 WITHOUT_SCHEMA = {"ExternalSecret", "PodMonitor", "PrometheusRule"}
 """Of operators, not of Kubernetes."""
 OLDEST, NEWEST = "1.28", "1.37"
@@ -93,6 +94,16 @@ def test_what_runs_exists(values: str) -> None:
                 assert (probe is None) == name.startswith("um-worker"), "an edge worker is watched by Airflow"
                 if probe is not None:
                     assert (probe.get("httpGet") or probe["tcpSocket"])["port"] in ports
+
+
+@each_set
+def test_the_certificates_that_the_settings_name_are_mounted(values: str) -> None:
+    """Of all but MLflow's server, which reads no settings of ours."""
+    (settings,) = of_kind(values, "ConfigMap")
+    named = {value.rpartition("/")[0] for name, value in settings["data"].items() if name.startswith("USERMODEL_TLS_")}
+    for name, spec, _ in pods(values):
+        (container,) = spec["containers"]
+        assert name == "um-mlflow" or named <= {mount["mountPath"] for mount in container["volumeMounts"]}, name
 
 
 @each_set
@@ -184,6 +195,20 @@ def _parties(peers: list[dict[str, Any]]) -> set[str]:
         else:
             found |= {_party(component) for component in sets[0]["values"]}
     return found
+
+
+def test_prometheus_is_answered_and_the_rules_know_its_jobs() -> None:
+    """It asks a pod by its address, and without a name for the job that is the namespace's."""
+    (down,) = [rule for rule in ALERTS if rule["alert"] == "UserModelTargetDown"]
+    named = re.compile(down["expr"].split('"')[1])
+    for monitor in of_kind("everything", "PodMonitor"):
+        for endpoint in monitor["spec"]["podMetricsEndpoints"]:
+            (job,) = [one["replacement"] for one in endpoint["relabelings"] if one["targetLabel"] == "job"]
+            assert named.fullmatch(job), job
+    (container,) = next(spec["containers"] for name, spec, _ in pods("everything") if name == "um-http")
+    given = {one["name"]: one.get("valueFrom") for one in container["env"]}
+    assert given["POD_IP"] == {"fieldRef": {"fieldPath": "status.podIP"}}
+    assert {"$(POD_IP)", "[$(POD_IP)]"} <= set(container["command"])
 
 
 def test_no_secret_is_in_a_document() -> None:
