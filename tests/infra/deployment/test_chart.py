@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -216,6 +217,10 @@ def test_no_secret_is_in_a_document() -> None:
         assert of_kind(values, "Secret") == []
     wanted = {one["spec"]["target"]["name"]: one for one in of_kind("everything", "ExternalSecret")}
     assert len(wanted) == 7
+    fetched = {one["secretKey"] for one in wanted["usermodel-airflow"]["spec"]["data"]}
+    assert fetched == {"api-secret-key", "connection", "fernet-key", "jwt-secret", "passwords"}, (
+        "all that Airflow reads"
+    )
     read = set()
     for _, spec, _ in pods("everything"):
         for volume in spec["volumes"]:
@@ -305,6 +310,12 @@ def test_airflow_has_values_that_fit_ours() -> None:
         assert {"requests", "limits"} == set(values[part]["resources"])
         assert values[part]["serviceAccount"] == {"automountServiceAccountToken": False}
     assert {one["name"] for one in values["volumeMounts"]} == {one["name"] for one in values["volumes"]}
+    assert find_spec(values["config"]["core"]["auth_manager"].rpartition(".")[0]), "the image has it"
+    (passwords,) = values["apiServer"]["extraVolumeMounts"]
+    copied = (
+        f"cat {passwords['mountPath']}/passwords > {values['config']['core']['simple_auth_manager_passwords_file']}"
+    )
+    assert copied in values["apiServer"]["args"][-1]
     known = yaml.safe_load((CHART / "values.yaml").read_text())
     secrets = {one["name"] for one in known["secrets"].values()} | {known["tls"]["secretName"], "usermodel-storage"}
     assert (
