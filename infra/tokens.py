@@ -21,7 +21,7 @@ def give(settings: Settings, name: str, scopes: frozenset[str]) -> tuple[Path, P
     """
     client, token = make_client(name, scopes)
     kept = tokens_file(settings)
-    own = private_folder(settings.home.resolve() / "credentials" / "tokens.d") / name
+    own = private_folder(private_folder(settings.home.resolve() / "credentials") / "tokens.d") / name
     write_private(own, token + "\n")
     _write(kept, (*_clients(kept), client))
     return kept, own
@@ -45,5 +45,6 @@ def _clients(path: Path) -> tuple[Client, ...]:
 
 
 def _write(path: Path, clients: tuple[Client, ...]) -> None:
-    private_folder(path.parent)
+    """Its folder may be one that others use."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_private(path, "".join(f"{client.line()}\n" for client in clients))

@@ -27,7 +27,7 @@ MOST_BYTES = 1_024
 """Of an Authorization header."""
 LOOK_SECONDS = 1.0
 """Between two looks at the file."""
-_LINE = re.compile(r"(?P<name>[\w.-]{1,64})\s+(?P<scopes>[a-z,]+)\s+(?P<sha256>[0-9a-f]{64})")
+_LINE = re.compile(r"(?P<name>\w[\w.-]{0,63})\s+(?P<scopes>[a-z,]+)\s+(?P<sha256>[0-9a-f]{64})")
 
 
 @dataclass(frozen=True, kw_only=True)

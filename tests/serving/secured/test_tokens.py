@@ -29,6 +29,15 @@ def test_a_token_is_in_no_file_of_the_services(tmp_path: Path, kept: tuple[Path,
     assert {one.stat().st_mode & 0o777 for one in (path, *holders)} == {0o600}
 
 
+def test_the_folder_of_another_file_is_left_as_it_is(tmp_path: Path) -> None:
+    shared = tmp_path / "etc"
+    shared.mkdir(mode=0o755)
+    settings = home(tmp_path / "home").model_copy(update={"tokens_file": shared / "tokens"})
+    path, _ = give(settings, "shop", frozenset({"metrics"}))
+    assert path == shared / "tokens"
+    assert (path.stat().st_mode & 0o777, shared.stat().st_mode & 0o777) == (0o600, 0o755)
+
+
 @pytest.mark.parametrize(
     ("header", "name"),
     [
@@ -62,6 +71,7 @@ def test_who_is_known(kept: tuple[Path, str], header: str, name: str | None) -> 
         pytest.param("shop everything " + "0" * 64, id="unknown-scope"),
         pytest.param("shop embeddings " + "0" * 63, id="short-digest"),
         pytest.param("a/../b embeddings " + "0" * 64, id="a-path-for-a-name"),
+        pytest.param(".. embeddings " + "0" * 64, id="a-folder-for-a-name"),
     ],
 )
 def test_a_wrong_line_is_named_and_not_quoted(line: str) -> None:
