@@ -197,7 +197,12 @@ class Settings(BaseSettings):
         if self.storage_endpoint is None:
             return self
         endpoint = urlsplit(self.storage_endpoint)
-        if endpoint.scheme not in ("http", "https") or not endpoint.hostname or endpoint.username or endpoint.query:
+        if (
+            endpoint.scheme not in ("http", "https")
+            or not endpoint.hostname
+            or "@" in endpoint.netloc
+            or endpoint.query
+        ):
             raise ValueError(
                 "USERMODEL_STORAGE_ENDPOINT is no URL of a server; write https://HOST:PORT, and keep keys out of it"
             )
