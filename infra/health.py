@@ -65,19 +65,19 @@ def mlflow(settings: Settings, started: float) -> str | None:
 
 def loop_metrics(settings: Settings, started: float) -> str | None:
     """Its process answers; what it tells of the loop is collected when somebody asks."""
-    answer = _get(f"{scheme(settings)}://{LOOPBACK}:{settings.metrics_port}/healthz", **options(settings))
+    answer = _ask(f"{scheme(settings)}://{LOOPBACK}:{settings.metrics_port}/healthz", settings)
     return answer if isinstance(answer, str) else None
 
 
 def serving_http(settings: Settings, started: float) -> str | None:
     """`/readyz` answers 200: it serves, and the feature store answers it."""
-    answer = _get(f"{address(settings, HTTP)}/readyz", **options(settings))
+    answer = _ask(f"{address(settings, HTTP)}/readyz", settings)
     return answer if isinstance(answer, str) else None
 
 
 def serving_compute(settings: Settings, started: float) -> str | None:
     """Its metrics say that it works: a champion is warm and computes."""
-    answer = _get(f"{address(settings, COMPUTE)}/metrics", **options(settings))
+    answer = _ask(f"{address(settings, COMPUTE)}/metrics", settings)
     if isinstance(answer, str):
         return answer
     return None if f"{COMPUTE_UP} 1.0" in answer.text.splitlines() else "it has no champion to compute with yet"
@@ -145,6 +145,15 @@ def _airflow(settings: Settings, component: str, *, heartbeat: str | None, since
     if heartbeat is not None and datetime.fromisoformat(report[heartbeat]).timestamp() < since:
         return "no heartbeat yet"
     return None
+
+
+def _ask(address: str, settings: Settings) -> httpx.Response | str:
+    """Of a service that may demand TLS and a token."""
+    try:
+        how = options(settings)
+    except OSError as error:  # the token or the authority cannot be read
+        return f"{address}: {error}"
+    return _get(address, **how)
 
 
 def _get(address: str, **how: Any) -> httpx.Response | str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from infra.settings import get_settings
+from infra.settings import Settings, get_settings
 
 
 def worker(
@@ -37,7 +37,8 @@ def worker(
         "worker_name": name,
         "worker_tasks": tasks,
     }
-    settings = get_settings().model_copy(update={key: value for key, value in given.items() if value is not None})
+    known = get_settings().model_dump(exclude_unset=True)
+    settings = Settings.model_validate(known | {key: value for key, value in given.items() if value is not None})
     for setting, option in (("airflow_uri", "airflow"), ("mlflow_uri", "mlflow")):
         if getattr(settings, setting) is None:
             raise ValueError(f"a worker needs --{option} URL, or USERMODEL_{setting.upper()}: this host runs none")

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from infra import orchestrator, worker
+from infra import health, orchestrator, worker
+from infra.commands.worker import worker as worker_command
 from infra.credentials import ensure_credentials
 from infra.service import services
 from infra.settings import Settings, service_host
@@ -118,3 +119,15 @@ def test_a_worker_without_the_secret_is_told_where_to_put_it(tmp_path: Path) -> 
     host = settings_of(tmp_path, worker_queues="gpu", airflow_uri="http://far:8080")
     with pytest.raises(ValueError, match=r"jwt_secret is missing: copy .* of the Airflow at http://far:8080"):
         worker.write_configuration(host)
+
+
+def test_a_worker_whose_options_cannot_be_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USERMODEL_HOME", str(tmp_path))
+    with pytest.raises(ValueError, match="gs://bucket is no place for tables"):
+        worker_command(["gpu"], airflow="https://far", mlflow="https://far/mlflow", storage="gs://bucket")
+    assert not (tmp_path / "settings.env").exists()
+
+
+def test_a_check_says_which_token_it_cannot_read(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, token_file=tmp_path / "gone")
+    assert "gone" in (health.loop_metrics(settings, 0.0) or "")
