@@ -101,6 +101,11 @@ _BESIDE = (
         summary="The loop's metrics cannot read the registry",
     ),
     Rule(
+        name="UserModelLoopUnread", kind="target-down", severity="warning", hold="15m",
+        expr='usermodel_loop_up{source!="registry"} == 0',
+        summary="The loop's metrics lack what {{ $labels.source }} says",
+    ),
+    Rule(
         name="UserModelBehind", kind="freshness", severity="warning", hold="15m",
         expr="usermodel_loop_days_behind > 0",
         summary="{{ $labels.model }} is {{ $value }} days behind its schedule",

@@ -91,6 +91,8 @@ def series(**values: str) -> list[dict[str, str]]:
                      [{"instance": "a", "severity": "warning"}],
                      id="a-certificate-ends-within-a-week"),
         pytest.param("UserModelCertificateEnds", "70m", {ENDS: "6000000+0x80"}, [], id="a-certificate-for-months"),
+        pytest.param("UserModelLoopUnread", "20m", {'usermodel_loop_up{source="collection"}': "0+0x30"},
+                     [{"source": "collection", "severity": "warning"}], id="nothing-was-ever-collected"),
         pytest.param("UserModelRejected", "1m", {REJECTED: "1 1"},
                      [{"model": "demo", "decision": "rejected", "severity": "warning"}], id="a-rejected-day"),
     ],
