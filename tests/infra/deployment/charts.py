@@ -73,6 +73,8 @@ EVERYTHING = {
     "nodeSelector": {"kubernetes.io/arch": "amd64"},
     "tolerations": [{"key": "gpu", "operator": "Exists"}],
 }  # fmt: skip
+API_SERVER = [{"peers": peer("kubernetes-api"), "port": 6443}]
+MANY_HOSTS = values_of(replace(SIZES, training=replace(SIZES.training, replicas=4)))
 SETS: Mapping[str, Mapping[str, Any]] = {
     "least": {"image": IMAGE},
     "everything": EVERYTHING,
@@ -85,7 +87,7 @@ SETS: Mapping[str, Mapping[str, Any]] = {
     "mesh": {"image": IMAGE, "tls": {"mode": "elsewhere"}, "mlflow": {"enabled": False},
              "settings": {"mlflow_uri": "https://mlflow.example.org"}, "state": {"existingClaim": "shared"}},
     "sized": {"image": IMAGE, **values_of(SIZES)},
-    "many hosts": {"image": IMAGE, **values_of(replace(SIZES, training=replace(SIZES.training, replicas=4)))},
+    "many hosts": {"image": IMAGE, **MANY_HOSTS, "networkPolicy": {"kubernetes": API_SERVER}},
 }  # fmt: skip
 
 

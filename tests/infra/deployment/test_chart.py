@@ -15,13 +15,27 @@ from jsonschema import ValidationError
 from infra.edge import EXECUTORS
 from infra.settings import EDGE_STEPS, Settings
 from serving import metrics
-from tests.infra.deployment.charts import CHART, IMAGE, RULES, SETS, helm, of_kind, pods, rendered, selects, validator
+from tests.infra.deployment.charts import (
+    CHART,
+    IMAGE,
+    MANY_HOSTS,
+    RULES,
+    SETS,
+    helm,
+    of_kind,
+    pods,
+    rendered,
+    selects,
+    validator,
+)
 from tests.infra.deployment.checks import pinned, require_command, require_environment, text_of
 
 ALERTS = [rule for group in yaml.safe_load(RULES)["groups"] for rule in group["rules"] if "alert" in rule]
 WITHOUT_SCHEMA = {"ExternalSecret", "PodMonitor", "PrometheusRule"}
 """Of operators, not of Kubernetes."""
 OLDEST, NEWEST = "1.28", "1.37"
+LAUNCHING = {"everything", "many hosts"}
+"""Sets whose workers start Volcano jobs."""
 each_set = pytest.mark.parametrize("values", SETS)
 
 
@@ -59,7 +73,7 @@ def test_pods_are_restricted(values: str) -> None:
         assert context["seccompProfile"] == {"type": "RuntimeDefault"}
         assert not any(spec.get(key) for key in ("hostNetwork", "hostPID", "hostIPC"))
         assert not any("hostPath" in volume for volume in spec["volumes"])
-        assert spec["automountServiceAccountToken"] is (name.startswith("um-worker") and values == "everything")
+        assert spec["automountServiceAccountToken"] is (name.startswith("um-worker") and values in LAUNCHING)
         for container in spec["containers"]:
             inner = container["securityContext"]
             assert inner["readOnlyRootFilesystem"]
@@ -95,6 +109,13 @@ def test_what_runs_exists(values: str) -> None:
                 assert (probe is None) == name.startswith("um-worker"), "an edge worker is watched by Airflow"
                 if probe is not None:
                     assert (probe.get("httpGet") or probe["tcpSocket"])["port"] in ports
+
+
+@each_set
+def test_who_starts_jobs_may(values: str) -> None:
+    roles = {document["metadata"]["name"] for document in rendered(values) if document["kind"] == "Role"}
+    workers = {name for name, _, _ in pods(values) if name.startswith("um-worker")}
+    assert roles == (workers if values in LAUNCHING else set())
 
 
 @each_set
@@ -277,6 +298,7 @@ def test_sizes_become_resources() -> None:
         pytest.param({"image": IMAGE, "http": {"resources": {"requests": {"cpu": 1, "memory": "1Gi"}}}},
                      None, id="limits come from the defaults"),
         pytest.param({"image": IMAGE, "externalSecrets": {"enabled": True}}, "store", id="no store"),
+        pytest.param({"image": IMAGE, **MANY_HOSTS}, "networkPolicy.kubernetes", id="no way to the API server"),
     ],
 )  # fmt: skip
 def test_values_that_are_wrong(values: dict[str, Any], words: str | None) -> None:

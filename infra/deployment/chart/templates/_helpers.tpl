@@ -26,6 +26,16 @@ labels: {{- include "usermodel.labels" . | nindent 2 }}
 {{ hasPrefix "s3://" (.Values.settings.storage_uri | default "") }}
 {{- end }}
 
+{{- /* Whether tasks start training as Volcano jobs. */ -}}
+{{- define "usermodel.launches" -}}
+{{- $asked := eq (.Values.settings.scheduler | default "local") "kubernetes" -}}
+{{- $np := .Values.networkPolicy -}}
+{{- if and $asked $np.enabled (not $np.kubernetes) -}}
+{{- fail "networkPolicy.kubernetes: who the API server is, for settings.scheduler kubernetes; nobody reaches it otherwise" -}}
+{{- end -}}
+{{ or $asked (gt (len $np.kubernetes) 0) }}
+{{- end }}
+
 {{- define "usermodel.claim" -}}
 {{ .Values.state.existingClaim | default (include "usermodel.name" (dict "root" . "component" "state")) }}
 {{- end }}
