@@ -42,7 +42,8 @@ class Storage(Home):
         if self.storage_endpoint is None:
             return self
         endpoint = urlsplit(self.storage_endpoint)
-        if endpoint.scheme not in ("http", "https") or not endpoint.hostname or endpoint.username or endpoint.query:
+        given_away = "@" in endpoint.netloc or endpoint.query
+        if endpoint.scheme not in ("http", "https") or not endpoint.hostname or given_away:
             raise ValueError(
                 "USERMODEL_STORAGE_ENDPOINT is no URL of a server; write https://HOST:PORT, and keep keys out of it"
             )
