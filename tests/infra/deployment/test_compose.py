@@ -129,6 +129,14 @@ def test_words_are_expected_of_pages_that_have_some() -> None:
         assert bool(words) == url.endswith("/api/v2/monitor/health"), "of Airflow's pages that one alone has a body"
 
 
+def test_no_program_is_given_a_secret_as_an_argument() -> None:
+    """A shell may put one into a variable or a file; whoever lists processes sees arguments."""
+    for name, service in services().items():
+        for line in re.split(r";|\n", str((service.get("command") or [""])[-1])):
+            read = "$(cat /run/secrets/" in line
+            assert not read or re.match(r"\s*[A-Za-z_0-9]+=", line), f"{name}: {line}"
+
+
 def _make_secrets(folder: Path) -> dict[str, str]:
     subprocess.run(
         [str(COMPOSE / "up"), "secrets"],
