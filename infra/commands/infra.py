@@ -26,13 +26,13 @@ group.command()(certificates)
 group.command()(token)
 group.command()(metrics)
 group.command()(monitoring)
-
+group.command()(worker)
+group.command()(capacity)
+group.command()(sizes)
 group.add_typer(slurm.group, name="slurm")
 group.add_typer(hosts.group, name="hosts")
 
 DEMO_DAYS = 5
-
-group.command()(worker)
 
 
 @group.command()
@@ -165,7 +165,3 @@ def env() -> None:
     for name, value in environment(get_settings()).items():
         if inherited.get(name) != value:
             typer.echo(f"export {name}={shlex.quote(value)}")
-
-
-group.command()(capacity)
-group.command()(sizes)
