@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 from infra.settings.base import LOOPBACK, REPOSITORY, Home
 
@@ -39,6 +41,17 @@ class Loop(Home):
     alert_urls: SecretStr | None = Field(
         None, description="where alerts go: Apprise URLs, separated by blanks; kept in <home>/credentials/alert_urls"
     )
+
+    @model_validator(mode="after")
+    def _no_password_in_a_url(self) -> Self:
+        for name in ("airflow_uri", "mlflow_uri"):
+            uri = getattr(self, name)
+            if uri is not None and "@" in urlsplit(uri).netloc:
+                raise ValueError(
+                    f"USERMODEL_{name.upper()} holds a name or password, and settings.env would keep it: take it out, and "
+                    "name the file of a token in USERMODEL_MLFLOW_TOKEN_FILE"
+                )
+        return self
 
     @property
     def mlflow(self) -> str:

@@ -104,6 +104,8 @@ def test_everything_lies_under_the_storage(
         pytest.param({"storage_endpoint": "store:9000"}, "no URL of a server", id="endpoint"),
         pytest.param({"storage_endpoint": "https://me:key@store"}, "keep keys out of it", id="keys"),
         pytest.param({"storage_endpoint": "https://:key@store"}, "keep keys out of it", id="a-key-without-a-name"),
+        pytest.param({"mlflow_uri": "https://me:key@mlflow"}, "MLFLOW_URI holds a name or password", id="registry"),
+        pytest.param({"airflow_uri": "https://me:key@airflow"}, "AIRFLOW_URI holds a name or password", id="airflow"),
         pytest.param({"storage_endpoint": "http://store:9000"}, "in the clear; use https", id="clear"),
         pytest.param({"storage_endpoint": "http://127.0.0.1.store"}, "in the clear; use https", id="like-loopback"),
     ],
