@@ -48,8 +48,8 @@ class Loop(Home):
             uri = getattr(self, name)
             if uri is not None and "@" in urlsplit(uri).netloc:
                 raise ValueError(
-                    f"USERMODEL_{name.upper()} holds a name or password, which settings.env would keep: take it out and "
-                    "name the file of a token in USERMODEL_MLFLOW_TOKEN_FILE"
+                    f"USERMODEL_{name.upper()} holds a name or password, which settings.env would keep; take it out, "
+                    "and name the file of a token in USERMODEL_MLFLOW_TOKEN_FILE"
                 )
         return self
 
