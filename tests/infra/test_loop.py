@@ -98,13 +98,13 @@ class Script:
         if path.endswith("/taskInstances/list"):
             found = [
                 {"dag_id": dag_id, "dag_run_id": day, "task_id": task, "state": state, "duration": 1.0,
-                 "try_number": 1, "map_index": -1, **of_place(place)}
+                 "try_number": 1, "map_index": -1, "hostname": "", **of_place(place)}
                 for place, (dag_id, day, task, state) in enumerate(self.ended)
                 if dag_id in body["dag_ids"]
             ]  # fmt: skip
             found += [
                 {"dag_id": dag_id, "dag_run_id": f"{day} waited", "task_id": "retrain", "state": "skipped",
-                 "duration": 1.0, "try_number": 1, "map_index": -1, **of_place(place)}
+                 "duration": 1.0, "try_number": 1, "map_index": -1, "hostname": "", **of_place(place)}
                 for (dag_id, day), place in self.waited.items()
                 if dag_id in body["dag_ids"]
             ]  # fmt: skip

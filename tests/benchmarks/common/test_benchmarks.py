@@ -51,8 +51,8 @@ ARGUMENTS = {
     "gpu": ["--quick", "--steps", "10", "--batch-size", "256", "--models", "demo"],
 }
 """The quick forms."""
-OTHERS = ("reader", "scheduling")
-"""Without one here: `reader` starts no ranks, `scheduling` starts all services twice."""
+OTHERS = ("reader", "scheduling", "hosts")
+"""Without one here: `reader` starts no ranks, `scheduling` starts all services twice, `hosts` trains a day often."""
 TRAINING = ("train_loop", "dlrm", "wide")
 """Those whose results say where a step's time goes."""
 
