@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from infra.capacity import rates
 from infra.capacity.model import Model, Trained
 from infra.capacity.workload import Device, Host, Workload
+from serving.record import ENTRY, HEADER
 
 GB = 1e9
 HOUR = 3_600.0
 FLOAT16_BYTES = 2
 BACKWARD = 3
 """FLOPs of forward and backward over those of forward."""
-RECORD_BYTES, ENTRY_BYTES = 151, 20
-"""Of the feature store per user and model, and per computed vector beside its numbers (decision 021)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +90,7 @@ class _Sizing:
     @property
     def record_bytes(self) -> float:
         numbers = FLOAT16_BYTES * self.model.num_embeddings * self.model.dim
-        return RECORD_BYTES + self.workload.kept * (ENTRY_BYTES + numbers)
+        return rates.RECORD_BYTES.value + HEADER.size + self.workload.kept * (ENTRY.size + numbers)
 
     @property
     def features_bytes(self) -> float:

@@ -33,6 +33,11 @@ MERGE_SECONDS = Rate(value=18e-6, unit="s/write of a record", basis="`compute`: 
 READ_SECONDS = Rate(
     value=1 / 72_000, unit="s/read of a record", basis="`feature_store`: pipelined SETs of as many bytes"
 )
+RECORD_BYTES = Rate(
+    value=142,
+    unit="bytes beside a record",
+    basis="`feature_store`: Redis takes 400 bytes for K x D = 2 x 16 and 1,359 for 2 x 96, the key included",
+)
 CLIENT_SECONDS = Rate(value=181e-6, unit="s/request", basis="`soap_read`: the client's get in asyncio, at the caller's")
 EMBEDDING_BYTES = Rate(
     value=170 / 96, unit="bytes/number", basis="`embedding_write`: 170 bytes for a vector of 96 in the lake"

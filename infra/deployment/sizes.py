@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from infra.capacity.rates import EMBEDDING_BYTES, FORWARD_FLOPS, LIST_SECONDS, USER_SECONDS
+from infra.capacity.rates import EMBEDDING_BYTES, FORWARD_FLOPS, LIST_SECONDS, RECORD_BYTES, USER_SECONDS
 from serving.record import ENTRY, HEADER, KEPT
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from trainer.recipe import Recipe
 
 MIB, GIB = 1 << 20, 1 << 30
-STORE_RECORD_BYTES = 142
-"""Of Redis beside a value, its key included: 400 bytes measured at K x D = 2 x 16 and 1,359 at 2 x 96."""
 STORE_HEADROOM = 1.5
 """Fragmentation, streams, and what is copied while a dump is written; assumed."""
 HTTP_SECONDS = 573e-6
@@ -144,11 +142,11 @@ def _served_table_bytes(recipe: Recipe, planned: PlannedModel) -> int:
 
 def _store_bytes_per_user(recipe: Recipe, load: Load) -> int:
     tower = recipe.user_tower
-    record = HEADER.size + KEPT * (ENTRY.size + 2 * tower.num_embeddings * tower.dim) + STORE_RECORD_BYTES
+    record = HEADER.size + KEPT * (ENTRY.size + 2 * tower.num_embeddings * tower.dim) + round(RECORD_BYTES.value)
     if not recipe.serving.computes:
         return record
     sparse, dense = recipe.schema.sparse_of("user"), recipe.schema.dense_of("user")
-    return record + round(len(sparse) * load.ids_per_feature * 8 + 4 * len(dense)) + STORE_RECORD_BYTES
+    return record + round(len(sparse) * load.ids_per_feature * 8 + 4 * len(dense)) + round(RECORD_BYTES.value)
 
 
 def _state_bytes(recipe: Recipe, planned: PlannedModel, cost: Forecast, load: Load, tables: int) -> int:

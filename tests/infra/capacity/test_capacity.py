@@ -58,9 +58,9 @@ def sized(**changes: float) -> Fleet:
         pytest.param("batch inference", {"active_share": 0.5}, 6, id="half of them are active"),
         pytest.param("compute center", {"peak": 3}, 31, id="at peak"),
         pytest.param("compute center", {"computed_share": 0.5}, 6, id="a cache answers half"),
-        pytest.param("feature store", {}, 12, id="1,363 bytes a user in 1 GB a host"),
+        pytest.param("feature store", {}, 12, id="1,360 bytes a user in 1 GB a host"),
         pytest.param("feature store", {"replicas": 2}, 24, id="two copies"),
-        pytest.param("feature store", {"kept": 1}, 5, id="one vector: 555 bytes"),
+        pytest.param("feature store", {"kept": 1}, 5, id="one vector: 552 bytes"),
     ],
 )
 def test_hosts_of(tier: str, changes: dict[str, float], hosts: int) -> None:

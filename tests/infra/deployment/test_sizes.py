@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from infra.capacity.rates import RECORD_BYTES
 from infra.commands import cli
 from infra.deployment import sizes
 from infra.deployment.sizes import GIB, Load, Part, Sizes
@@ -55,7 +56,7 @@ def sized(recipe: Recipe, load: Load = LOAD, **planned: Any) -> Sizes:
     ("numbers", "measured"), [pytest.param(2 * 16, 400, id="D = 16"), pytest.param(2 * 96, 1_359, id="D = 96")]
 )
 def test_a_record_in_the_store_is_as_large_as_measured(numbers: int, measured: int) -> None:
-    found = HEADER.size + KEPT * (ENTRY.size + 2 * numbers) + sizes.STORE_RECORD_BYTES
+    found = HEADER.size + KEPT * (ENTRY.size + 2 * numbers) + RECORD_BYTES.value
     assert found == pytest.approx(measured, abs=1)
 
 
