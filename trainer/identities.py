@@ -113,7 +113,7 @@ def read_uses(folder: Path) -> tuple[TableUse, ...]:
 
 def put_into(checkpoint: Path, folder: Path) -> None:
     """Add the decided maps to a checkpoint that is being written."""
-    for path in sorted((folder / FOLDER).iterdir()):
+    for path in sorted((folder / FOLDER).glob("*")):  # brought from an archive without maps: no folder
         target = checkpoint / FOLDER / path.name
         target.parent.mkdir(exist_ok=True)
         try:

@@ -135,6 +135,11 @@ def test_an_attempt_finds_the_maps_of_the_one_before(home: Settings, tmp_path: P
     assert read_maps(folder, schema)["user"].owning.ids.size == 120
 
 
+def test_without_maps_there_is_nothing_to_put(tmp_path: Path) -> None:
+    """An archive keeps no empty folder: on another machine there is none."""
+    identities.put_into(tmp_path / "checkpoint", tmp_path / "ids")
+
+
 @pytest.mark.parametrize(
     ("before", "today", "words"),
     [
