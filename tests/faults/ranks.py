@@ -25,9 +25,9 @@ _LAST_OF = {"storing": "hashed_part", "publishing": "check_token"}
 
 def main(assignment_path: str, every: str, moment: str, step: str, rank: str, skew: str) -> None:
     """Train as told, but save after every `every` steps, and meet the fault on `rank`: killed while `learning` batch
-    `step` once what was to be saved before is sealed, while `writing` or `sealing` the waypoint of a step, while
-    `storing` or `publishing` the day; `stopped` at a step; `waiting` there, or `held` before the day is published.
-    `never`: nothing happens. skew: seconds that the clock is off."""
+    `step`, while `writing` or `sealing` the waypoint of a step, while `storing` or `publishing` the day; `stopped` at
+    a step; `waiting` there, or `held` before the day is published. Before `learning` and `waiting`, what was to be
+    saved is sealed. `never`: nothing happens. skew: seconds that the clock is off."""
     assignment, directory = read_assignment(Path(assignment_path)), Path(assignment_path).parent
     if float(skew):
         shift(float(skew))
@@ -72,8 +72,9 @@ def watch(assignment: Assignment, directory: Path, *, moment: str, at: int, ever
             return
         if step == first + 1:
             (directory / LEARNT).touch()
-        if step == at and moment == "learning":
+        if step == at and moment in ("learning", "waiting"):
             _until(lambda: _step_of_newest(assignment) >= at // every * every)
+        if step == at and moment == "learning":
             die(directory)
         if step == at and moment == "stopped":
             os.kill(os.getpid(), signal.SIGSTOP)
