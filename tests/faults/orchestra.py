@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ class Orchestra:
         self.said: list[str] = []
         self._days = itertools.count()
         self.airflow: Airflow
+        self._open = ExitStack()
 
     def start(self) -> None:
         """Everything, with the DAGs found and the days allowed to run."""
@@ -66,12 +67,13 @@ class Orchestra:
                 list(pool.map(self.bring_back, self.workers))
         finally:
             orchestrator.LOST_SECONDS = kept
-        self.airflow = Airflow(self.settings, token=services.airflow_token(self.settings))
+        self.airflow = self._open.enter_context(Airflow(self.settings, token=services.airflow_token(self.settings)))
         self.until(lambda: {DAY, TICKS} <= self.airflow.dag_ids(), "the DAGs are found")
         self.airflow.unpause(DAY)
 
     def end(self) -> None:
         """Everything."""
+        self._open.close()
         for one in (*self.workers.values(), self.settings):
             services.stop(one, progress=self.said.append)
 

@@ -43,8 +43,8 @@ def test_the_second_day_on_another_machine(
         columns = [name for name in here.column_names if name.startswith(("user_id", "embedding", "pooled"))]
         assert there.sort_by("user_id").select(columns).equals(here.sort_by("user_id").select(columns))
     assert apart.alias(recipe.name, "champion") == apart.get(recipe.name, SMALL_DAYS[1])
-    with redis_server(tmp_path) as server:
-        loaded = load(recipe, None, store=Store(server.client()), settings=machine)
+    with redis_server(tmp_path) as server, server.client() as client:
+        loaded = load(recipe, None, store=Store(client), settings=machine)
     assert [day.ds for day in loaded.days] == [SMALL_DAYS[1], SMALL_DAYS[0]]
     secret = object_storage.environment["AWS_SECRET_ACCESS_KEY"].encode()
     told = [path for path in tmp_path.rglob("*") if path.is_file() and secret in path.read_bytes()]
