@@ -7,14 +7,17 @@ those who asked, for the kernel keeps but so many and then says nothing. It cost
 
 from __future__ import annotations
 
+import errno
 import socket
 import threading
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 
+_AGAIN_SECONDS = 0.1
 _PATIENCE_SECONDS = 3.0
 """Long enough for three attempts of TCP, where packets are lost."""
 _TCP_RTO_MAX_MS = 44
@@ -77,10 +80,14 @@ class Door:
 
 
 def _let_go(listening: socket.socket) -> None:
-    """Of everybody who asks, until it is closed."""
-    with suppress(OSError):
-        while True:
+    """Of everybody who asks, until it is closed; whatever else goes wrong passes (no descriptor left, an asker gone)."""
+    while True:
+        try:
             listening.accept()[0].close()
+        except OSError as error:
+            if error.errno in (errno.EBADF, errno.EINVAL):  # closed, or shut down
+                return
+            time.sleep(_AGAIN_SECONDS)
 
 
 def address_towards(host: str) -> str:
