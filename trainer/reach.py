@@ -80,7 +80,7 @@ class Door:
 
 
 def _let_go(listening: socket.socket) -> None:
-    """Of everybody who asks, until it is closed; whatever else goes wrong passes (no descriptor left, an asker gone)."""
+    """Of everybody who asks, until it is closed. An asker who is gone, or want of descriptors, passes."""
     while True:
         try:
             listening.accept()[0].close()
