@@ -58,8 +58,6 @@ SCENARIOS: dict[str, Scenario] = {
     "storage-stopped": storage.storage_stopped,
     "answers-lost": storage.answers_lost,
     "stored-by-two": storage.stored_by_two,
-    "two-schedulers": scheduling.two_schedulers,
-    "edge-worker-killed": scheduling.edge_worker_killed,
     "store-stopped": serving.store_stopped,
     "store-slow": serving.store_slow,
     "store-killed": serving.store_killed,
@@ -75,6 +73,9 @@ SCENARIOS: dict[str, Scenario] = {
     "slurm-rank-killed": slurm.rank_killed,
     "slurm-node-lost": slurm.node_lost,
     "slurm-out-of-time": slurm.out_of_time,
+    # Last: the services that they start run until the end.
+    "two-schedulers": scheduling.two_schedulers,
+    "edge-worker-killed": scheduling.edge_worker_killed,
 }
 NOT_IN_THE_SUITE = frozenset(
     {
