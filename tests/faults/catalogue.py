@@ -77,6 +77,8 @@ SCENARIOS: dict[str, Scenario] = {
     "two-schedulers": scheduling.two_schedulers,
     "edge-worker-killed": scheduling.edge_worker_killed,
 }
+SERVICES = ("elsewhere", "network", "scheduling", "serving", "slurm", "storage")
+"""Modules."""
 NOT_IN_THE_SUITE = frozenset(
     {
         *("slurm-daemons-killed", "slurm-cancelled", "slurm-rank-killed", "slurm-node-lost", "slurm-out-of-time"),
@@ -84,3 +86,8 @@ NOT_IN_THE_SUITE = frozenset(
     }
 )
 """`infra/faults` plays these, `infra/test` does not: each starts several jobs."""
+PLAYED = {name: scenario for name, scenario in SCENARIOS.items() if name not in NOT_IN_THE_SUITE}
+WITH_SERVICES = frozenset(
+    name for name, scenario in SCENARIOS.items() if scenario.__module__.rpartition(".")[2] in SERVICES
+)
+"""Those that start more than training."""
