@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.processes import is_alive, port_is_free, with_environment
-from infra.settings import LOOPBACK, Settings
+from infra.processes import is_alive, with_environment
+from infra.settings import Settings
 from infra.slurm import engine
 from infra.slurm.configuration import Cluster
 from infra.slurm.programs import NoSlurmError
@@ -20,7 +20,7 @@ from infra.supervision import Supervisor
 from tests.faults.attempts import Fault, marks, start, wait_for
 from tests.faults.ranks import GO, REACHED
 from tests.faults.scenario import SkippedError, Trial
-from tests.serving.servers import free_port
+from tests.infra.ports import free_row
 
 NODES = 2
 PATIENCE_SECONDS = 600
@@ -76,7 +76,7 @@ class SlurmCluster:
 def cluster(home: Path) -> Iterator[SlurmCluster]:
     """Started for the block. SkippedError where there is no Slurm."""
     home.mkdir(parents=True)
-    settings = Settings(home=home, slurm_port=_free_ports(), _env_file=None)
+    settings = Settings(home=home, slurm_port=free_row(1 + NODES), _env_file=None)
     try:
         engine.up(settings, num_nodes=NODES, say=lambda line: None)
     except NoSlurmError as error:
@@ -151,10 +151,3 @@ def _parent(pid: int) -> int:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     except OSError:
         return 0
-
-
-def _free_ports() -> int:
-    while True:
-        first = free_port()
-        if first < 65_000 and all(port_is_free(LOOPBACK, first + offset) for offset in range(NODES + 1)):
-            return first

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from infra.processes import port_is_free
 from infra.settings import LOOPBACK, Settings
 
 PORTS = ("airflow_port", "mlflow_port", "redis_port", "metrics_port")
@@ -20,3 +21,12 @@ def on_free_ports(home: Path, **given: Any) -> Settings:
         sockets = [stack.enter_context(socket.create_server((LOOPBACK, 0))) for _ in names]
         ports = {name: server.getsockname()[1] for name, server in zip(names, sockets, strict=True)}
     return Settings(home=home, _env_file=None, **ports, **given)
+
+
+def free_row(number: int) -> int:
+    """The first of so many free ports, one after the other: a Slurm controller's and its nodes'."""
+    while True:
+        with socket.create_server((LOOPBACK, 0)) as server:
+            first: int = server.getsockname()[1]
+        if first < 65_000 and all(port_is_free(LOOPBACK, first + offset) for offset in range(number)):
+            return first

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -25,9 +26,12 @@ from infra.commands.models import model_lines
 from infra.credentials import ensure_credentials
 from infra.processes import is_alive, listening, port_is_free
 from infra.settings import LOOPBACK, Settings, child_environment, get_settings
+from infra.slurm import engine as slurm
+from infra.slurm.configuration import Cluster
+from infra.slurm.programs import NoSlurmError
 from infra.supervision import MARKER, Program, Supervisor, log_file, marked, runtime_folder
 from snapshots.registry import Registry
-from tests.infra.ports import ONLINE_PORTS, PORTS, on_free_ports
+from tests.infra.ports import ONLINE_PORTS, PORTS, free_row, on_free_ports
 from trainer.recipes import get_recipe
 from trainer.trained import find_trained
 
@@ -136,6 +140,29 @@ def test_days_of_two_models_go_through_the_scheduler_side_by_side_and_reach_the_
     assert embedded == [lake.num_rows(lake.get("user_features/demo", days[0]))] * 2, (
         "both embed every user of the source"
     )
+
+
+@pytest.mark.slow
+def test_slurm_trains_a_day_of_the_dag_on_two_nodes(running: Settings) -> None:
+    chosen: dict[str, object] = {"scheduler": "slurm", "hosts": 2, "ranks": 1, "host_interface": "lo"}
+    settings, said = running.model_copy(update={"slurm_port": free_row(3), **chosen}), list[str]()
+    ds = date(2026, 1, 2)
+    try:
+        slurm.up(settings, num_nodes=2, say=print)
+    except NoSlurmError as error:
+        pytest.skip(str(error))
+    try:
+        settings.remember()  # the next task reads it
+        with Airflow(settings, token=services.airflow_token(settings)) as airflow:
+            run_days(airflow, [Wanted(recipe=get_recipe("demo_a"), days=(ds,))], say=said.append)
+        (job,) = (Cluster(settings, num_nodes=2).folder / "completed").read_text().splitlines()
+        assert re.search(r"JobState=COMPLETED .*NodeList=node\[?1", job), job
+    finally:
+        slurm.down(settings, say=print)
+        running.remember()
+    learnt = find_trained(running, "demo_a", ds)
+    assert learnt is not None
+    assert learnt.ranks == 2, said
 
 
 @pytest.mark.slow

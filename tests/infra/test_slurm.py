@@ -20,23 +20,15 @@ from infra.slurm import engine
 from infra.slurm.configuration import Cluster
 from infra.slurm.programs import NoSlurmError, find_programs
 from infra.supervision import Supervisor
+from tests.infra.ports import free_row
 
 NODES = 2
-
-
-def on_free_ports(home: Path) -> Settings:
-    """Ports of the controller and of two nodes, one after the other."""
-    while True:
-        with socket.create_server((LOOPBACK, 0)) as server:
-            first = server.getsockname()[1]
-        if first < 65_000 and all(port_is_free(LOOPBACK, first + offset) for offset in range(NODES + 1)):
-            return Settings(home=home, slurm_port=first, _env_file=None)
 
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """Of a running cluster; two that start it at once are one start."""
-    chosen = on_free_ports(tmp_path_factory.mktemp("home"))
+    chosen = Settings(home=tmp_path_factory.mktemp("home"), slurm_port=free_row(1 + NODES), _env_file=None)
     try:
         with ThreadPoolExecutor() as pool:
             starts = [pool.submit(engine.up, chosen, num_nodes=NODES, say=print) for _ in range(2)]
