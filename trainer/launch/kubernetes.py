@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,10 @@ _JOB_LABEL = "volcano.sh/job-name"
 _NOT_FOUND = 404
 _CONFLICT = 409
 _LAST_LINES = 20
+_OVERLAP_SECONDS = 60
+"""Between what is asked of a log and what was told of it: clocks need not agree to the second."""
+_PATIENCE = {"_request_timeout": 30}
+"""For each attempt at a request, in seconds: an API that says nothing cannot be reached."""
 
 
 class Kubernetes:
@@ -39,7 +44,7 @@ class Kubernetes:
     def submit(self, app: AppDef, *, directory: Path, token: str) -> str:
         body = self._body(app, directory=directory, token=token)
         try:
-            self._jobs().create_namespaced_custom_object(namespace=self._namespace, body=body, **_GROUP)
+            self._jobs().create_namespaced_custom_object(namespace=self._namespace, body=body, **_GROUP, **_PATIENCE)
         except ApiException as error:
             if error.status != _CONFLICT:
                 raise RuntimeError(
@@ -52,14 +57,16 @@ class Kubernetes:
     def find(self, token: str) -> str | None:
         with _reached():
             found = self._jobs().list_namespaced_custom_object(
-                namespace=self._namespace, label_selector=f"{TOKEN_LABEL}={token}", **_GROUP
+                namespace=self._namespace, label_selector=f"{TOKEN_LABEL}={token}", **_GROUP, **_PATIENCE
             )
         return next((str(job["metadata"]["name"]) for job in found["items"]), None)
 
     def status(self, job: str) -> Status | None:
         with _reached():
             try:
-                found = self._jobs().get_namespaced_custom_object(namespace=self._namespace, name=job, **_GROUP)
+                found = self._jobs().get_namespaced_custom_object(
+                    namespace=self._namespace, name=job, **_GROUP, **_PATIENCE
+                )
             except ApiException as error:
                 if error.status == _NOT_FOUND:
                     return None
@@ -68,20 +75,25 @@ class Kubernetes:
 
     def lines(self, job: str, *, directory: Path, from_start: bool) -> Iterator[str]:
         tail: dict[str, Any] = {} if from_start else {"tail_lines": _LAST_LINES}
-        last: dict[str, str] = {}
+        last: dict[str, tuple[str, float]] = {}  # the newest line's time, and when that was heard by our clock
         while True:
             for pod in self._names(job):
-                for line in self._log(pod, **({} if pod in last else tail)):
+                newest, heard = last.get(pod, ("", 0.0))
+                asked = time.monotonic()
+                since = {"since_seconds": round(asked - heard) + _OVERLAP_SECONDS} if newest else tail
+                for line in self._log(pod, **since):
                     stamp, _, text = line.partition(" ")
-                    if stamp > last.get(pod, ""):
-                        last[pod] = stamp
-                        yield text
+                    if stamp > newest:
+                        newest = stamp
+                        last[pod] = (newest, asked)
+                        if text.strip():  # an empty one would say that there is nothing new
+                            yield text
             yield ""
 
     def cancel(self, job: str) -> None:
         with _reached():
             try:
-                self._jobs().delete_namespaced_custom_object(namespace=self._namespace, name=job, **_GROUP)
+                self._jobs().delete_namespaced_custom_object(namespace=self._namespace, name=job, **_GROUP, **_PATIENCE)
             except ApiException as error:
                 if error.status != _NOT_FOUND:
                     raise
@@ -108,7 +120,7 @@ class Kubernetes:
 
     def _pods(self, job: str) -> list[dict[str, Any]]:
         core = client.CoreV1Api(self._api())
-        found = core.list_namespaced_pod(namespace=self._namespace, label_selector=f"{_JOB_LABEL}={job}")
+        found = core.list_namespaced_pod(namespace=self._namespace, label_selector=f"{_JOB_LABEL}={job}", **_PATIENCE)
         return list(self._api().sanitize_for_serialization(found)["items"])
 
     def _names(self, job: str) -> list[str]:
@@ -121,7 +133,7 @@ class Kubernetes:
     def _log(self, pod: str, **options: Any) -> list[str]:
         try:
             text = client.CoreV1Api(self._api()).read_namespaced_pod_log(
-                name=pod, namespace=self._namespace, container=None, timestamps=True, **options
+                name=pod, namespace=self._namespace, container=None, timestamps=True, **options, **_PATIENCE
             )
         except (ApiException, HTTPError):  # its container has not begun; or as in `_names`
             return []

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -24,6 +25,10 @@ class Cluster:
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     pods: list[dict[str, Any]] = field(default_factory=list)
     log: str = ""
+    log_queries: list[dict[str, list[str]]] = field(default_factory=list)
+    """How the log was asked for, each time."""
+    silent_seconds: float = 0
+    """Before every answer."""
     refused: int = 0
     """Answer everything with this status; 0: do not."""
 
@@ -44,6 +49,7 @@ def serve() -> Iterator[Cluster]:
                     self._answer({"items": [job for job in cluster.jobs.values() if _has(job, selected)]})
             elif found := _PODS.fullmatch(path):
                 if found[1]:
+                    cluster.log_queries.append(query)
                     self._answer(cluster.log)
                 else:
                     self._answer({"items": [pod for pod in cluster.pods if _has(pod, selected)]})
@@ -62,12 +68,14 @@ def serve() -> Iterator[Cluster]:
             self._answer(cluster.jobs.pop(found[1], None) if found else None)
 
         def _answer(self, content: dict[str, Any] | str | None, *, status: int = 200) -> None:
+            time.sleep(cluster.silent_seconds)
             body = content.encode() if isinstance(content, str) else json.dumps(content or {}).encode()
             self.send_response(cluster.refused or (404 if content is None else status))
             self.send_header("Content-Type", "text/plain" if isinstance(content, str) else "application/json")
             self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            with suppress(BrokenPipeError):  # who asked is gone
+                self.end_headers()
+                self.wfile.write(body)
 
         def log_message(self, *_: Any) -> None: ...
 

@@ -17,7 +17,7 @@ from trainer.launch.role import Work, remote_app
 pytest.importorskip("kubernetes", reason="jobs on Kubernetes need the package `kubernetes`")
 from kubernetes import client
 
-from trainer.launch.kubernetes import Kubernetes
+from trainer.launch.kubernetes import _PATIENCE, Kubernetes
 
 NAME = f"tiny-ds-2026-01-02-{TOKEN}"
 
@@ -86,8 +86,9 @@ def test_each_line_of_its_log_is_told_once(kubernetes: Kubernetes, cluster: Clus
     cluster.refused = 503
     assert next(lines) == "", "an API that does not answer for a moment ends no log"
     cluster.refused = 0
-    cluster.log += "2026-01-02T00:00:02Z rank=0 learnt\n"
-    assert list(takewhile(bool, lines)) == ["rank=0 learnt"]
+    cluster.log += "2026-01-02T00:00:02Z \n2026-01-02T00:00:03Z rank=0 learnt\n"
+    assert list(takewhile(bool, lines)) == ["rank=0 learnt"], "a line without words is not the end"
+    assert ["sinceSeconds" in query for query in cluster.log_queries] == [False, True, True], "never all of it again"
 
 
 @pytest.mark.parametrize(
@@ -97,6 +98,15 @@ def test_each_line_of_its_log_is_told_once(kubernetes: Kubernetes, cluster: Clus
 def test_an_api_that_refuses(kubernetes: Kubernetes, cluster: Cluster, status: int, error: type[Exception]) -> None:
     cluster.refused = status
     with pytest.raises(error, match=str(status)):
+        kubernetes.status(NAME)
+
+
+def test_an_api_that_says_nothing_cannot_be_reached(
+    kubernetes: Kubernetes, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(_PATIENCE, "_request_timeout", 0.05)
+    cluster.silent_seconds = 1
+    with pytest.raises(ConnectionError, match="timed out"):
         kubernetes.status(NAME)
 
 
