@@ -6,6 +6,7 @@ import logging
 import math
 import time
 import uuid
+from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +15,7 @@ from typing import Protocol
 from features.days import day_before
 from features.fingerprint import fingerprint
 from features.lake import Lake, Partition
+from features.storage_errors import StorageError
 from infra.settings import Settings
 from trainer import identities, waypoints
 from trainer.archive.archive import Archive
@@ -26,8 +28,9 @@ from trainer.checkpoint import remove_partial
 from trainer.config import TrainingConfig
 from trainer.launch import remote, run_ranks
 from trainer.launch.record import JobRecord, read_record
+from trainer.launch.remote import LeftRunningError
 from trainer.launch.role import Work
-from trainer.locks import exclusive
+from trainer.locks import LockedError, exclusive
 from trainer.profile import Profile, read_profile
 from trainer.recipe import Recipe
 from trainer.trained import (
@@ -78,7 +81,9 @@ def train(
     key = day_fingerprint(config, examples, parent)
     destination = checkpoint_path(settings, recipe.name, ds, key)
     lock = settings.checkpoints / recipe.name / f"ds={ds}.lock"
-    _join_earlier(destination, lock, settings=settings)
+    joined = _join_earlier(archive, destination, lock, settings=settings)
+    if joined is not None:
+        return joined
     token = uuid.uuid4().hex[:12]
     with exclusive(lock, token=token), leased(archive, lock.with_suffix(""), token=token) as lease:
         if archive is not None:
@@ -86,9 +91,8 @@ def train(
         existing = read_trained(destination)
         previous = find_trained(settings, recipe.name, ds)
         if existing is not None:
-            _require_newest(existing, previous)
             log.info("unchanged model=%s ds=%s fingerprint=%s", recipe.name, ds, key[:8])
-            return _kept(archive, existing, lease)
+            return _kept(archive, _newest(existing, previous), lease)
         for leftover in remove_partial(destination.parent, final=destination):
             log.info("removed what an earlier attempt left: %s", leftover)
         remote.cancel_others(waypoints.folder(destination), model=recipe.name, ds=str(ds), settings=settings)
@@ -138,12 +142,13 @@ def _kept(archive: Archive | None, trained: TrainedDay, lease: Lease | None) -> 
     return trained
 
 
-def _require_newest(existing: TrainedDay, newest: TrainedDay | None) -> None:
+def _newest(existing: TrainedDay, newest: TrainedDay | None) -> TrainedDay:
     if newest is not None and newest.revision > existing.revision:
         raise ValueError(
             f"{existing.ds} was trained from these inputs as revision {existing.revision}, and from others since: its "
             f"model is revision {newest.revision}, {newest.path}. Delete that directory to go back to this one"
         )
+    return existing
 
 
 def profile(recipe: Recipe, ds: date, *, settings: Settings, steps: int) -> Profile:
@@ -228,13 +233,26 @@ def work_in(directory: Path) -> Work:
     return Work(entry="trainer.worker:main", arguments=(str(directory / _ASSIGNMENT),), directory=directory)
 
 
-def _join_earlier(destination: Path, lock: Path, *, settings: Settings) -> None:
-    """Wait for the job that an attempt at this day left when it was killed, if there is one."""
+def _join_earlier(archive: Archive | None, destination: Path, lock: Path, *, settings: Settings) -> TrainedDay | None:
+    """The day of the job that an attempt left when it was killed: the lock, the lease and the waypoints are those of
+    that attempt, and so is the end. None where there is no such job (any more), nor its day."""
     folder = waypoints.folder(destination)
     record = read_record(folder)
-    if record is not None:
-        with exclusive(lock, token=record.token):
+    if record is None:
+        return None
+    with exclusive(lock, token=record.token), ExitStack() as held:
+        try:
+            lease = held.enter_context(leased(archive, lock.with_suffix(""), token=record.token))
+        except (LockedError, StorageError) as error:
+            raise LeftRunningError(f"{record.describe()} may run on, and is not waited for: {error}") from error
+        with following(archive, destination):
             remote.join(record, folder, settings=settings)
+        trained = read_trained(destination)
+        if trained is None:
+            return None
+        trained = _kept(archive, _newest(trained, find_trained(settings, trained.model, trained.ds)), lease)
+    _log_result(trained)
+    return trained
 
 
 def _run(assignment: Assignment, *, settings: Settings, launch: Launch | None = None) -> Path:

@@ -9,8 +9,10 @@ import torch.distributed as dist
 
 from features.lake import Lake
 from infra.settings import Settings
+from tests.trainer.launch import slurm_here
 from tests.trainer.planted import DAY, commit_day, planted_recipe
 from trainer.job import train
+from trainer.launch import remote
 from trainer.trained import TrainedDay
 
 
@@ -28,6 +30,17 @@ def pair(home: Settings) -> tuple[TrainedDay, TrainedDay]:
     """Two days trained at two ranks, the second from the first."""
     first = train(planted_recipe(), DAY, settings=home)
     return first, train(planted_recipe(), DAY + timedelta(1), settings=home)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A cluster of this machine, behind Slurm's commands in the folder's `bin`; its jobs end with the test."""
+    for name, value in slurm_here.install(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(remote, "_POLL_SECONDS", 0.1)
+    yield tmp_path
+    for job in (tmp_path / "cluster").iterdir():
+        slurm_here.scancel([job.name])
 
 
 @pytest.fixture

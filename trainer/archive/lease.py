@@ -23,7 +23,7 @@ from uuid import uuid4
 from features.storage_errors import StorageError
 from trainer.archive.archive import Archive
 from trainer.archive.objects import Objects
-from trainer.locks import EXPIRY_SECONDS, LockedError
+from trainer.locks import EXPIRY_SECONDS, KeptError, LockedError
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +72,11 @@ class Lease:
         self._renewer.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._stopped.set()
         self._renewer.join()
+        if kind is not None and issubclass(kind, KeptError):
+            return
         try:
             self._put(replace(self._held, released=True))
         except StorageError as error:
@@ -98,7 +100,8 @@ def leased(
     """Hold the name `folder` (`checkpoints/<model>/ds=<day>`) among machines for the block; None without an archive.
 
     The caller holds the lock on it on this machine: an earlier holder of the same home is succeeded at once, one of
-    another after `expiry_seconds` without renewal. LockedError names who holds it, and since when.
+    another after `expiry_seconds` without renewal. LockedError names who holds it, and since when. After a
+    KeptError in the block it is not given back: this home may take it at once, another when it is over.
     """
     if archive is None:
         yield None

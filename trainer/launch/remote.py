@@ -1,25 +1,22 @@
 """Jobs that outlive the process that waits for them: submitted, joined, waited for, cancelled.
 
 A process that is killed outright leaves its job alone, and the next attempt at the day joins it. One that is asked
-to end (SIGTERM, Ctrl-C: a person gave the task up) cancels it first.
+to end (SIGTERM, Ctrl-C: a person gave the task up) cancels it first. A job that may run on keeps its day
+(`LeftRunningError`), whatever ended who waited for it.
 """
 
 from __future__ import annotations
 
 import logging
-import signal
-import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
-from torchx.specs import AppState
+from torchx.specs import AppDef, AppState
 
 from infra.settings import Settings
+from trainer.launch.ending import AskedToEnd
 from trainer.launch.reason import HOPELESS, explain
 from trainer.launch.record import JobRecord, find_records, remove_record, write_record
 from trainer.launch.role import Work, remote_app
@@ -30,7 +27,6 @@ log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 2.0
 _UNREACHABLE_SECONDS = 600.0
-_TERMINATED = 128 + signal.SIGTERM
 
 
 class LeftRunningError(KeptError):
@@ -62,32 +58,32 @@ def run(work: Work, record: JobRecord, folder: Path, *, settings: Settings) -> N
     RuntimeError with the reason when it does not succeed; LeftRunningError when the scheduler cannot be asked.
     """
     scheduler = scheduler_of(record.scheduler, settings)
-    write_record(record, folder)
-    try:
-        app = remote_app(work, settings=settings)
-        job = scheduler.submit(app, directory=work.directory, token=record.token)
-    except RuntimeError:
-        remove_record(folder)
-        raise
-    submitted = record.named(job)
-    write_record(submitted, folder)
-    log.info("submitted %s, logs in %s", submitted.describe(), record.directory)
-    _finish(scheduler, submitted, folder, from_start=True)
+    app = remote_app(work, settings=settings)
+    with AskedToEnd() as asked:
+        write_record(record, folder)
+        try:
+            submitted = record.named(_submit(scheduler, app, record))
+        except RuntimeError:
+            remove_record(folder)
+            raise
+        log.info("submitted %s, logs in %s", submitted.describe(), record.directory)
+        _finish(scheduler, submitted, folder, asked, from_start=True)
 
 
 def join(record: JobRecord, folder: Path, *, settings: Settings) -> None:
     """Wait for the job of an earlier attempt, if the scheduler knows it. As `run` otherwise."""
     scheduler = scheduler_of(record.scheduler, settings)
-    try:
-        job, status = _seen(scheduler, record)
-    except (ConnectionError, RuntimeError) as error:
-        raise LeftRunningError(f"whether {record.describe()} runs on cannot be asked: {error}") from error
-    if job is None or status is None:
-        log.warning("%s of an earlier attempt is gone: submitting another", record.describe())
-        remove_record(folder)
-        return
-    log.info("joining %s of an earlier attempt (%s)", record.named(job).describe(), status.state.name)
-    _finish(scheduler, record.named(job), folder, from_start=False)
+    with AskedToEnd() as asked:
+        try:
+            job, status = _seen(scheduler, record)
+        except (ConnectionError, RuntimeError) as error:
+            raise LeftRunningError(f"whether {record.describe()} runs on cannot be asked: {error}") from error
+        if job is None or status is None:
+            log.warning("%s of an earlier attempt is gone", record.describe())
+            remove_record(folder)
+            return
+        log.info("joining %s of an earlier attempt (%s)", record.named(job).describe(), status.state.name)
+        _finish(scheduler, record.named(job), folder, asked, from_start=False)
 
 
 def cancel(record: JobRecord, folder: Path, *, settings: Settings) -> None:
@@ -134,12 +130,27 @@ def _seen(scheduler: Scheduler, record: JobRecord) -> tuple[str | None, Status |
     return job, None if job is None else scheduler.status(job)
 
 
-def _finish(scheduler: Scheduler, record: JobRecord, folder: Path, *, from_start: bool) -> None:
-    """Wait for a submitted job; its record goes with it."""
+def _submit(scheduler: Scheduler, app: AppDef, record: JobRecord) -> str:
+    """The id of the job. RuntimeError: the scheduler did not take it."""
+    try:
+        return scheduler.submit(app, directory=Path(record.directory), token=record.token)
+    except RuntimeError as error:
+        job = None
+        with suppress(ConnectionError, RuntimeError):
+            job = scheduler.find(record.token)
+        if job is None:
+            raise
+        log.warning("%s took the job (%s), though its answer was lost: %s", record.scheduler, job, error)
+        return job
+
+
+def _finish(scheduler: Scheduler, record: JobRecord, folder: Path, asked: AskedToEnd, *, from_start: bool) -> None:
+    """Write down which job it is and wait for it; its record goes with it."""
     directory = Path(record.directory)
     try:
-        with _asked_to_end():
-            status = _wait(scheduler, record, directory, from_start=from_start)
+        write_record(record, folder)
+        asked.answer()
+        status = _wait(scheduler, record, directory, from_start=from_start)
     except LeftRunningError:
         raise
     except Exception as error:
@@ -147,9 +158,8 @@ def _finish(scheduler: Scheduler, record: JobRecord, folder: Path, *, from_start
             f"{record.describe()} runs on, but is not watched: {error}; run the day again"
         ) from error
     except BaseException:
-        scheduler.cancel(str(record.job))
+        _cancel_asked(scheduler, record)
         remove_record(folder)
-        log.warning("cancelled %s: this process was asked to end", record.describe())
         raise
     remove_record(folder)
     if status is None or status.state != AppState.SUCCEEDED:
@@ -157,6 +167,19 @@ def _finish(scheduler: Scheduler, record: JobRecord, folder: Path, *, from_start
         raise RuntimeError(
             f"training job {state}: {explain(status, directory)} ({record.describe()}, log: {directory})"
         )
+
+
+def _cancel_asked(scheduler: Scheduler, record: JobRecord) -> None:
+    """LeftRunningError where that fails: nobody may take the day from a job that may run."""
+    try:
+        scheduler.cancel(str(record.job))
+    except Exception as error:
+        raise LeftRunningError(
+            f"this process was asked to end, but {record.describe()} could not be cancelled ({error}). It may run on, "
+            f"and keeps model={record.model} ds={record.ds}: `usermodel trainer cancel` ends it once its scheduler "
+            "answers, and the day run again joins it"
+        ) from error
+    log.warning("cancelled %s: this process was asked to end", record.describe())
 
 
 def _wait(scheduler: Scheduler, record: JobRecord, directory: Path, *, from_start: bool) -> Status | None:
@@ -184,20 +207,3 @@ def _wait(scheduler: Scheduler, record: JobRecord, directory: Path, *, from_star
                 log.info("%s: %s", record.describe(), told)
                 shown = told
         time.sleep(_POLL_SECONDS)
-
-
-@contextmanager
-def _asked_to_end() -> Iterator[None]:
-    """SIGTERM raises SystemExit in the block: Airflow's own handler would let a task go on waiting."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, _end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _end(*_: object) -> NoReturn:
-    sys.exit(_TERMINATED)

@@ -6,6 +6,7 @@ import logging
 import shutil
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from features.storage_errors import StorageError
 from infra.settings import Settings
 from tests.object_store import Fault, ObjectServer
 from tests.trainer.archive.world import sealed
+from tests.trainer.launch import slurm_here
 from tests.trainer.planted import DAY, planted_recipe
 from tests.trainer.test_checkpoint import tensors
 from trainer import waypoints
@@ -24,9 +26,11 @@ from trainer.archive.following import following, forget, recall
 from trainer.archive.keep import NotArchivedError
 from trainer.archive.lease import leased
 from trainer.job import train
-from trainer.locks import LockedError
+from trainer.launch.record import JobRecord, read_record, write_record
+from trainer.launch.remote import LeftRunningError
+from trainer.locks import LockedError, check_token
 from trainer.retention import prune
-from trainer.trained import TrainedDay, find_trained, newest_before, on_disk, revisions
+from trainer.trained import TrainedDay, checkpoint_path, find_trained, newest_before, on_disk, revisions
 
 SECOND = DAY + timedelta(1)
 
@@ -76,6 +80,61 @@ def test_a_day_is_one_machine_s_at_a_time(
         pytest.raises(LockedError, match=r"s3://.*/leases/checkpoints/tiny/ds=2026-01-01 is held by pid \d+ on "),
     ):
         train(planted_recipe(), DAY, settings=there)
+
+
+def job_left_by(machine: Settings, fingerprint: str, cluster: Path) -> tuple[Path, JobRecord]:
+    """The day's folder, and the job of an attempt that was killed: it ends when there is a file `end`."""
+    destination = checkpoint_path(machine, "tiny", DAY, fingerprint)
+    waypoints.folder(destination).mkdir(parents=True)
+    script = f"while [ ! -e {cluster}/end ]; do sleep 0.05; done"
+    left = JobRecord(
+        model="tiny",
+        ds=str(DAY),
+        fingerprint=fingerprint,
+        scheduler="slurm",
+        token="of-the-job",  # noqa: S106
+        directory=str(cluster),
+        submitted=0,
+        job=slurm_here.submit(script, cluster, token="of-the-job"),  # noqa: S106
+    )
+    write_record(left, waypoints.folder(destination))
+    return destination, left
+
+
+def test_a_job_that_is_joined_has_the_day_among_machines_and_its_waypoints_follow(
+    shared: Settings, pair: tuple[TrainedDay, TrainedDay], cluster: Path
+) -> None:
+    here, there = machine(shared, cluster / "here"), machine(shared, cluster / "there")
+    destination, _ = job_left_by(here, pair[0].fingerprint, cluster)
+    folder, archive = waypoints.folder(destination), Archive.of(here)
+    assert archive is not None
+    sealed(here.home, f"checkpoints/tiny/{folder.name}/step=000000010")
+    with ThreadPoolExecutor() as pool:
+        joined = pool.submit(train, planted_recipe(), DAY, settings=here)
+        try:
+            _until(lambda: archive.names(folder) == ["step=000000010"])
+            with pytest.raises(LockedError, match=r"leases/checkpoints/tiny/ds=2026-01-01 is held by pid \d+ on "):
+                train(planted_recipe(), DAY, settings=there)
+            shutil.copytree(pair[0].path, destination)
+        finally:
+            (cluster / "end").touch()
+        assert joined.result().path == destination
+    assert (archive.names(destination.parent), archive.names(folder)) == ([destination.name], [])
+    assert train(planted_recipe(), DAY, settings=there).fingerprint == pair[0].fingerprint
+
+
+def test_a_job_that_may_run_on_keeps_its_day_where_another_machine_has_the_lease(
+    shared: Settings, pair: tuple[TrainedDay, TrainedDay], cluster: Path
+) -> None:
+    here, there = machine(shared, cluster / "here"), machine(shared, cluster / "there")
+    destination, left = job_left_by(here, pair[0].fingerprint, cluster)
+    with (
+        leased(Archive.of(there), there.checkpoints / "tiny" / f"ds={DAY}", token="other"),  # noqa: S106
+        pytest.raises(LeftRunningError, match=r"slurm job 1 may run on, and is not waited for: .* is held by pid"),
+    ):
+        train(planted_recipe(), DAY, settings=here)
+    check_token(here.checkpoints / "tiny" / f"ds={DAY}.lock", token=left.token)
+    assert read_record(waypoints.folder(destination)) == left
 
 
 def test_a_day_that_cannot_be_archived_is_kept_and_archived_by_the_next_try(

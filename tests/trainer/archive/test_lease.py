@@ -12,7 +12,7 @@ import pytest
 
 from tests.trainer.archive.world import archive_of
 from trainer.archive.lease import leased
-from trainer.locks import LockedError
+from trainer.locks import KeptError, LockedError
 
 DAY = "checkpoints/tiny/ds=2026-01-01"
 
@@ -70,6 +70,16 @@ def test_an_error_that_nobody_expected_ends_no_renewal(tmp_path: Path, monkeypat
         time.sleep(0.8)
         with pytest.raises(LockedError), leased(there, there.home / DAY, token="second", expiry_seconds=1):  # noqa: S106
             pass
+
+
+def test_what_runs_on_keeps_it_from_other_machines_until_it_is_over(tmp_path: Path) -> None:
+    here, there = (archive_of(tmp_path / name, tmp_path / "bucket") for name in ("here", "there"))
+    with pytest.raises(KeptError), leased(here, here.home / DAY, token="job"):  # noqa: S106
+        raise KeptError("the job runs on")
+    with pytest.raises(LockedError), leased(there, there.home / DAY, token="other"):  # noqa: S106
+        pass
+    with leased(here, here.home / DAY, token="job"):  # noqa: S106  the next attempt, which joins it
+        pass
 
 
 def test_without_an_archive_nothing_is_held(tmp_path: Path) -> None:

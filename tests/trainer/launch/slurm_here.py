@@ -1,7 +1,8 @@
 """A cluster of one machine behind Slurm's own commands: `sbatch`, `srun`, `scontrol`, `squeue`, `sacct`, `scancel`.
 
 Each job is a process with a folder under USERMODEL_TEST_SLURM that says what became of it, so it outlives whoever
-submitted it, as a job does. Installed by `install` as executables on PATH; it runs what TorchX wrote for Slurm.
+submitted it, as a job does. Installed by `install` as executables on PATH; it runs what TorchX wrote for Slurm. While
+there is a file `full` beside that folder, jobs wait.
 """
 
 from __future__ import annotations
@@ -36,6 +37,14 @@ def jobs() -> Path:
     return Path(os.environ[ROOT])  # noqa: TID251
 
 
+def submit(script: str, folder: Path, *, token: str) -> str:
+    """A job of a shell script, which runs in `folder`; its number."""
+    told = folder / "told.sh"
+    told.write_text(script)
+    command = ["sbatch", f"--chdir={folder}", f"--comment=usermodel:{token}", str(told)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
 def sbatch(arguments: list[str]) -> int:
     """Start the script in a session of its own; print its number."""
     options = dict(word[2:].partition("=")[::2] for word in arguments if word.startswith("--"))
@@ -61,6 +70,10 @@ def slurmd(arguments: list[str]) -> int:
     """Run the script, and say what became of it."""
     number, script = arguments
     folder = jobs() / number
+    while (jobs().parent / "full").exists() and not (folder / "state").exists():
+        time.sleep(0.05)
+    if (folder / "state").exists():  # cancelled before it began
+        return 0
     with (folder / "log").open("wb") as out:
         batch = subprocess.Popen(
             ["/bin/bash", script],
@@ -133,7 +146,7 @@ def scancel(arguments: list[str]) -> int:
     folder = jobs() / arguments[-1]
     if not (folder / "state").exists():
         (folder / "state").write_text(json.dumps(["CANCELLED", "0:15"]))
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
             os.killpg(int((folder / "pid").read_text()), signal.SIGTERM)
     return 0
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +17,7 @@ import pytest
 
 from infra.settings import REPOSITORY, Settings, child_environment
 from tests.trainer.launch import slurm_here
-from tests.trainer.launch.submitting import TOKEN, settings_of, waypoints_of
+from tests.trainer.launch.submitting import TOKEN, begin, settings_of, waypoints_of
 from tests.trainer.planted import DAY, planted_recipe
 from trainer.job import train
 from trainer.launch import remote
@@ -23,17 +26,6 @@ from trainer.launch.remote import LeftRunningError
 from trainer.launch.slurm import Slurm
 from trainer.locks import LockedError, check_token, exclusive
 from trainer.trained import trained_days
-
-
-@pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A cluster of this machine; its jobs end with the test."""
-    for name, value in slurm_here.install(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(remote, "_POLL_SECONDS", 0.1)
-    yield tmp_path
-    for job in (tmp_path / "cluster").iterdir():
-        slurm_here.scancel([job.name])
 
 
 @pytest.fixture
@@ -57,10 +49,28 @@ def until(true: Callable[[], object], seconds: float = 180) -> None:
         time.sleep(0.05)
 
 
+def record(cluster: Path, *, job: str) -> JobRecord:
+    return JobRecord(
+        model="tiny",
+        ds="2026-01-02",
+        fingerprint="f" * 64,
+        scheduler="slurm",
+        token=TOKEN,
+        directory=str(cluster),
+        submitted=0,
+        job=job,
+    )
+
+
 def record_of(cluster: Path) -> JobRecord:
     found = read_record(waypoints_of(cluster))
     assert found is not None
     return found
+
+
+def end_once_joined(cluster: Path, caplog: pytest.LogCaptureFixture, message: str) -> None:
+    until(lambda: "joining slurm job 1" in caplog.text)
+    (cluster / "end").write_text(message)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +95,7 @@ def test_the_next_attempt_joins_the_job_of_one_that_was_killed(
     ((_, status),) = remote.jobs(settings)
     assert status is not None
     assert status.reason == "RUNNING"
-    threading.Timer(0.5, (cluster / "end").write_text, [message]).start()
+    threading.Thread(target=end_once_joined, args=(cluster, caplog, message)).start()
     if error is None:  # as if it was killed before it wrote down which job it is
         assert Slurm(settings).find("another") is None
         remote.join(replace(left, job=None), waypoints_of(cluster), settings=settings)
@@ -97,38 +107,91 @@ def test_the_next_attempt_joins_the_job_of_one_that_was_killed(
     assert find_records(settings.checkpoints) == []
 
 
-def test_an_attempt_that_is_asked_to_end_cancels_its_job(submitted: subprocess.Popen[str], cluster: Path) -> None:
-    until(lambda: record_of(cluster).job == "1")
-    submitted.terminate()
-    said = submitted.communicate(timeout=60)[1]
-    assert submitted.returncode == 143
-    assert "this process was asked to end" in said
-    status = Slurm(settings_of(cluster)).status("1")
-    assert status is not None
-    assert status.reason == "CANCELLED"
+def replace_command(cluster: Path, name: str, *, then: str) -> None:
+    """The cluster's command, which does more before it answers: `then`, in a shell, whose parent calls it."""
+    real = f'"{sys.executable}" -S "{slurm_here.__file__}" {name} "$@"'
+    (cluster / "bin" / name).write_text(f'#!/bin/sh\nsaid=$({real})\n{then}\necho "$said"\n')
+
+
+@pytest.fixture
+def asked_by_signals() -> Iterator[None]:
+    """What a signal finds when nobody waits for a job: an end, not that of the tests."""
+    found = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("nobody cancelled the job"))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in found.items():
+        signal.signal(number, handler)
+
+
+def begin_again(cluster: Path) -> None:
+    """As `begin`, of a job that is there."""
+    waypoints_of(cluster).mkdir(parents=True)
+    job = slurm_here.submit("sleep 1000", cluster, token=TOKEN)
+    remote.join(record(cluster, job=job), waypoints_of(cluster), settings=settings_of(cluster))
+
+
+@pytest.mark.parametrize(
+    ("number", "ended"),
+    [pytest.param("TERM", SystemExit, id="SIGTERM"), pytest.param("INT", KeyboardInterrupt, id="C-c")],
+)
+@pytest.mark.parametrize(
+    ("start", "during"),
+    [
+        pytest.param(begin, "sbatch", id="while it submits"),
+        pytest.param(begin, "scontrol", id="while it waits"),
+        pytest.param(begin_again, "scontrol", id="while it looks for one to join"),
+    ],
+)
+@pytest.mark.usefixtures("asked_by_signals")
+def test_an_attempt_that_is_asked_to_end_cancels_its_job(
+    cluster: Path, start: Callable[[Path], None], during: str, number: str, ended: type[BaseException]
+) -> None:
+    (cluster / "full").touch()
+    replace_command(cluster, during, then=f"kill -{number} $PPID")
+    with pytest.raises(ended) as found:
+        start(cluster)
+    assert str(found.value) in ("143", "")
+    assert json.loads((cluster / "cluster/1/state").read_text()) == ["CANCELLED", "0:15"]
     assert read_record(waypoints_of(cluster)) is None
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_person_cancels_it_and_who_waits_says_so(submitted: subprocess.Popen[str], cluster: Path) -> None:
-    until(lambda: record_of(cluster).job == "1")
-    remote.cancel(record_of(cluster), waypoints_of(cluster), settings=settings_of(cluster))
-    said = submitted.communicate(timeout=60)[1]
-    assert "somebody cancelled the job (CANCELLED, exit code 0:15)" in said
+@pytest.mark.usefixtures("asked_by_signals")
+def test_a_job_that_cannot_be_cancelled_keeps_its_day(cluster: Path) -> None:
+    (cluster / "full").touch()
+    lock = waypoints_of(cluster).parent / "ds=2026-01-02.lock"
+    replace_command(cluster, "scontrol", then="kill -TERM $PPID")
+    (cluster / "bin" / "scancel").write_text("#!/bin/sh\necho Unable to contact slurm controller >&2\nexit 1\n")
+    said = r"slurm job 1 could not be cancelled \(Unable to contact.*may run on.*`usermodel trainer cancel`"
+    with pytest.raises(LeftRunningError, match=said), exclusive(lock, token=TOKEN):
+        begin(cluster)
+    check_token(lock, token=TOKEN)
+    assert record_of(cluster).job == "1", "the next attempt joins it"
+
+
+@pytest.mark.parametrize(
+    "then", [pytest.param("", id="who submits is told"), pytest.param("echo Socket timed out >&2; exit 1", id="or not")]
+)
+def test_a_person_cancels_it_and_who_waits_says_so(cluster: Path, then: str) -> None:
+    (cluster / "full").touch()
+    replace_command(cluster, "sbatch", then=then)
+
+    def cancel() -> None:
+        until(lambda: (found := read_record(waypoints_of(cluster))) and found.job == "1")
+        remote.cancel(record_of(cluster), waypoints_of(cluster), settings=settings_of(cluster))
+
+    with ThreadPoolExecutor() as pool:
+        cancelled = pool.submit(cancel)
+        with pytest.raises(RuntimeError, match=r"somebody cancelled the job \(CANCELLED, exit code 0:15\)"):
+            begin(cluster)
+        cancelled.result()
 
 
 def test_a_job_that_is_gone_is_forgotten(cluster: Path) -> None:
     folder = waypoints_of(cluster)
     folder.mkdir(parents=True)
-    gone = JobRecord(
-        model="tiny",
-        ds="2026-01-02",
-        fingerprint="f" * 64,
-        scheduler="slurm",
-        token=TOKEN,
-        directory=str(cluster),
-        submitted=0,
-        job="77",
-    )
+    gone = record(cluster, job="77")
     write_record(gone, folder)
     remote.join(gone, folder, settings=settings_of(cluster))
     assert read_record(folder) is None
@@ -168,16 +231,7 @@ def test_a_day_is_trained_once_though_who_submitted_it_was_killed(home: Settings
 def test_a_scheduler_that_does_not_answer_keeps_the_lock_for_its_job(cluster: Path) -> None:
     folder, lock = waypoints_of(cluster), waypoints_of(cluster).parent / "ds=2026-01-02.lock"
     folder.mkdir(parents=True)
-    runs = JobRecord(
-        model="tiny",
-        ds="2026-01-02",
-        fingerprint="f" * 64,
-        scheduler="slurm",
-        token=TOKEN,
-        directory=str(cluster),
-        submitted=0,
-        job="1",
-    )
+    runs = record(cluster, job="1")
     write_record(runs, folder)
     (cluster / "bin" / "scontrol").write_text("#!/bin/sh\necho Unable to contact slurm controller >&2\nexit 1\n")
     with pytest.raises(LeftRunningError, match="cannot be asked: Unable to contact"), exclusive(lock, token=TOKEN):
