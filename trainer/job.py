@@ -22,7 +22,7 @@ from trainer.archive.archive import Archive
 from trainer.archive.download import bring
 from trainer.archive.following import following, forget, recall
 from trainer.archive.keep import keep
-from trainer.archive.lease import Lease, leased
+from trainer.archive.lease import Lease, day_held
 from trainer.assignment import Assignment, write_assignment
 from trainer.checkpoint import remove_partial
 from trainer.config import TrainingConfig
@@ -85,7 +85,7 @@ def train(
     if joined is not None:
         return joined
     token = uuid.uuid4().hex[:12]
-    with exclusive(lock, token=token), leased(archive, lock.with_suffix(""), token=token) as lease:
+    with day_held(archive, lock.with_suffix(""), token=token) as lease:
         if archive is not None:
             bring(archive, destination)
         existing = read_trained(destination)

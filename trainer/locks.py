@@ -148,13 +148,13 @@ def _lock(file: IO[str]) -> bool:
 def _take(path: Path, *, token: str, is_locked: bool, expiry_seconds: float) -> Path:
     """Create the lease after the newest one, if that is over."""
     number, newest, age_seconds = _newest(path)
-    kernel = _kernel()
+    ours = kernel()
     if newest is not None and not newest.released and age_seconds <= expiry_seconds:
-        died = is_locked and newest.kernel == kernel
-        ours = newest.token == token and (is_locked or newest.kernel != kernel)
-        if not died and not ours:
+        died = is_locked and newest.kernel == ours
+        same = newest.token == token and (is_locked or newest.kernel != ours)
+        if not died and not same:
             raise LockedError(_held(path, newest.describe(age_seconds)))
-    lease = _Lease(pid=os.getpid(), host=socket.gethostname(), kernel=kernel, token=token)
+    lease = _Lease(pid=os.getpid(), host=socket.gethostname(), kernel=ours, token=token)
     taken = path.with_name(f"{path.name}.{number + 1}")
     partial = _written(taken, lease)
     try:
@@ -234,5 +234,6 @@ def _filesystem_time(path: Path) -> float:
         probe.unlink()
 
 
-def _kernel() -> str:
+def kernel() -> str:
+    """What file locks reach: one boot of one machine."""
     return _BOOT.read_text().strip() if _BOOT.exists() else socket.gethostname()

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 from infra.settings import Settings
 from trainer import waypoints
-from trainer.archive.archive import Archive
+from trainer.archive.archive import GRACE, Archive
+from trainer.archive.lease import day_held
 from trainer.checkpoint import base_path, discard
+from trainer.locks import LockedError
 from trainer.trained import TrainedDay, revisions
 
 log = logging.getLogger(__name__)
@@ -32,20 +37,26 @@ def removable(days: Sequence[TrainedDay], *, keep_days: int, base_of: BaseOf = b
 
 def prune(settings: Settings, model: str, *, keep_days: int, dry_run: bool = False) -> list[Path]:
     """Delete the removable checkpoints of a model, here and in the archive; which. Published snapshots are copies, and
-    stay. What killed uploads left in the archive goes too, and the archived waypoints of days that are trained."""
+    stay. What killed uploads left in the archive goes too, and the archived waypoints of days that are trained. A day
+    that somebody trains again now stays, with what it adds to, until the next time."""
     archive = Archive.of(settings)
     days = revisions(settings, model)
     base_of = base_path if archive is None else _base_of(archive)
-    paths = [day.path for day in removable(days, keep_days=keep_days, base_of=base_of)]
-    for path in [] if dry_run else paths:
-        if archive is not None:
-            archive.remove(path)
-        if path.is_dir():
-            discard(path)
-        log.info("removed the checkpoint %s", path)
-    if archive is not None and not dry_run:
+    gone = removable(days, keep_days=keep_days, base_of=base_of)
+    if dry_run:
+        return [day.path for day in gone]
+    removed: list[Path] = []
+    needed: set[str] = set()
+    """Names of what a day that stays adds to; increments come first."""
+    for day in gone:
+        base = base_of(day.path)
+        if day.path.name not in needed and _while_idle(archive, day, partial(_remove, archive, day.path)):
+            removed.append(day.path)
+        elif base is not None:
+            needed.add(base.name)
+    if archive is not None:
         _clear(archive, settings.checkpoints / model, days)
-    return paths
+    return removed
 
 
 def _base_of(archive: Archive) -> BaseOf:
@@ -58,11 +69,39 @@ def _base_of(archive: Archive) -> BaseOf:
     return base_of
 
 
+def _while_idle(archive: Archive | None, day: TrainedDay, action: Callable[[], None]) -> bool:
+    """Whether it was done: not while somebody trains the day, here or on another machine."""
+    try:
+        with day_held(archive, day.path.with_name(f"ds={day.ds}"), token=uuid4().hex[:12]):
+            action()
+    except LockedError as error:
+        log.info("%s stays until the next time: %s", day.path.name, error)
+        return False
+    return True
+
+
+def _remove(archive: Archive | None, path: Path) -> None:
+    if archive is not None:
+        archive.remove(path)
+    if path.is_dir():
+        discard(path)
+    log.info("removed the checkpoint %s", path)
+
+
 def _clear(archive: Archive, folder: Path, days: Sequence[TrainedDay]) -> None:
     """The waypoints of trained days, then pieces that belong to nothing."""
-    trained = {waypoints.folder(folder / f"ds={day.ds}").name for day in days}
+    trained = {waypoints.folder(folder / f"ds={day.ds}").name: day for day in days}
+    finished = {waypoints.folder(day.path).name for day in days}
     for prefix in archive.objects.children(archive.key_of(folder))[1]:
         within = folder / prefix.rpartition("/")[2]
-        if within.name.rpartition("-")[0] in trained:
-            archive.empty(within)
+        day = trained.get(within.name.rpartition("-")[0])
+        if day is not None:
+            _while_idle(archive, day, partial(_clear_waypoints, archive, within, finished=within.name in finished))
     archive.clear_leftovers(folder)
+
+
+def _clear_waypoints(archive: Archive, within: Path, *, finished: bool) -> None:
+    """Unless they are of other inputs, and so young that an attempt that was killed may go on from them."""
+    since = datetime.now(UTC) - GRACE
+    if finished or all(one.modified < since for one in archive.objects.under(archive.key_of(within))):
+        archive.empty(within)

@@ -110,8 +110,15 @@ def find_base(trained: TrainedDay) -> BaseDay | None:
 
 def revisions(settings: Settings, model: str) -> list[TrainedDay]:
     """Every training of every day that is kept, here or in the archive, oldest day first, a day's oldest revision
-    first. Of one that is in the archive alone `path` is where `on_disk` puts it."""
-    return _read_all(settings, _names(settings, model))
+    first. Of one that is in the archive alone `path` is where `on_disk` puts it. One that is damaged there is named in
+    the log and left out: who wants that day is refused."""
+    found = []
+    for path in _names(settings, model):
+        try:
+            found += _read_all(settings, [path])
+        except DamagedCheckpointError as error:
+            log.error("no trained day: %s", error)
+    return _in_order(found)
 
 
 def trained_days(settings: Settings, model: str) -> list[TrainedDay]:
@@ -120,7 +127,8 @@ def trained_days(settings: Settings, model: str) -> list[TrainedDay]:
 
 
 def newest_before(settings: Settings, model: str, ds: date) -> TrainedDay | None:
-    """The newest trained day before `ds`; None when there is none."""
+    """The newest trained day before `ds`; None when there is none. DamagedCheckpointError names what of it the archive
+    damaged: nobody goes on from an older day, or begins anew, unasked."""
     names = [path for path in _names(settings, model) if _day_of(path) < ds]
     for day in sorted({_day_of(path) for path in names}, reverse=True):
         if found := _read_all(settings, [path for path in names if _day_of(path) == day]):
@@ -129,7 +137,8 @@ def newest_before(settings: Settings, model: str, ds: date) -> TrainedDay | None
 
 
 def find_trained(settings: Settings, model: str, ds: date) -> TrainedDay | None:
-    """The day's model, newest revision; None when the day is not trained."""
+    """The day's model, newest revision; None when the day is not trained. DamagedCheckpointError: as `newest_before`;
+    whether the revision that is damaged is the newest cannot be told."""
     found = _read_all(settings, [path for path in _names(settings, model) if _day_of(path) == ds])
     return found[-1] if found else None
 
@@ -158,12 +167,22 @@ def _read_all(settings: Settings, paths: Iterable[Path]) -> list[TrainedDay]:
     """By day and revision; what is not complete is left out."""
     archive = Archive.of(settings)
     found = [read_trained(path) or (None if archive is None else _read_archived(archive, path)) for path in paths]
-    return sorted((day for day in found if day is not None), key=lambda trained: (trained.ds, trained.revision))
+    return _in_order(day for day in found if day is not None)
+
+
+def _in_order(days: Iterable[TrainedDay]) -> list[TrainedDay]:
+    return sorted(days, key=lambda trained: (trained.ds, trained.revision))
 
 
 def _read_archived(archive: Archive, path: Path) -> TrainedDay | None:
     content = read_archived(archive, path, DOCUMENT)
-    return None if content is None else replace(_DOCUMENTS.validate_json(content), path=path.absolute())
+    try:
+        return None if content is None else replace(_DOCUMENTS.validate_json(content), path=path.absolute())
+    except ValidationError as error:
+        raise DamagedCheckpointError(
+            f"{archive.uri_of(path)}: {DOCUMENT} is no document of a trained day ({error}); nothing of it is used. "
+            f"Delete {archive.uri_of(path)}.manifest.json and train that day again"
+        ) from error
 
 
 def load_user_tower(recipe: Recipe, trained: TrainedDay) -> UserTower:

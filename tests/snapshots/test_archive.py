@@ -75,7 +75,7 @@ def test_what_the_archive_damaged_is_refused_by_name(recipe: Recipe, shared: Set
     manifest = archive.manifest(made.path)
     assert manifest is not None
     weights = next(file for file in manifest.files if file.name == "user_tower.safetensors")
-    archive.objects.put(archive.piece_key(made.path, weights, 0), b"0" * weights.num_bytes)
+    archive.objects.put(archive.pieces(made.path)[weights.sha256][0].key, b"0" * weights.num_bytes)
     with pytest.raises(DamagedError, match=r"s3://.*: user_tower.safetensors .*has SHA-256"):
         on_disk(away)
     assert not away.path.exists()

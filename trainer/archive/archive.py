@@ -4,11 +4,12 @@ A sealed folder `checkpoints/tiny/ds=2026-01-01-0a1b2c3d` of the home is there
 
 - `checkpoints/tiny/ds=2026-01-01-0a1b2c3d.manifest.json`: its manifest, byte for byte, put last and only where there is
   none: who lists these sees whole folders alone
-- `checkpoints/tiny/ds=2026-01-01-0a1b2c3d/<SHA-256 of a file>/<number>`: the pieces of the files, each an object of
-  PIECE_BYTES or what is left; never overwritten by anything else
+- `checkpoints/tiny/ds=2026-01-01-0a1b2c3d/<SHA-256 of a file>/<number>-<attempt>`: the pieces of the files, each an
+  object of PIECE_BYTES or what is left
 
-A killed upload leaves pieces without a manifest, which the next attempt uses and `leftovers` finds. There is no
-multipart upload to be left half-done: a piece is there or is not. Light to import.
+A key is put by one attempt only: what somebody decided to delete is never what another put there since. A killed upload
+leaves pieces without a manifest, which the next attempt uses and `leftovers` finds. There is no multipart upload to be
+left half-done: a piece is there or is not. Light to import.
 """
 
 from __future__ import annotations
@@ -72,6 +73,10 @@ class Manifest:
         return cls(content=content, files=files, base=base)
 
 
+def _number(piece: Stored) -> int:
+    return int(piece.key.rpartition("/")[2].partition("-")[0])
+
+
 def _file(name: str, entry: dict[str, Any]) -> File:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts:
@@ -122,17 +127,19 @@ class Archive:
         """Of the object that makes the folder whole."""
         return f"{self.key_of(folder)}{_SUFFIX}"
 
-    def piece_key(self, folder: Path, file: File, number: int) -> str:
-        """The address of a piece: by the content of its file."""
-        return f"{self.key_of(folder)}/{file.sha256}/{number:06}"
+    def piece_key(self, folder: Path, file: File, number: int, *, attempt: str) -> str:
+        """The address of a piece: by the content of its file, and by who puts it."""
+        return f"{self.key_of(folder)}/{file.sha256}/{number:06}-{attempt}"
 
-    def pieces(self, folder: Path, *, of: File | None = None) -> dict[str, list[Stored]]:
-        """By SHA-256, the pieces of its files that are there, in order; of all or of one."""
+    def pieces(self, folder: Path, *, of: File | None = None) -> dict[str, dict[int, Stored]]:
+        """By SHA-256, the pieces of its files that are there, in order, by number: of each the one that was put last.
+        Of all files or of one."""
         key = self.key_of(folder)
-        found: dict[str, list[Stored]] = {}
-        for piece in self.objects.under(key if of is None else f"{key}/{of.sha256}"):
-            found.setdefault(piece.key.split("/")[-2], []).append(piece)
-        return {sha256: sorted(pieces, key=lambda one: one.key) for sha256, pieces in found.items()}
+        found: dict[str, dict[int, Stored]] = {}
+        pieces = self.objects.under(key if of is None else f"{key}/{of.sha256}")
+        for piece in sorted(pieces, key=lambda one: (_number(one), one.modified)):
+            found.setdefault(piece.key.rsplit("/", 2)[1], {})[_number(piece)] = piece
+        return found
 
     def remove(self, folder: Path) -> None:
         """The manifest first: killed half-way, what is left is no whole folder."""
@@ -148,6 +155,7 @@ class Archive:
     def leftovers(self, parent: Path, *, before: datetime | None = None) -> list[Stored]:
         """Pieces in `parent`, at any depth, that no manifest names and that were put before `before` (default: GRACE
         ago): of uploads that were killed, or lost a race."""
+        # Said before it is listed: a manifest that is put after the listing looks at pieces again that are older.
         limit = datetime.now(UTC) - GRACE if before is None else before
         found = self.objects.under(self.key_of(parent))
         manifests = [one.key for one in found if one.key.endswith(_SUFFIX)]
@@ -156,7 +164,8 @@ class Archive:
         return [one for one in pieces if one.modified < limit and one.key.rpartition("/")[0] not in named]
 
     def clear_leftovers(self, parent: Path) -> None:
-        """Delete them. An upload that goes on from one of them now puts it again: it does not trust old ones."""
+        """Delete them. An upload that is about to commit them now, even one that slept since, puts them again: it
+        trusts no old ones, and looks once more when its manifest is there (`trainer.archive.upload`)."""
         left = self.leftovers(parent)
         self.objects.delete([piece.key for piece in left])
         if left:

@@ -75,7 +75,7 @@ def _bring(archive: Archive, folder: Path) -> bool:
 
 
 def _fill(archive: Archive, folder: Path, manifest: Manifest, aside: Path) -> None:
-    stored = archive.pieces(folder)
+    stored = {sha256: list(pieces.values()) for sha256, pieces in archive.pieces(folder).items()}
     for file in manifest.files:
         _require_size(archive, folder, file, stored.get(file.sha256, []))
     pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="download")
@@ -118,7 +118,7 @@ def read(archive: Archive, folder: Path, name: str) -> bytes | None:
     file = next((file for file in manifest.files if file.name == name), None) if manifest is not None else None
     if file is None:
         return None
-    stored = archive.pieces(folder, of=file).get(file.sha256, [])
+    stored = list(archive.pieces(folder, of=file).get(file.sha256, {}).values())
     _require_size(archive, folder, file, stored)
     content = b"".join(_get(archive, piece) for piece in stored)
     if hashlib.sha256(content).hexdigest() != file.sha256:

@@ -14,7 +14,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from uuid import uuid4
 from features.storage_errors import StorageError
 from trainer.archive.archive import Archive
 from trainer.archive.objects import Objects
-from trainer.locks import EXPIRY_SECONDS, KeptError, LockedError
+from trainer.locks import EXPIRY_SECONDS, KeptError, LockedError, exclusive, kernel
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class _Held:
     host: str
     pid: int
     home: str
-    """Its id: whoever has the lock there knows that an earlier holder of it is gone."""
+    """Which folder of which running machine: whoever has the lock there knows that an earlier holder of it is gone."""
     token: str
     since: str
     released: bool = False
@@ -110,6 +110,14 @@ def leased(
         yield lease
 
 
+@contextmanager
+def day_held(archive: Archive | None, day: Path, *, token: str) -> Iterator[Lease | None]:
+    """Hold `day` (`checkpoints/<model>/ds=<day>`) for the block, on this machine and among those that share the
+    archive: who trains it, or removes what is of it. LockedError names who holds it."""
+    with exclusive(day.with_name(f"{day.name}.lock"), token=token), leased(archive, day, token=token) as lease:
+        yield lease
+
+
 def _take(archive: Archive, folder: str, *, token: str, expiry_seconds: float) -> Lease:
     objects = archive.objects
     number, newest, renewed = _newest(objects, folder)
@@ -160,16 +168,10 @@ def _storage_time(objects: Objects, folder: str) -> datetime:
 
 
 def _home_id(archive: Archive) -> str:
-    """Of this home alone, made once; the caller holds a lock of the home."""
-    path = archive.home / "locks" / "home-id"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        made = path.with_name(f".{path.name}-{uuid4().hex}")
-        made.write_text(uuid4().hex)
-        with suppress(FileExistsError):  # the lock is of one day
-            os.link(made, path)
-        made.unlink()
-    return path.read_text()
+    """Of this home alone, for as long as this machine runs: as far as its file locks reach. Nothing of it is kept, so
+    a home that was copied to another machine, or beside itself, is another one."""
+    folder = archive.home.stat()
+    return f"{kernel()}:{folder.st_dev}:{folder.st_ino}"
 
 
 def _key(folder: str, number: int) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
+from itertools import groupby
 from pathlib import Path
 from uuid import uuid4
 
@@ -19,7 +20,7 @@ from trainer.archive.archive import Archive
 from trainer.archive.download import bring, read
 from trainer.archive.keep import keep
 from trainer.archive.lease import leased
-from trainer.checkpoint import is_complete, partial_path, remove_partial, seal, verify
+from trainer.checkpoint import DamagedCheckpointError, is_complete, partial_path, remove_partial, seal, verify
 from trainer.downstream.day import DownstreamDay, parse, to_json
 from trainer.locks import exclusive
 from trainer.recipes import consumers_of
@@ -45,10 +46,14 @@ class Checkpoints:
             yield
 
     def days(self) -> list[DownstreamDay]:
-        """Every sealed retraining, here or in the archive, by day and revision."""
-        names = {path.name for path in self.folder.glob("ds=*")}
-        names |= set() if self._archive is None else set(self._archive.names(self.folder))
-        found = [self._read(self.folder / name) for name in sorted(names)]
+        """Every sealed retraining, here or in the archive, by day and revision. One that is damaged there is named in
+        the log and left out."""
+        found = []
+        for name in self._names():
+            try:
+                found.append(self._read(self.folder / name))
+            except DamagedCheckpointError as error:
+                log.error("no retraining: %s", error)
         return sorted((day for day in found if day is not None), key=lambda day: (day.ds, day.revision))
 
     def find(self, ds: date, fingerprint: str) -> DownstreamDay | None:
@@ -65,8 +70,14 @@ class Checkpoints:
         return found
 
     def before(self, ds: date) -> DownstreamDay | None:
-        """The newest trained day before `ds`, its newest revision; None if there is none."""
-        return next((day for day in reversed(self.days()) if day.ds < ds), None)
+        """The newest trained day before `ds`, its newest revision; None if there is none. DamagedCheckpointError: the
+        archive damaged one of that day; nobody goes on from an older one unasked."""
+        earlier = [name for name in self._names() if name < f"ds={ds}"]
+        for _, names in groupby(reversed(earlier), key=lambda name: name[: len(f"ds={ds}")]):
+            found = [day for name in names if (day := self._read(self.folder / name)) is not None]
+            if found:
+                return max(found, key=lambda day: day.revision)
+        return None
 
     def load(self, day: DownstreamDay) -> dict[str, torch.Tensor]:
         """The tensors of a trained day; DamagedCheckpointError where a file is not what was sealed."""
@@ -81,7 +92,8 @@ class Checkpoints:
         The revision counts what the day was trained to before. The caller holds the lock.
         """
         final = self._path(day.ds, day.fingerprint)
-        sealed = replace(day, path=final, revision=sum(other.ds == day.ds for other in self.days()))
+        before = [name for name in self._names() if name.startswith(f"ds={day.ds}-") and name != final.name]
+        sealed = replace(day, path=final, revision=len(before))
         remove_partial(self.folder, final=final)
         partial = partial_path(final, token=uuid4().hex)
         partial.mkdir(parents=True)
@@ -89,6 +101,11 @@ class Checkpoints:
         save_file({name: value.clone() for name, value in state.items()}, partial / WEIGHTS)
         seal(partial, final, documents={DOCUMENT: to_json(sealed)})
         return self.keep(sealed)
+
+    def _names(self) -> list[str]:
+        """Of the sealed folders here and in the archive, by day."""
+        here = {path.name for path in self.folder.glob("ds=*")}
+        return sorted(here | (set() if self._archive is None else set(self._archive.names(self.folder))))
 
     def _read(self, path: Path) -> DownstreamDay | None:
         if is_complete(path):

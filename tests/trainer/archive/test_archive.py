@@ -81,7 +81,8 @@ def test_what_is_not_what_was_sealed_is_refused_by_name(
     folder = sealed(here.home)
     push(here, folder)
     sha256 = hashlib.sha256((folder / "state/__0_0.distcp").read_bytes()).hexdigest()
-    harm(folder_of_all / DAY / sha256 / "000001")
+    (piece,) = (folder_of_all / DAY / sha256).glob("000001-*")
+    harm(piece)
     with pytest.raises(DamagedCheckpointError, match=rf"{DAY}: state/__0_0.distcp .*{told}"):
         bring(there, there.home / DAY)
     assert list((there.home / "checkpoints" / "tiny").iterdir()) == [], "nothing of it is left"
@@ -151,11 +152,8 @@ def test_of_two_at_once_one_is_committed(here: Archive, there: Archive) -> None:
 def test_what_a_killed_upload_left_is_used_and_can_be_found(here: Archive, folder_of_all: Path) -> None:
     folder = sealed(here.home)
 
-    def killed() -> None:
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        push(here, folder, may_commit=killed)
+        push(here, folder, may_commit=_killed)
     assert here.names(folder.parent) == []
     assert here.leftovers(folder.parent) == [], "an upload may be under way"
     later = datetime.now(UTC) + timedelta(seconds=1)
@@ -171,6 +169,50 @@ def test_what_a_killed_upload_left_is_used_and_can_be_found(here: Archive, folde
     assert [piece.key for piece in here.leftovers(folder.parent)] == [f"{DAY}/{'0' * 64}/000000"]
     here.objects.put(here.manifest_key(folder), b"no manifest")
     assert here.leftovers(folder.parent, before=later) == [], "what it names is not known"
+
+
+@pytest.mark.parametrize(
+    ("listed", "deleted"),
+    [
+        pytest.param("before", "before", id="before the upload"),
+        pytest.param("before", "at commit", id="listed before, deleted before the manifest"),
+        pytest.param("before", "after", id="listed before, deleted after it"),
+        pytest.param("at commit", "at commit", id="while the upload slept"),
+        pytest.param("at commit", "after", id="listed while it slept, deleted after the manifest"),
+    ],
+)
+def test_who_clears_takes_nothing_from_an_upload(
+    here: Archive, there: Archive, folder_of_all: Path, listed: str, deleted: str
+) -> None:
+    """Whenever it looks, and however long it, or the upload, is stopped in between."""
+    folder, left = sealed(here.home), list[str]()
+    with pytest.raises(KeyboardInterrupt):
+        push(here, folder, may_commit=_killed)
+
+    def it_is(moment: str) -> None:
+        if listed == moment:
+            for piece in (path for path in folder_of_all.rglob("*") if path.is_file()):
+                os.utime(piece, (0, 0))
+            left.extend(piece.key for piece in there.leftovers(there.home / "checkpoints"))
+        if deleted == moment:
+            there.objects.delete(left)
+
+    it_is("before")
+    assert push(here, folder, may_commit=lambda: it_is("at commit"))
+    it_is("after")
+    assert len(left) >= 7
+    assert bring(there, there.home / DAY)
+    assert contents(there.home / DAY) == contents(folder)
+
+
+def test_what_went_there_is_put_back(here: Archive, there: Archive) -> None:
+    """As what an upload lost that was killed after its manifest was put."""
+    folder = sealed(here.home)
+    push(here, folder)
+    here.objects.delete([piece.key for piece in here.objects.under(DAY)[::2]])
+    assert not push(here, folder)
+    assert bring(there, there.home / DAY)
+    assert contents(there.home / DAY) == contents(folder)
 
 
 def test_what_is_removed_is_no_whole_folder_at_any_moment(here: Archive, there: Archive) -> None:
@@ -208,6 +250,10 @@ def test_storage_that_does_not_answer_leaves_the_folder(tmp_path: Path) -> None:
     assert is_complete(folder)
     with pytest.raises(StorageError, match="s3://bucket/prefix/checkpoints/tiny: it does not answer"):
         archive.names(folder.parent)
+
+
+def _killed() -> None:
+    raise KeyboardInterrupt
 
 
 def _reseal(folder: Path) -> None:

@@ -46,8 +46,13 @@ def test_another_machine_goes_on_and_what_is_damaged_is_refused(tmp_path: Path, 
     archive = Archive.of(there)
     assert archive is not None
     pieces = archive.pieces(second.path)
-    largest = max((piece for of_file in pieces.values() for piece in of_file), key=lambda one: one.num_bytes)
+    largest = max((piece for of_file in pieces.values() for piece in of_file.values()), key=lambda one: one.num_bytes)
     archive.objects.put(largest.key, b"0" * largest.num_bytes)
     shutil.rmtree(second.path)
     with pytest.raises(DamagedCheckpointError, match=r"s3://.*: state.safetensors .*has SHA-256"):
         Checkpoints(there, CTR.name).load(second)
+    archive.objects.put(archive.manifest_key(second.path), b"no manifest")
+    assert [one.ds for one in Checkpoints(there, CTR.name).days()] == [day(1)], "the others are read"
+    with pytest.raises(DamagedCheckpointError, match="is no manifest"):
+        Checkpoints(there, CTR.name).before(day(3))
+    assert Checkpoints(there, CTR.name).before(day(2)) is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 import time
 from pathlib import Path
@@ -51,6 +52,16 @@ def test_who_is_gone_is_succeeded_and_commits_nothing(tmp_path: Path) -> None:
         third.check()
         with pytest.raises(LockedError, match=r"was taken by pid"):
             second.check()
+
+
+def test_a_copy_of_a_home_is_another_home(tmp_path: Path) -> None:
+    """Of a machine that was set up from another one's folder: its lock says nothing of who holds the original's."""
+    here = archive_of(tmp_path / "here", tmp_path / "bucket")
+    with leased(here, here.home / DAY, token="first"):  # noqa: S106
+        shutil.copytree(here.home, tmp_path / "copy")
+        copy = archive_of(tmp_path / "copy", tmp_path / "bucket")
+        with pytest.raises(LockedError), leased(copy, copy.home / DAY, token="second"):  # noqa: S106
+            pass
 
 
 def test_a_lease_that_is_renewed_is_kept(tmp_path: Path) -> None:
