@@ -82,7 +82,7 @@ def promote(
     gate would overturn a person's decision.
     """
     registry, lake = Registry(settings), Lake(settings.lake)
-    with model_lock(settings, recipe.name):
+    with model_lock(settings, recipe.name) as check:
         version = registry.get(recipe.name, ds)
         if version.decision == "promoted":
             log.info("promoted before model=%s ds=%s version=%d", recipe.name, ds, version.number)
@@ -96,6 +96,7 @@ def promote(
                 f"{version.described()} is older than the champion, {champion.described()}; "
                 "--allow-older makes its embeddings visible while the champion stays; or roll back first"
             )
+        check()
         version = registry.tag(version, partition_tags("visible", show(version, lake)))
         if recipe.serving.after == "learning" or version.waits_for:
             version = registry.tag(version, learning(version, taught(recipe, registry)).tags)
@@ -128,7 +129,7 @@ def rollback(recipe: Recipe, *, settings: Settings, by: str, note: str = "") -> 
     trained from what is rejected. One step back each time. ValueError when there is nothing to go back to.
     """
     registry, lake = Registry(settings), Lake(settings.lake)
-    with model_lock(settings, recipe.name):
+    with model_lock(settings, recipe.name) as check:
         champion = registry.alias(recipe.name, "champion")
         previous = registry.alias(recipe.name, "previous")
         if champion is None or previous is None:
@@ -139,6 +140,7 @@ def rollback(recipe: Recipe, *, settings: Settings, by: str, note: str = "") -> 
             )
         require_whole(previous, settings)
         text = f"rolled back to version {previous.number}" + (f": {note}" if note else "")
+        check()
         behind = [one for one in learning_first(registry.versions(recipe.name)) if order(one) > order(champion)]
         left = [_take_down(one, lake, registry, by=by, note=text) for one in behind]
         if champion.number != previous.number:
@@ -156,7 +158,7 @@ def take_back(recipe: Recipe, ds: date, *, settings: Settings, by: str, note: st
     ValueError: it is the champion, or was never promoted.
     """
     registry, lake = Registry(settings), Lake(settings.lake)
-    with model_lock(settings, recipe.name):
+    with model_lock(settings, recipe.name) as check:
         version, champion = registry.get(recipe.name, ds), registry.alias(recipe.name, "champion")
         if champion is not None and champion.number == version.number:
             raise ValueError(
@@ -168,6 +170,7 @@ def take_back(recipe: Recipe, ds: date, *, settings: Settings, by: str, note: st
                 f"{version.described()} is {version.decision}; only a promoted day is taken back; "
                 f"`usermodel snapshots reject --recipe {recipe.name} --ds {ds}` refuses this one"
             )
+        check()
         left = _take_down(version, lake, registry, by=by, note="taken back" + (f": {note}" if note else ""))
         tell_rolled_back(left, settings=settings)
         if champion is not None:
@@ -247,7 +250,7 @@ def _withhold(
     recipe: Recipe, ds: date, decision: Literal["held", "rejected"], *, settings: Settings, by: str, note: str
 ) -> Withheld:
     registry = Registry(settings)
-    with model_lock(settings, recipe.name):
+    with model_lock(settings, recipe.name) as check:
         version = registry.get(recipe.name, ds)
         if version.decision == "promoted":
             raise ValueError(
@@ -255,6 +258,7 @@ def _withhold(
                 f"`usermodel snapshots rollback --recipe {recipe.name}`; with `--ds {ds}` if it does not serve"
             )
         judged = gate(recipe, ds, settings=settings)
+        check()
         version = registry.decide(version, decision, by=by, note=note or "; ".join(judged.reasons))
         written = write_report(recipe, ds, settings=settings)
         tell_withheld(version, judged, written.causes, report=written.path, settings=settings)

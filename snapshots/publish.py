@@ -64,7 +64,7 @@ def publish_tower(
     registry = Registry(settings)
     _ = registry.client  # MLflow down is found out before anything is written
     maps = read_maps(trained.path, recipe.schema)
-    with model_lock(settings, recipe.name):
+    with model_lock(settings, recipe.name) as check:
         folder, manifest = export_day(
             recipe,
             ds,
@@ -75,12 +75,13 @@ def publish_tower(
             align=align_day(recipe, ds, maps, registry=registry) if recipe.alignment is not None else None,
             examples=trained.where,
         )
-        if not keep(Archive.of(settings), folder):
+        if not keep(Archive.of(settings), folder, may_commit=check):
             manifest = verify(folder)
             freeze(folder)
         aligned = read_alignment(folder)
         run_id = open_version_run(registry, recipe, ds, fingerprint=key, inputs=[trained.examples])
         parent, plan = _parent(registry, trained), _plan(trained)
+        check()
         version = registry.register(
             recipe.name,
             ds,

@@ -55,13 +55,14 @@ def release(recipe: Recipe, *, settings: Settings) -> Released:
     ValueError: a rollback was cut short.
     """
     registry = Registry(settings)
-    with model_lock(settings, recipe.name):
+    with model_lock(settings, recipe.name) as check:
         champion = registry.alias(recipe.name, "champion")
         if champion is not None and champion.decision == "rejected":
             raise ValueError(
                 f"a rollback from {champion.described()} was cut short; nothing serves instead of it before "
                 f"`usermodel snapshots rollback --recipe {recipe.name}` has ended"
             )
+        check()
         learnt, still, damaged = _learn(recipe, registry, champion)
         ready = [one for one in registry.versions(recipe.name) if one.may_serve and "waits_for" in one.tags]
         newest = max(ready, key=order, default=None)

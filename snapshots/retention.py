@@ -84,10 +84,11 @@ def prune(recipe: Recipe, *, settings: Settings, keep_days: int, dry_run: bool =
     if keep_days < LOOKBACK_DAYS:
         raise ValueError(f"keep_days is {keep_days}; pooling and consumers look back {LOOKBACK_DAYS} days: keep those")
     registry, lake = Registry(settings), Lake(settings.lake)
-    with model_lock(settings, recipe.name):
+    with model_lock(settings, recipe.name) as check:
         versions = registry.versions(recipe.name)
         why = pointers(versions, _pointing(recipe, registry), keep_days=keep_days)
         gone = [version for version in versions if version.number not in why and "pruned" not in version.tags]
+        check()
         for version in [] if dry_run else gone:
             _remove(version, registry, lake)
         seen = [part for v in versions for part in (v.visible, v.embeddings if v.number in why else None) if part]

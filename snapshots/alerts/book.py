@@ -200,6 +200,6 @@ def _after(alert: Alert, event: Event) -> Alert:
     return replace(alert, reached=reached, undelivered=event.note if event.what == "not told" else None)
 
 
-def _book(model: str, settings: Settings) -> AbstractContextManager[None]:
+def _book(model: str, settings: Settings) -> AbstractContextManager[object]:
     """One writer at a time: of two that raise the same alert, one sends it."""
     return model_lock(settings, f"{model}.alerts")
