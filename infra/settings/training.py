@@ -56,6 +56,9 @@ class Training(Storage):
     kubernetes_volumes: str = Field(
         "", description="shared volumes of a job, separated by blanks: CLAIM:/PATH, the same path as on this machine"
     )
+    kubernetes_storage_secret: str = Field(
+        "", description="SECRET/KEY whose entry is object storage's keys, as AWS's own file: a job's pods read it so"
+    )
     kubernetes_secrets: str = Field(
         "",
         description="names of Secrets, separated by blanks, whose keys are a job's variables (the lake's credentials)",
@@ -71,7 +74,21 @@ class Training(Storage):
             raise ValueError("jobs on Kubernetes need USERMODEL_KUBERNETES_IMAGE and USERMODEL_JOB_MEMORY_GIB")
         if self.scheduler == "kubernetes" and self.device == "auto":
             raise ValueError("a job asks Kubernetes for GPUs or for none: set USERMODEL_DEVICE to cuda or cpu")
+        if self.scheduler == "kubernetes":
+            self._require_volumes()
         return self
+
+    def _require_volumes(self) -> None:
+        """Who starts a job's ranks hands them folders, also where what they seal goes to object storage."""
+        mounted = [Path(one.partition(":")[2]) for one in self.kubernetes_volumes.split()]
+        lake = [] if "://" in self.lake else [Path(self.lake)]
+        for folder in (self.checkpoints, self.jobs, *lake):
+            if not any(folder.absolute().is_relative_to(path) for path in mounted):
+                raise ValueError(
+                    f"{folder} is on no volume of USERMODEL_KUBERNETES_VOLUMES ({self.kubernetes_volumes or 'none'}): "
+                    "a job's pods and who starts them share checkpoints and job folders, with object storage too. "
+                    "Name a ReadWriteMany claim, CLAIM:/PATH, that is mounted at the same PATH here, above that folder"
+                )
 
     @property
     def cores_per_host(self) -> int:

@@ -23,6 +23,8 @@ _TMP_GIB = 16
 _EVICTIONS = 3
 _HOUR = 3600
 _GPU = "nvidia.com/gpu"
+_KEYS = "/var/run/usermodel/storage"
+"""Where a pod has the keys of object storage; not in the home, which other pods may share."""
 
 
 def volcano_job(rendered: dict[str, Any], app: AppDef, *, name: str, token: str, settings: Settings) -> dict[str, Any]:
@@ -56,6 +58,20 @@ def mounts(settings: Settings) -> list[VolumeMount]:
     return found
 
 
+def storage_keys(settings: Settings) -> dict[str, Any] | None:
+    """The volume of `kubernetes_storage_secret`, a file `keys`; None: there is none. ValueError for what is no
+    `SECRET/KEY`."""
+    if not settings.kubernetes_storage_secret:
+        return None
+    secret, _, key = settings.kubernetes_storage_secret.partition("/")
+    if not secret or not key:
+        raise ValueError(
+            f"USERMODEL_KUBERNETES_STORAGE_SECRET has {settings.kubernetes_storage_secret!r}; write SECRET/KEY"
+        )
+    items = [{"key": key, "path": "keys"}]
+    return {"name": "storage-keys", "secret": {"secretName": secret, "items": items, "defaultMode": 0o440}}
+
+
 def kubernetes_name(text: str) -> str:
     """`text` as a name of Kubernetes that begins with a letter, as that of the job's Service has to; its end, where it
     says most, is kept."""
@@ -80,8 +96,14 @@ def _fit(spec: dict[str, Any], settings: Settings) -> None:
     if settings.gpus_per_host:
         spec["tolerations"] = [{"key": _GPU, "operator": "Exists", "effect": "NoSchedule"}]
     spec["volumes"].append({"name": "tmp", "emptyDir": {"sizeLimit": f"{_TMP_GIB}Gi"}})
+    keys = storage_keys(settings)
+    if keys is not None:
+        spec["volumes"].append(keys)
     for container in spec["containers"]:
         _fit_container(container, settings)
+        if keys is not None:
+            container["volumeMounts"].append({"name": keys["name"], "mountPath": _KEYS, "readOnly": True})
+            container["env"].append({"name": "AWS_SHARED_CREDENTIALS_FILE", "value": f"{_KEYS}/keys"})
 
 
 def _fit_container(container: dict[str, Any], settings: Settings) -> None:

@@ -29,7 +29,8 @@ _THREADS = {"OMP_NUM_THREADS": "1", "GLIBC_TUNABLES": _ALLOCATOR}
 _ALONE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "GLOO_SOCKET_IFNAME": "lo"}
 """Of the ranks of one host: loopback alone, and no port."""
 
-_STORAGE = ("storage_endpoint", "storage_region", "storage_allow_http", "storage_seconds", "storage_cache_gib")
+_STORAGE = ("storage_endpoint", "storage_region", "storage_profile", "storage_allow_http", "storage_seconds",
+            "storage_cache_gib")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,6 +47,7 @@ EVERYTHING = {
     "secrets": {
         "alertUrls": {"name": "usermodel-alerts", "key": "urls"},
         "storage": {"name": "usermodel-storage", "key": "credentials"},
+        "mlflowToken": {"name": "usermodel-mlflow-token", "key": "token"},
     },
     "externalSecrets": {"enabled": True, "store": {"name": "vault"}},
     "serviceAccount": {"annotations": {"example.org/role": "reader"}},
@@ -75,19 +76,24 @@ EVERYTHING = {
 }  # fmt: skip
 API_SERVER = [{"peers": peer("kubernetes-api"), "port": 6443}]
 MANY_HOSTS = values_of(replace(SIZES, training=replace(SIZES.training, replicas=4)))
+OBJECT_STORAGE: Mapping[str, Any] = {
+    "settings": {"storage_uri": "s3://bucket/prefix", "storage_endpoint": "https://s3.example.org"},
+    "mlflow": {"artifacts": "s3://bucket/mlflow"},
+    "secrets": {"storage": {"name": "usermodel-storage"}},
+}
 SETS: Mapping[str, Mapping[str, Any]] = {
     "least": {"image": IMAGE},
     "everything": EVERYTHING,
-    "object storage": {
-        "image": IMAGE,
-        "settings": {"storage_uri": "s3://bucket/prefix", "storage_endpoint": "https://s3.example.org"},
-        "mlflow": {"artifacts": "s3://bucket/mlflow"},
-        "secrets": {"storage": {"name": "usermodel-storage"}},
-    },
+    "object storage": {"image": IMAGE, **OBJECT_STORAGE},
     "mesh": {"image": IMAGE, "tls": {"mode": "elsewhere"}, "mlflow": {"enabled": False},
              "settings": {"mlflow_uri": "https://mlflow.example.org"}, "state": {"existingClaim": "shared"}},
     "sized": {"image": IMAGE, **values_of(SIZES)},
     "many hosts": {"image": IMAGE, **MANY_HOSTS, "networkPolicy": {"kubernetes": API_SERVER}},
+    "many hosts, object storage": {
+        **MANY_HOSTS, **OBJECT_STORAGE, "image": {**IMAGE, "pullSecrets": ["registry"]},
+        "settings": {**MANY_HOSTS["settings"], **OBJECT_STORAGE["settings"]},
+        "networkPolicy": {"kubernetes": API_SERVER},
+    },
 }  # fmt: skip
 
 

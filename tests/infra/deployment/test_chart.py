@@ -13,6 +13,7 @@ import yaml
 from jsonschema import ValidationError
 
 from infra.edge import EXECUTORS
+from infra.network import EDGES
 from infra.settings import EDGE_STEPS, Settings
 from serving import metrics
 from tests.infra.deployment.charts import (
@@ -29,12 +30,14 @@ from tests.infra.deployment.charts import (
     validator,
 )
 from tests.infra.deployment.checks import pinned, require_command, require_environment, text_of
+from trainer.launch import remote
+from trainer.launch.role import Work
 
 ALERTS = [rule for group in yaml.safe_load(RULES)["groups"] for rule in group["rules"] if "alert" in rule]
 WITHOUT_SCHEMA = {"ExternalSecret", "PodMonitor", "PrometheusRule"}
 """Of operators, not of Kubernetes."""
 OLDEST, NEWEST = "1.28", "1.37"
-LAUNCHING = {"everything", "many hosts"}
+LAUNCHING = {"everything", "many hosts", "many hosts, object storage"}
 """Sets whose workers start Volcano jobs."""
 each_set = pytest.mark.parametrize("values", SETS)
 
@@ -126,6 +129,62 @@ def test_the_certificates_that_the_settings_name_are_mounted(values: str) -> Non
     for name, spec, _ in pods(values):
         (container,) = spec["containers"]
         assert name == "um-mlflow" or named <= {mount["mountPath"] for mount in container["volumeMounts"]}, name
+
+
+def _variables(values: str) -> dict[str, str]:
+    (settings,) = of_kind(values, "ConfigMap")
+    found: dict[str, str] = settings["data"]
+    return found
+
+
+@pytest.mark.parametrize("values", [name for name in SETS if name.startswith("many hosts")])
+def test_the_ranks_of_a_job_have_what_they_need(values: str) -> None:
+    """The same home as who starts them, and their own way to object storage: by a Secret's file, as nobody."""
+    settings = Settings(
+        _env_file=None, **{name.removeprefix("USERMODEL_").lower(): value for name, value in _variables(values).items()
+                           if name.startswith("USERMODEL_") and "TLS_" not in name},  # type: ignore[arg-type]
+    )  # fmt: skip
+    work = Work(entry="m:f", arguments=(), directory=settings.jobs / "a-job")
+    task, *_ = yaml.safe_load(remote.manifest(work, settings=settings, token="0123456789ab"))["spec"]["tasks"]  # noqa: S106
+    pod = task["template"]["spec"]
+    (container,) = pod["containers"]
+    (worker,) = [spec for name, spec, _ in pods(values) if name == "um-worker-train"]
+    claims = [[one["persistentVolumeClaim"]["claimName"] for one in spec["volumes"] if "persistentVolumeClaim" in one]
+              for spec in (pod, worker)]  # fmt: skip
+    (made,) = of_kind(values, "PersistentVolumeClaim")
+    assert claims == [[made["metadata"]["name"]]] * 2
+    assert made["spec"]["accessModes"] == ["ReadWriteMany"]
+    homes = [{one["mountPath"] for one in of["volumeMounts"]} for of in (container, worker["containers"][0])]
+    assert all("/var/lib/usermodel" in paths for paths in homes)
+    (account,) = [one for one in of_kind(values, "ServiceAccount") if one["metadata"]["name"] == "um-trainer"]
+    assert pod["serviceAccountName"] == account["metadata"]["name"]
+    stored, env = "object storage" in values, {one["name"]: one.get("value") for one in container["env"]}
+    assert ("imagePullSecrets" in account) == stored, "as given"
+    assert env.get("USERMODEL_STORAGE_ENDPOINT") == ("https://s3.example.org" if stored else None)
+    secrets = [one["secret"] for one in pod["volumes"] if "secret" in one]
+    assert [(one["secretName"], one["items"][0]["key"]) for one in secrets] == (
+        [("usermodel-storage", "credentials")] if stored else []
+    )
+    file = env.get("AWS_SHARED_CREDENTIALS_FILE")
+    mounted = {f"{mount['mountPath']}/keys" for mount in container["volumeMounts"] if mount.get("readOnly")}
+    assert mounted == ({file} if stored else set())
+
+
+def test_who_asks_mlflow_has_its_token() -> None:
+    for values in SETS:
+        named = _variables(values).get("USERMODEL_MLFLOW_TOKEN_FILE")
+        assert (named is not None) == (values == "everything")
+    asking = {edge.client for edge in EDGES if edge.server == "mlflow"}
+    for name, spec, labels in pods("everything"):
+        files = {
+            f"/var/lib/usermodel/credentials/{item['path']}": source["secret"]["name"]
+            for volume in spec["volumes"] if volume["name"] == "credentials"
+            for source in volume["projected"]["sources"] for item in source["secret"]["items"]
+        }  # fmt: skip
+        given = files.get(str(_variables("everything")["USERMODEL_MLFLOW_TOKEN_FILE"]))
+        asks = _party(labels["app.kubernetes.io/component"]) in asking
+        assert given == ("usermodel-mlflow-token" if asks else None), name
+    assert "path: mlflow_token" in text_of("airflow/values.yaml"), "and the light steps, of Airflow's own chart"
 
 
 @each_set
@@ -237,7 +296,7 @@ def test_no_secret_is_in_a_document() -> None:
     for values in SETS:
         assert of_kind(values, "Secret") == []
     wanted = {one["spec"]["target"]["name"]: one for one in of_kind("everything", "ExternalSecret")}
-    assert len(wanted) == 7
+    assert len(wanted) == 8
     fetched = {one["secretKey"] for one in wanted["usermodel-airflow"]["spec"]["data"]}
     assert fetched == {"api-secret-key", "connection", "fernet-key", "jwt-secret", "passwords"}, (
         "all that Airflow reads"

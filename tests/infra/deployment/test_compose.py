@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from features.object_store import connection
 from infra.deployment import probe
 from infra.settings import Settings, child_environment
 from serving.http.limits import LOOPBACK_HOSTS
@@ -137,12 +138,9 @@ def test_no_program_is_given_a_secret_as_an_argument() -> None:
             assert not read or re.match(r"\s*[A-Za-z_0-9]+=", line), f"{name}: {line}"
 
 
-def _make_secrets(folder: Path) -> dict[str, str]:
-    subprocess.run(
-        [str(COMPOSE / "up"), "secrets"],
-        env=child_environment(USERMODEL_SECRETS=str(folder), USERMODEL_ALERT_URLS="json://example.org"),
-        check=True,
-    )
+def _make_secrets(folder: Path, **environment: str) -> dict[str, str]:
+    told = {"USERMODEL_SECRETS": str(folder), "USERMODEL_ALERT_URLS": "json://example.org"}
+    subprocess.run([str(COMPOSE / "up"), "secrets"], env=child_environment(**told, **environment), check=True)
     return {path.name: path.read_text() for path in folder.iterdir()}
 
 
@@ -150,10 +148,9 @@ def test_secrets_are_made_once(tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
     made = _make_secrets(folder)
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert set(composed()["secrets"]) == set(made) - {"airflow_password", "token"}
-    assert {name: one["file"] for name, one in composed()["secrets"].items()} == {
-        name: f"/secrets/{name}" for name in composed()["secrets"]
-    }
+    files = {name: Path(one["file"]) for name, one in composed()["secrets"].items()}
+    assert {file.name for file in files.values()} == set(made) - {"airflow_password", "token", "s3_keys"}
+    assert {name for name, file in files.items() if file != Path("/secrets", name)} == {"storage"}
     assert _make_secrets(folder) == made, "a second time changes nothing"
     assert json.loads(made["airflow_passwords"]) == {"admin": made["airflow_password"]}
     assert made["postgres_password"] in made["airflow_database"]
@@ -167,3 +164,33 @@ def test_secrets_are_made_once(tmp_path: Path) -> None:
     assert settings.feature_store() == made["redis_url"].strip()
     assert settings.alert_targets() == ("json://example.org",)
     assert _make_secrets(tmp_path / "other")["redis_password"] != made["redis_password"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "opened"),
+    [
+        pytest.param({}, None, id="the machine's role"),
+        pytest.param(
+            {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "its=secret"}, "AKID", id="keys of our own"
+        ),
+    ],
+)
+def test_a_bucket_of_our_own_is_opened_with_our_own_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], opened: str | None
+) -> None:
+    """And the one that `--s3` starts with its own; as a container reads what the script made."""
+    for name in [name for name in child_environment() if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    _make_secrets(tmp_path)
+    made = _make_secrets(tmp_path, **environment)
+    for file, keys in (("storage_keys", opened), ("s3_keys", "usermodel")):
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / file))
+        found = connection().keys
+        assert (None if found is None else found.access_key_id.get_secret_value()) == keys
+        if file == "s3_keys":
+            assert found is not None
+            assert found.secret_access_key.get_secret_value() == made["s3_password"]
+    named = {name: service["environment"].get("AWS_SHARED_CREDENTIALS_FILE") for name, service in services().items()
+             if "storage" in service.get("secrets", [])}  # fmt: skip
+    assert set(named.values()) == {"/run/secrets/storage"}
+    assert {"mlflow", "airflow-scheduler", "serving-compute", "loop-metrics"} <= set(named)

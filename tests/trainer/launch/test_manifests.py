@@ -14,7 +14,7 @@ import yaml
 
 from infra.settings import Settings
 from trainer.launch import remote
-from trainer.launch.manifest import kubernetes_name, mounts
+from trainer.launch.manifest import kubernetes_name, mounts, storage_keys
 from trainer.launch.role import Work, remote_app
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -39,14 +39,13 @@ WORK = Work(entry="m:f", arguments=(), directory=Path("/srv/usermodel/logs/train
 
 def settings_of(**changed: Any) -> Settings:
     """With a shared volume for lake, checkpoints and jobs."""
-    return Settings(
-        _env_file=None,
-        home=Path("/srv/usermodel"),
-        scheduler="kubernetes",
-        kubernetes_image="registry.example/usermodel:1",
-        kubernetes_volumes="usermodel:/srv/usermodel",
-        **changed,
-    )
+    of_all: dict[str, Any] = {
+        "home": Path("/srv/usermodel"),
+        "scheduler": "kubernetes",
+        "kubernetes_image": "registry.example/usermodel:1",
+        "kubernetes_volumes": "usermodel:/srv/usermodel",
+    }
+    return Settings(_env_file=None, **of_all | changed)
 
 
 def rendered(name: str) -> str:
@@ -116,6 +115,41 @@ def test_a_lake_in_object_storage_is_named_and_its_keys_are_not(monkeypatch: pyt
     assert "of nobody's concern" not in str(role)
     (role,) = remote_app(WORK, settings=settings_of(**CASES["one-host-cpu"])).roles
     assert not [name for name in role.env if name.startswith("USERMODEL_")]
+
+
+def test_the_keys_of_object_storage_are_a_file_of_a_secret() -> None:
+    settings = settings_of(device="cpu", job_memory_gib=1, kubernetes_storage_secret="keys-of-ours/credentials")  # noqa: S106
+    (task,) = yaml.safe_load(remote.manifest(WORK, settings=settings, token=TOKEN))["spec"]["tasks"]
+    pod = task["template"]["spec"]
+    (secret,) = [one["secret"] for one in pod["volumes"] if "secret" in one]
+    assert secret["secretName"] == "keys-of-ours"
+    assert secret["items"] == [{"key": "credentials", "path": "keys"}]
+    (container,) = pod["containers"]
+    assert {"name": "AWS_SHARED_CREDENTIALS_FILE", "value": "/var/run/usermodel/storage/keys"} in container["env"]
+    with pytest.raises(ValueError, match="SECRET/KEY"):
+        storage_keys(settings.model_copy(update={"kubernetes_storage_secret": "keys-of-ours"}))
+
+
+@pytest.mark.parametrize(
+    ("changed", "missing"),
+    [
+        pytest.param({"kubernetes_volumes": ""}, "/srv/usermodel/checkpoints", id="no volume"),
+        pytest.param({"kubernetes_volumes": "", "storage_uri": "s3://bucket/prefix"}, "/srv/usermodel/checkpoints",
+                     id="object storage alone"),
+        pytest.param({"kubernetes_volumes": "usermodel:/srv/user"}, "/srv/usermodel/checkpoints", id="a sibling"),
+        pytest.param({"job_dir": Path("/var/jobs")}, "/var/jobs", id="the jobs' folder elsewhere"),
+        pytest.param({"lake_uri": "/mnt/lake"}, "/mnt/lake", id="the lake elsewhere"),
+        pytest.param({"lake_uri": "s3://bucket/lake"}, None, id="the lake in object storage"),
+        pytest.param({"job_dir": Path("/var/jobs"), "kubernetes_volumes": "a:/srv/usermodel b:/var/jobs"}, None,
+                     id="two volumes"),
+    ],
+)  # fmt: skip
+def test_what_ranks_and_launcher_share_is_on_a_volume(changed: dict[str, Any], missing: str | None) -> None:
+    if missing is None:
+        assert settings_of(device="cpu", job_memory_gib=1, **changed).scheduler == "kubernetes"
+    else:
+        with pytest.raises(ValueError, match=rf"{missing} is on no volume of USERMODEL_KUBERNETES_VOLUMES .*Name a"):
+            settings_of(device="cpu", job_memory_gib=1, **changed)
 
 
 def test_a_volume_that_cannot_be_read_is_refused() -> None:

@@ -21,14 +21,19 @@ namespace: {{ .root.Release.Namespace }}
 labels: {{- include "usermodel.labels" . | nindent 2 }}
 {{- end }}
 
-{{- /* Whether what hosts share lies in object storage: then homes are caches, and nobody mounts a claim. */ -}}
+{{- /* Whether what hosts share lies in object storage: then homes are caches, and nobody mounts a claim but jobs and who starts them. */ -}}
 {{- define "usermodel.remote" -}}
 {{ hasPrefix "s3://" (.Values.settings.storage_uri | default "") }}
 {{- end }}
 
-{{- /* Whether tasks start training as Volcano jobs. */ -}}
+{{- /* Whether training is Volcano jobs: their ranks, and the tasks that start them, share the claim as their home. */ -}}
+{{- define "usermodel.jobs" -}}
+{{ eq (.Values.settings.scheduler | default "local") "kubernetes" }}
+{{- end }}
+
+{{- /* Whether tasks may start them. */ -}}
 {{- define "usermodel.launches" -}}
-{{- $asked := eq (.Values.settings.scheduler | default "local") "kubernetes" -}}
+{{- $asked := include "usermodel.jobs" . | eq "true" -}}
 {{- $np := .Values.networkPolicy -}}
 {{- if and $asked $np.enabled (not $np.kubernetes) -}}
 {{- fail "networkPolicy.kubernetes: who the API server is, for settings.scheduler kubernetes; nobody reaches it otherwise" -}}
@@ -62,12 +67,13 @@ labels: {{- include "usermodel.labels" . | nindent 2 }}
 {{- /*
 A pod: root, component, command (list), of (its values: resources), and optionally
   secrets: names of .Values.secrets whose files it reads        state: paths below the home folder, read-only; "*": all, writable
+  jobs: true where it starts Volcano jobs: its state is the claim's with object storage too
   ports: name -> number        probes: YAML        env: YAML        tls: true where it shows or wants a certificate
 */ -}}
 {{- define "usermodel.pod" -}}
 {{- $root := .root -}}
 {{- $values := .root.Values -}}
-{{- $state := ternary list (default list .state) (include "usermodel.remote" $root | eq "true") -}}
+{{- $state := ternary list (default list .state) (and (include "usermodel.remote" $root | eq "true") (not .jobs)) -}}
 {{- $writes := has "*" $state -}}
 {{- $files := dict -}}
 {{- range $path, $secret := .secrets }}{{ if $secret.name }}{{ $_ := set $files $path $secret }}{{ end }}{{ end -}}
