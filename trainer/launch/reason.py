@@ -64,4 +64,10 @@ def explain(status: Status | None, directory: Path) -> str:
     if status is None:
         return f"the scheduler does not know the job any more; {_AGAIN}"
     said = status.detail or status.reason or status.state.name
+    if all(path.suffix == ".json" for path in directory.iterdir()):  # what it is told
+        return (
+            f"no rank left a message ({said}), and no host a log in {directory}: they ended at once, or do not see it. "
+            "The hosts of a job and who starts it share that folder and the checkpoints, with object storage too: "
+            "put USERMODEL_HOME, or USERMODEL_STORAGE_URI, on a file system of all of them"
+        )
     return f"no rank left a message ({said}); the logs of its hosts are in {directory}"

@@ -40,6 +40,15 @@ def test_who_says_why(tmp_path: Path, reason: str | None, kind: Kind | None, exp
     assert re.search(expected, explain(status, tmp_path))
 
 
+def test_hosts_that_share_no_folder_are_told_of_it(tmp_path: Path) -> None:
+    """Slurm's begin a log in the job's folder before anything else."""
+    (tmp_path / "assignment.json").touch()
+    failed = Status(state=AppState.FAILED, reason="FAILED")
+    assert re.search("no host a log in .* share that folder .* USERMODEL_HOME", explain(failed, tmp_path))
+    (tmp_path / "slurm-7.batch").touch()
+    assert "USERMODEL_HOME" not in explain(failed, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("word", "state", "reason"),
     [
