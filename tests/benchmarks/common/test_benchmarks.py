@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from tests.benchmarks.common.process import Rank
 from tests.benchmarks.common.report import Options, spread
 from tests.benchmarks.common.split import PARTS
 from tests.benchmarks.common.workloads import workload
+from tests.forked import run_module
 
 ARGUMENTS = {
     "train_loop": ["--quick", "--ranks", "2", "--recipes", "demo"],
@@ -67,16 +66,14 @@ def test_every_benchmark_is_listed_here_and_in_the_page() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_it_runs_and_its_last_line_ends_with_the_ratio(name: str, tmp_path: Path) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-m", f"tests.benchmarks.{name}", *ARGUMENTS[name], "--home", str(tmp_path)],
-        cwd=REPOSITORY,
+    code, output, errors = run_module(
+        f"tests.benchmarks.{name}",
+        [*ARGUMENTS[name], "--home", str(tmp_path / "home")],
         env=child_environment(OMP_NUM_THREADS="1"),
-        capture_output=True,
-        text=True,
-        check=False,
+        folder=tmp_path,
     )
-    assert ended.returncode == 0, ended.stderr
-    last = json.loads(ended.stdout.splitlines()[-1])
+    assert code == 0, errors
+    last = json.loads(output.splitlines()[-1])
     assert (last["benchmark"], list(last)[-1]) == (name, "ratio")
     if "skipped" in last:
         assert last == {"benchmark": "gpu", "skipped": "needs a GPU", "ratio": None}

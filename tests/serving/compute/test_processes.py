@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import time
@@ -19,6 +18,7 @@ from serving.compute.service import serve
 from serving.compute.worker import Options
 from serving.keys import ONE_SERVER
 from serving.store import Store
+from tests.forked import FORK_SERVER
 from tests.serving.compute.test_worker import consumers
 from tests.serving.compute.world import (
     NOW_MS,
@@ -33,8 +33,6 @@ from tests.serving.compute.world import (
 )
 from tests.serving.servers import Server
 
-FORK_SERVER = multiprocessing.get_context("forkserver")
-FORK_SERVER.set_forkserver_preload(["tests.serving.compute.test_processes"])  # torch is imported once
 USERS = range(64)
 
 
