@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,38 @@ def test_tokens_are_exchanged_and_ended_while_the_service_runs(tmp_path: Path, m
     assert not file.exists()
     with pytest.raises(ValueError, match="shop has no token"):
         take_back(settings, "shop")
+
+
+def test_what_people_wrote_into_the_file_stays(tmp_path: Path) -> None:
+    settings = home(tmp_path)
+    path, _ = give(settings, "shop", frozenset({"embeddings"}))
+    by_hand = f"# who asks, and whom to call\n\n{path.read_text().strip()}  # the shop: +1 555\n# the end"
+    path.write_text(by_hand)
+    give(settings, "prometheus", frozenset({"metrics"}))
+    assert path.read_text().startswith(f"{by_hand}\nprometheus metrics ")
+    take_back(settings, "prometheus")
+    assert path.read_text() == f"{by_hand}\n"
+    take_back(settings, "shop")
+    assert path.read_text() == "# who asks, and whom to call\n\n# the end\n"
+
+
+def test_tokens_made_at_once_all_count(tmp_path: Path) -> None:
+    settings, names = home(tmp_path), [f"client-{number}" for number in range(24)]
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda name: give(settings, name, frozenset({"metrics"})), names))
+    service = Tokens(made[0][0])
+    found = [service.client(f"Bearer {file.read_text().strip()}".encode()) for _, file in made]
+    assert [client and client.name for client in found] == names
+
+
+def test_a_broken_file_is_left_as_it_is(tmp_path: Path) -> None:
+    settings = home(tmp_path)
+    path, file = give(settings, "shop", frozenset({"metrics"}))
+    path.write_text("nonsense\n")
+    before = file.read_text()
+    with pytest.raises(ValueError, match="line 1: not `NAME SCOPE"):
+        give(settings, "shop", frozenset({"metrics"}))
+    assert (path.read_text(), file.read_text()) == ("nonsense\n", before), "the token that counted is not lost"
 
 
 def test_a_file_is_looked_at_once_in_a_while(kept: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
