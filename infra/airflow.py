@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 import httpx
 
 from infra.settings import Settings
+from serving.secured.ask import trusted
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,11 @@ class Worker:
     heard: str
     """When last, ISO 8601."""
 
+    @property
+    def is_lost(self) -> bool:
+        """Not heard of, without having said that it goes."""
+        return self.state == "unknown"
+
     def line(self) -> str:
         """One line for a person."""
         queues = ", ".join(self.queues) or "every queue"
@@ -80,6 +86,7 @@ class Airflow:
             base_url=f"{settings.airflow}/api/v2",
             headers={"Authorization": f"Bearer {token}"},
             timeout=TIMEOUT_SECONDS,
+            verify=trusted(settings),
         )
 
     def __enter__(self) -> Airflow:
@@ -168,6 +175,11 @@ class Airflow:
             )
             for found in answer["workers"]
         ]
+
+    def alive_schedulers(self) -> int:
+        """How many schedulers' hearts beat; of those that died, whoever waits for the next knows no more."""
+        wanted = {"job_type": "SchedulerJob", "is_alive": True, "limit": PAGE}
+        return len(self._read("GET", "/jobs", params=wanted)["jobs"])
 
     def runs(self, timezones: Mapping[str, str]) -> list[Run]:
         """Every run of the DAGs, which are given with the time zones of their days."""

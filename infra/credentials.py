@@ -57,6 +57,12 @@ def postgres_passfile(settings: Settings) -> Path:
     return _folder(settings) / "pgpass"
 
 
+def airflow_password(settings: Settings) -> str | None:
+    """Of the user that we are at Airflow, out of the file that Airflow reads; None: there is none here."""
+    path = _folder(settings) / "airflow_passwords.json"
+    return json.loads(path.read_text(encoding="utf-8")).get(settings.airflow_user) if path.exists() else None
+
+
 def keep_secrets(settings: Settings) -> None:
     """Keep the URLs that are set, for the services and later commands; a secret does not go to `settings.env`."""
     private_folder(_folder(settings))

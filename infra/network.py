@@ -70,7 +70,7 @@ LISTENERS: Mapping[str, Listener] = MappingProxyType(
                 name="serving-shard", port=SHARD_PORT, protocol="Arrow Flight", tls="both sides", identity="certificate"
             ),
             _of_setting("redis", "redis_port", "RESP", tls="rediss://", identity="password"),
-            _of_setting("mlflow", "mlflow_port", "HTTP", tls="a proxy's", identity="token"),
+            _of_setting("mlflow", "mlflow_port", "HTTP", tls="--uvicorn-opts, or a proxy's", identity="token"),
             _of_setting(
                 "airflow-api-server", "airflow_port", "HTTP", tls="[api] ssl_cert, ssl_key", identity="password"
             ),
@@ -124,6 +124,7 @@ EDGES: tuple[Edge, ...] = (
         for one in (*_LOOP, "trainer", "serving-compute", "serving-shard", "serving-solaris", "loop-metrics", "mlflow")
     ),
     Edge(client="loop-metrics", server="mlflow", purpose="reads decisions and metrics of versions"),
+    Edge(client="loop-metrics", server="airflow-api-server", purpose="reads who is alive"),
     *(
         Edge(client="prometheus", server=one, purpose="scrapes metrics")
         for one in ("serving-http", "serving-compute", "serving-solaris", "loop-metrics")

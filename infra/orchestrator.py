@@ -12,11 +12,12 @@ from pathlib import Path
 import httpx
 
 from infra import edge
-from infra.credentials import STORAGE_KEYS, Credentials, ensure_credentials, write_private
+from infra.credentials import STORAGE_KEYS, Credentials, airflow_password, ensure_credentials, write_private
 from infra.edge import Sections
 from infra.postgres import url
 from infra.settings import LOOPBACK, REPOSITORY, Settings, child_environment
 from infra.supervision import BIN, Program
+from serving.secured.ask import trusted
 
 TIMEOUT_SECONDS = 10.0
 LOST_SECONDS = 60
@@ -120,8 +121,14 @@ def run_airflow_cli(settings: Settings, *arguments: str) -> subprocess.Completed
 
 def airflow_token(settings: Settings) -> str:
     """A token for the REST API, as the user that `infra up` created. Raises httpx.HTTPError if refused."""
-    login = {"username": settings.airflow_user, "password": ensure_credentials(settings).airflow_password}
-    answer = httpx.post(f"{settings.airflow}/auth/token", json=login, timeout=TIMEOUT_SECONDS, trust_env=False)
+    password = airflow_password(settings) or ensure_credentials(settings).airflow_password
+    answer = httpx.post(
+        f"{settings.airflow}/auth/token",
+        json={"username": settings.airflow_user, "password": password},
+        timeout=TIMEOUT_SECONDS,
+        trust_env=False,
+        verify=trusted(settings),
+    )
     answer.raise_for_status()
     return str(answer.json()["access_token"])
 

@@ -55,6 +55,11 @@ def ensure_initialised(settings: Settings, credentials: Credentials) -> None:
     draft.rename(data)
 
 
+def is_initialised(settings: Settings) -> bool:
+    """Whether this home has a database: it is one of services."""
+    return _data(settings).exists()
+
+
 def ensure_databases(settings: Settings) -> None:
     """Create the services' databases, once."""
     connection = connect(settings)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 import socket
+import ssl
 from pathlib import Path
 
 from infra import edge
@@ -42,7 +43,17 @@ def program(settings: Settings) -> Program:
         stop_seconds=DRAIN_SECONDS,
         start_seconds=START_SECONDS,
         start_retries=START_RETRIES,
+        environment=_trust(settings),
     )
+
+
+def _trust(settings: Settings) -> dict[str, str]:
+    """Whom OpenSSL trusts, for the worker asks Airflow with a client that knows of no other setting: our authority, and
+    whom the machine trusts."""
+    if settings.tls_ca is None:
+        return {}
+    machine = ssl.get_default_verify_paths().openssl_capath
+    return {"SSL_CERT_FILE": str(settings.tls_ca.resolve()), "SSL_CERT_DIR": machine}
 
 
 def write_configuration(settings: Settings) -> None:
@@ -66,6 +77,7 @@ def write_configuration(settings: Settings) -> None:
                 "jwt_secret_cmd": shlex.join(["cat", str(secret)]),
                 "jwt_leeway": edge.LEEWAY_SECONDS,
             },
+            **({} if settings.tls_ca is None else {"api": {"ssl_ca_file": settings.tls_ca.resolve()}}),
             "logging": {"base_log_folder": settings.logs.resolve() / "tasks"},
             "usage_data_collection": {"enabled": False},
             **edge.sections(settings),

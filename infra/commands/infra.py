@@ -67,6 +67,7 @@ def up(
     def say(text: str) -> None:
         typer.echo(f"[{time.monotonic() - started:5.0f} s] {text}")
 
+    _require_no_worker(get_settings())
     wanted = _wanted(recipe or ["demo"], days)
     names = [one.recipe.name for one in wanted]
     served = get_settings().served
@@ -92,6 +93,15 @@ def up(
     typer.echo(services.how_to_log_in(settings))
     if serving:
         typer.echo(request_and_answer(settings, [name for name in names if name in serving] or serving[:1]))
+
+
+def _require_no_worker(settings: Settings) -> None:
+    if settings.worker_queues:
+        raise ValueError(
+            f"{settings.home} is the home of a worker for {settings.airflow} (USERMODEL_WORKER_QUEUES is "
+            f"{settings.worker_queues}): start it with `usermodel infra worker`, or give the services a home of their "
+            "own in USERMODEL_HOME"
+        )
 
 
 def _wanted(recipes: Sequence[str], days: str | None) -> list[Wanted]:

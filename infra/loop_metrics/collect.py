@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, get_args
 
+from infra.credentials import airflow_password
 from infra.loop_metrics import families
 from infra.settings import Settings
 
@@ -31,11 +32,13 @@ class Facts:
         from prometheus_client import CollectorRegistry
 
         self._registry = CollectorRegistry()
-        self._gauges: dict[str, Gauge] = {one.name: one.gauge(self._registry) for one in families.ALL}
+        self._gauges: dict[str, Gauge] = {}
 
     def set(self, metric: Metric, value: float | None, *labels: object) -> None:
         """None: it is not known, and is not said."""
         if value is not None:
+            if metric.name not in self._gauges:
+                self._gauges[metric.name] = metric.gauge(self._registry)
             gauge = self._gauges[metric.name]
             (gauge.labels(*map(str, labels)) if labels else gauge).set(value)
 
@@ -49,7 +52,8 @@ class Facts:
 def collect(recipes: Sequence[Recipe], *, settings: Settings, now: datetime) -> bytes:
     """The page. A source that fails is logged and says so (`usermodel_loop_up`); what the others say is there.
 
-    now: aware of its time zone. Of those of the user models that have a version or an alert.
+    now: aware of its time zone. Of those of the user models that have a version or an alert. Airflow is asked where its
+    password is at hand (<home>/credentials/airflow_passwords.json).
     """
     from snapshots.registry import Registry
 
@@ -60,6 +64,8 @@ def collect(recipes: Sequence[Recipe], *, settings: Settings, now: datetime) -> 
     _source(facts, "lake", lambda: _judged(facts, alive, settings))
     _source(facts, "alerts", lambda: _alerts(facts, recipes, {one.model for one in alive}, settings))
     _source(facts, "checkpoints", lambda: _trained(facts, [version.model for version in alive], settings))
+    if airflow_password(settings) is not None:
+        _source(facts, "airflow", lambda: _alive(facts, settings))
     facts.set(families.COLLECTED, now.timestamp())
     facts.set(families.COLLECTION, time.monotonic() - began)
     return facts.text()
@@ -173,6 +179,18 @@ def _trained(facts: Facts, models: Iterable[str], settings: Settings) -> None:
         facts.set(families.TRAINING_RESUMED, days[-1].resumed, model)
         if days[-1].seconds:
             facts.set(families.TRAINING_RATE, days[-1].num_examples / days[-1].seconds, model)
+
+
+def _alive(facts: Facts, settings: Settings) -> None:
+    """Who runs the loop, as Airflow says that hears them."""
+    from infra.airflow import Airflow
+    from infra.orchestrator import airflow_token
+
+    with Airflow(settings, token=airflow_token(settings)) as airflow:
+        facts.set(families.SCHEDULERS, airflow.alive_schedulers())
+        facts.set(families.SCHEDULERS_WANTED, settings.schedulers)
+        for worker in airflow.workers() if settings.edge_queues() else ():
+            facts.set(families.LOST_WORKER, worker.is_lost, worker.name)
 
 
 def _start(ds: date) -> float:

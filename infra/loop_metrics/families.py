@@ -11,7 +11,7 @@ def _gauge(name: str, meaning: str, *labels: str) -> Metric:
 
 UP = _gauge(
     "up",
-    "1 where the last collection read this source (registry, lake, alerts, checkpoints), 0 where it failed.",
+    "1 where the last collection read this source (registry, lake, alerts, checkpoints, airflow), 0 where it failed.",
     "source",
 )
 COLLECTED = _gauge("collected_timestamp_seconds", "When the facts on this page were collected.")
@@ -57,8 +57,14 @@ OLDEST_ALERT = _gauge(
     "oldest_alert_timestamp_seconds", "When the oldest open alert was raised; 0: none is open.", "model"
 )
 UNDELIVERED = _gauge("alerts_undelivered", "Alerts that somebody is still to be told of.", "model")
+SCHEDULERS = _gauge("schedulers_alive", "Schedulers of Airflow whose hearts beat.")
+SCHEDULERS_WANTED = _gauge("schedulers_wanted", "Schedulers that there should be.")
+LOST_WORKER = _gauge(
+    "edge_worker_lost", "1 for an edge worker that Airflow does not hear of and that did not take its leave.", "worker"
+)
 
 ALL = (
     UP, COLLECTED, COLLECTION, VERSIONS, DAY, NEWEST, CHAMPION, DAYS_BEHIND, NE, CALIBRATION, EXAMPLES, USERS, COVERAGE,
     SHIFT, VERDICT, TRAINING_SECONDS, TRAINING_RATE, TRAINING_RESUMED, ALERTS, OLDEST_ALERT, UNDELIVERED,
+    SCHEDULERS, SCHEDULERS_WANTED, LOST_WORKER,
 )  # fmt: skip

@@ -121,6 +121,21 @@ _BESIDE = (
         summary="{{ $labels.model }}: {{ $value }} alerts reached nobody for two hours",
     ),
     Rule(
+        name="UserModelSchedulerLost", kind="airflow-lost", severity="warning", hold="5m",
+        expr="0 < usermodel_loop_schedulers_alive < usermodel_loop_schedulers_wanted",
+        summary="{{ $value }} of Airflow's schedulers are alive, fewer than there should be",
+    ),
+    Rule(
+        name="UserModelNoScheduler", kind="airflow-lost", severity="critical", hold="5m",
+        expr="usermodel_loop_schedulers_alive == 0",
+        summary="No scheduler of Airflow is alive: no day goes on",
+    ),
+    Rule(
+        name="UserModelEdgeWorkerLost", kind="airflow-lost", severity="warning", hold="5m",
+        expr="usermodel_loop_edge_worker_lost == 1",
+        summary="Airflow does not hear of the edge worker {{ $labels.worker }}",
+    ),
+    Rule(
         name="UserModelLoopMetricsOld", kind="target-down", severity="warning", hold="5m",
         expr="time() - usermodel_loop_collected_timestamp_seconds > 1800",
         summary="The loop's metrics were last collected {{ $value | humanizeDuration }} ago",

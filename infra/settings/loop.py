@@ -9,13 +9,14 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 
-from infra.settings.base import LOOPBACK, REPOSITORY, Home
+from infra.settings.base import LOOPBACK, REPOSITORY, is_loopback
+from infra.settings.protection import Protection
 
 EDGE_STEPS = ("train", "infer_shard", "retrain")
 """Steps that may run on another host: what they read and write lies in shared storage and MLflow."""
 
 
-class Loop(Home):
+class Loop(Protection):
     """What runs the daily loop, and who is told of it."""
 
     airflow_port: int = Field(8080, ge=1, le=65535, description="port of Airflow's web server")
@@ -27,7 +28,9 @@ class Loop(Home):
     edge_steps: str = Field(
         "", description="steps that edge workers run: STEP=QUEUE …, of train, infer_shard and retrain; none: no edge"
     )
-    airflow_uri: str | None = Field(None, description="of an edge worker: the Airflow it works for")
+    airflow_uri: str | None = Field(
+        None, description="the Airflow elsewhere: that an edge worker works for, or metrics ask"
+    )
     worker_queues: str = Field("", description="of an edge worker, kept by `infra worker`: its queues, by blanks")
     worker_name: str = Field("", description="of an edge worker: unlike every other's; default: the host's name")
     worker_tasks: int = Field(1, ge=1, description="of an edge worker: tasks at once")
@@ -43,13 +46,21 @@ class Loop(Home):
     )
 
     @model_validator(mode="after")
-    def _no_password_in_a_url(self) -> Self:
+    def _nothing_is_given_away_by_a_url(self) -> Self:
         for name in ("airflow_uri", "mlflow_uri"):
             uri = getattr(self, name)
-            if uri is not None and "@" in urlsplit(uri).netloc:
+            if uri is None:
+                continue
+            parts = urlsplit(uri)
+            if "@" in parts.netloc:
                 raise ValueError(
                     f"USERMODEL_{name.upper()} holds a name or password, which settings.env would keep; take it out, "
                     "and name the file of a token in USERMODEL_MLFLOW_TOKEN_FILE"
+                )
+            if self.tls == "required" and parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+                raise ValueError(
+                    f"USERMODEL_{name.upper()} is {uri}, where tokens and data go in the clear; beyond loopback write "
+                    "https://, or set USERMODEL_TLS=elsewhere where a mesh or a proxy encrypts"
                 )
         return self
 

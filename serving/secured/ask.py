@@ -21,7 +21,11 @@ def headers(settings: Settings) -> dict[str, str]:
     return {"Authorization": f"Bearer {settings.token_file.read_text(encoding='utf-8').strip()}"}
 
 
+def trusted(settings: Settings) -> ssl.SSLContext | bool:
+    """For httpx, `verify`: the settings' authority, or those that it knows itself."""
+    return True if settings.tls_ca is None else client_context(settings.tls_ca)
+
+
 def options(settings: Settings) -> dict[str, Any]:
     """For httpx. Proxies of the environment are not for our own services."""
-    verify: ssl.SSLContext | bool = True if settings.tls_ca is None else client_context(settings.tls_ca)
-    return {"headers": headers(settings), "verify": verify, "trust_env": False}
+    return {"headers": headers(settings), "verify": trusted(settings), "trust_env": False}

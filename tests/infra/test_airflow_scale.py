@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from infra import health, orchestrator, worker
+from infra.commands.infra import up
 from infra.commands.worker import worker as worker_command
 from infra.credentials import ensure_credentials
 from infra.service import services
@@ -116,9 +117,23 @@ def test_a_worker_runs_alone_and_only_names_its_secret(tmp_path: Path) -> None:
 
 
 def test_a_worker_without_the_secret_is_told_where_to_put_it(tmp_path: Path) -> None:
-    host = settings_of(tmp_path, worker_queues="gpu", airflow_uri="http://far:8080")
-    with pytest.raises(ValueError, match=r"jwt_secret is missing: copy .* of the Airflow at http://far:8080"):
+    host = settings_of(tmp_path, worker_queues="gpu", airflow_uri="https://far:8080")
+    with pytest.raises(ValueError, match=r"jwt_secret is missing: copy .* of the Airflow at https://far:8080"):
         worker.write_configuration(host)
+
+
+def test_a_worker_trusts_an_authority_of_its_own_installation(tmp_path: Path) -> None:
+    secret, ca = tmp_path / "secret", tmp_path / "ca.pem"
+    secret.write_text("s")
+    given = {"worker_queues": "gpu", "airflow_uri": "https://far:8080", "jwt_secret_file": secret}
+    plain, trusting = settings_of(tmp_path / "a", **given), settings_of(tmp_path / "b", tls_ca=ca, **given)
+    for host in (plain, trusting):
+        worker.write_configuration(host)
+    assert worker.program(plain).environment == {}
+    assert not configuration(plain).has_section("api")
+    told = worker.program(trusting).environment
+    assert told["SSL_CERT_FILE"] == configuration(trusting)["api"]["ssl_ca_file"] == str(ca)
+    assert told["SSL_CERT_DIR"], "what the machine trusts counts too"
 
 
 def test_a_worker_whose_options_cannot_be_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,3 +146,21 @@ def test_a_worker_whose_options_cannot_be_keeps_nothing(tmp_path: Path, monkeypa
 def test_a_check_says_which_token_it_cannot_read(tmp_path: Path) -> None:
     settings = settings_of(tmp_path, token_file=tmp_path / "gone")
     assert "gone" in (health.loop_metrics(settings, 0.0) or "")
+
+
+def test_a_workers_home_is_no_home_of_services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USERMODEL_HOME", str(tmp_path))
+    kept = settings_of(tmp_path, worker_queues="gpu", airflow_uri="https://far").remember()
+    before = (kept.home / "settings.env").read_text()
+    with pytest.raises(ValueError, match=r"worker for https://far .*is gpu\): start it with `usermodel infra worker`"):
+        up(serve=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["settings.env"], "nothing was made"
+    assert (tmp_path / "settings.env").read_text() == before
+
+
+def test_a_home_of_services_is_no_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USERMODEL_HOME", str(tmp_path))
+    (tmp_path / "postgres").mkdir()
+    with pytest.raises(ValueError, match=r"is a home of services, .* another one in USERMODEL_HOME"):
+        worker_command(["gpu"], airflow="https://far", mlflow="https://far/mlflow")
+    assert not (tmp_path / "settings.env").exists()

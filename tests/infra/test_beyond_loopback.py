@@ -42,6 +42,30 @@ def test_a_feature_store_beyond_loopback(tmp_path: Path, url: str, tls: str, wor
         assert settings.feature_store() == url
 
 
+@pytest.mark.parametrize("name", ["airflow_uri", "mlflow_uri"])
+@pytest.mark.parametrize(
+    ("uri", "tls", "refused"),
+    [
+        pytest.param("http://127.0.0.1:5000", "required", False, id="loopback"),
+        pytest.param("http://[::1]:5000", "required", False, id="loopback-of-six"),
+        pytest.param("http://localhost:5000", "required", False, id="loopback-by-name"),
+        pytest.param("https://far:5000/mlflow", "required", False, id="tls"),
+        pytest.param("sqlite:////tmp/store.db", "required", False, id="a-file"),
+        pytest.param("http://far:5000", "required", True, id="plain"),
+        pytest.param("HTTP://10.0.0.7", "required", True, id="plain-in-capitals"),
+        pytest.param("http://127.0.0.1.far", "required", True, id="like-loopback"),
+        pytest.param("http://far:5000", "elsewhere", False, id="a-mesh-encrypts"),
+    ],
+)
+def test_what_runs_the_loop_beyond_loopback(tmp_path: Path, name: str, uri: str, tls: str, refused: bool) -> None:
+    given = {name: uri, "tls": tls}
+    if refused:
+        with pytest.raises(ValueError, match=f"USERMODEL_{name.upper()} is .* in the clear.*https://.*=elsewhere"):
+            Settings(home=tmp_path, **given, _env_file=None)  # type: ignore[arg-type]
+    else:
+        assert getattr(Settings(home=tmp_path, **given, _env_file=None), name) == uri  # type: ignore[arg-type]
+
+
 class Guarded(BaseHTTPRequestHandler):
     """A registry without a model, for who knows the token."""
 

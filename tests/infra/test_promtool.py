@@ -40,6 +40,15 @@ FELL = 'usermodel_serving_fallbacks_total{model="demo"}'
 ENDS = 'usermodel_tls_certificate_expiry_timestamp_seconds{instance="a"}'
 
 
+WORKER = 'usermodel_loop_edge_worker_lost{worker="gpu-1"}'
+WARNING = {"severity": "warning"}
+
+
+def schedulers(alive: str) -> dict[str, str]:
+    """Two are wanted."""
+    return {"usermodel_loop_schedulers_alive": alive, "usermodel_loop_schedulers_wanted": "2x30"}
+
+
 def answers(minutes: int) -> dict[str, str]:
     """A tenth of them defaults, none a fallback."""
     return {FELL: f"0+0x{minutes}", ASKED % "store": f"0+90x{minutes}", ASKED % "default": f"0+10x{minutes}"}
@@ -93,6 +102,15 @@ def series(**values: str) -> list[dict[str, str]]:
         pytest.param("UserModelCertificateEnds", "70m", {ENDS: "6000000+0x80"}, [], id="a-certificate-for-months"),
         pytest.param("UserModelLoopUnread", "20m", {'usermodel_loop_up{source="collection"}': "0+0x30"},
                      [{"source": "collection", "severity": "warning"}], id="nothing-was-ever-collected"),
+        pytest.param("UserModelSchedulerLost", "10m", schedulers("2 1x20"), [WARNING], id="one-of-two-schedulers-is-lost"),
+        pytest.param("UserModelSchedulerLost", "4m", schedulers("2 1x20"), [], id="it-may-come-back"),
+        pytest.param("UserModelSchedulerLost", "10m", schedulers("2x20"), [], id="both-are-alive"),
+        pytest.param("UserModelSchedulerLost", "10m", schedulers("0x20"), [], id="none-is-another-alarm"),
+        pytest.param("UserModelNoScheduler", "10m", schedulers("0x20"), [{"severity": "critical"}], id="none-is-left"),
+        pytest.param("UserModelNoScheduler", "10m", schedulers("2 1x20"), [], id="one-is-left"),
+        pytest.param("UserModelEdgeWorkerLost", "10m", {WORKER: "0 1x20"}, [{"worker": "gpu-1", **WARNING}],
+                     id="a-worker-is-lost"),
+        pytest.param("UserModelEdgeWorkerLost", "10m", {WORKER: "0 1x4 0x20"}, [], id="the-worker-is-back"),
         pytest.param("UserModelRejected", "1m", {REJECTED: "1 1"},
                      [{"model": "demo", "decision": "rejected", "severity": "warning"}], id="a-rejected-day"),
     ],

@@ -213,7 +213,8 @@ def test_prometheus_is_told_what_the_gate_kept(recipe: Recipe, two: Settings) ->
     found, version = told(two), newest(two, DAYS[1])
     assert set(found["up"].values()) == {1.0}
     of_training = {"training_seconds", "training_examples_per_second", "training_resumed"}  # these towers were made
-    assert set(found) == {one.name.removeprefix("usermodel_loop_") for one in ALL} - of_training
+    of_airflow = {"schedulers_alive", "schedulers_wanted", "edge_worker_lost"}  # there is none
+    assert set(found) == {one.name.removeprefix("usermodel_loop_") for one in ALL} - of_training - of_airflow
     assert found["ne"] == {("tiny", task): of["ne"] for task, of in version.metrics.items()}
     assert found["champion_version"] == {("tiny",): 1.0}
     assert {labels for labels, is_so in found["newest_decision"].items() if is_so} == {("held", "tiny")}

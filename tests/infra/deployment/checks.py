@@ -26,8 +26,10 @@ OTHERS = {
     "PYTHONUNBUFFERED",
     "POD_INDEX",
     "POD_IP",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
 }
-MLFLOW_OPTIONS = {"--host", "--port", "--workers", "--artifacts-destination", "--allowed-hosts"}
+MLFLOW_OPTIONS = {"--host", "--port", "--workers", "--artifacts-destination", "--allowed-hosts", "--uvicorn-opts"}
 """Of `mlflow server`; importing its command line takes seconds."""
 AIRFLOW_COMMANDS = {"db migrate", "api-server", "dag-processor", "triggerer"}
 
@@ -39,7 +41,7 @@ def require_command(command: Sequence[str]) -> None:
         _parse(_ours(), words)
     elif program == "mlflow":
         assert words[0] == "server", command
-        assert {word for word in words if word.startswith("--")} <= MLFLOW_OPTIONS, command
+        assert {word.partition("=")[0] for word in words if word.startswith("--")} <= MLFLOW_OPTIONS, command
     elif program == "airflow":
         assert any(" ".join(words).startswith(known) for known in AIRFLOW_COMMANDS), command
     elif program == "python":

@@ -123,12 +123,61 @@ def test_who_starts_jobs_may(values: str) -> None:
 
 @each_set
 def test_the_certificates_that_the_settings_name_are_mounted(values: str) -> None:
-    """Of all but MLflow's server, which reads no settings of ours."""
     (settings,) = of_kind(values, "ConfigMap")
     named = {value.rpartition("/")[0] for name, value in settings["data"].items() if name.startswith("USERMODEL_TLS_")}
     for name, spec, _ in pods(values):
         (container,) = spec["containers"]
-        assert name == "um-mlflow" or named <= {mount["mountPath"] for mount in container["volumeMounts"]}, name
+        assert named <= {mount["mountPath"] for mount in container["volumeMounts"]}, name
+
+
+def _airflow(*files: str) -> dict[str, Any]:
+    """Its chart's values, of one file after the other; null takes a key out, as Helm does it."""
+    found: dict[str, Any] = {}
+    for name in files:
+        _merge(found, yaml.safe_load(text_of(f"airflow/{name}")))
+    return found
+
+
+def _merge(into: dict[str, Any], over: dict[str, Any]) -> None:
+    for name, value in over.items():
+        if isinstance(value, dict):
+            _merge(into.setdefault(name, {}), value)
+        elif value is None:
+            del into[name]
+        else:
+            into[name] = value
+
+
+@pytest.mark.parametrize(
+    ("values", "files", "scheme"),
+    [
+        pytest.param("least", ["values.yaml"], "https", id="our certificates"),
+        pytest.param("mesh", ["values.yaml", "mesh.yaml"], "http", id="a mesh encrypts"),
+    ],
+)
+def test_pods_speak_tls_to_one_another_unless_a_mesh_does(values: str, files: list[str], scheme: str) -> None:
+    airflow, certificate = _airflow(*files), scheme == "https"
+    (worker,) = (spec["containers"][0] for name, spec, _ in pods(values) if name.startswith("um-worker"))
+    told = {one["name"]: one["value"] for one in worker["env"]}
+    for section, option in (("core", "execution_api_server_url"), ("edge", "api_url")):
+        url = airflow["config"][section][option]
+        assert url.startswith(f"{scheme}://airflow-api-server:8080/")
+        assert told[f"AIRFLOW__{section.upper()}__{option.upper()}"] == url
+    (settings,) = of_kind(values, "ConfigMap")
+    data = settings["data"]
+    trusted = {told.get("SSL_CERT_FILE"), told.get("AIRFLOW__API__SSL_CA_FILE"), data.get("USERMODEL_TLS_CA")}
+    assert trusted == ({"/var/run/usermodel/tls/ca.crt"} if certificate else {None})
+    assert set(airflow["config"]["api"]) == ({"ssl_cert", "ssl_key", "ssl_ca_file"} if certificate else set())
+    probes = {airflow["apiServer"][f"{kind}Probe"]["scheme"] for kind in ("startup", "liveness", "readiness")}
+    for name, spec, _ in pods(values):
+        if name in ("um-http", "um-compute", "um-mlflow"):
+            probes.add(spec["containers"][0]["readinessProbe"]["httpGet"]["scheme"])
+    assert probes == {scheme.upper()}
+    for name, spec, _ in pods(values):
+        if name == "um-mlflow":
+            assert data["USERMODEL_MLFLOW_URI"] == "https://um-mlflow:5000"
+            shown = "--ssl-certfile /var/run/usermodel/tls/tls.crt --ssl-keyfile /var/run/usermodel/tls/tls.key"
+            assert f"--uvicorn-opts={shown}" in spec["containers"][0]["command"]
 
 
 def _variables(values: str) -> dict[str, str]:
@@ -375,18 +424,20 @@ def _check_and_render(chart: Any, values: dict[str, Any]) -> None:
 
 
 def test_airflow_has_values_that_fit_ours() -> None:
-    values = yaml.safe_load(text_of("airflow/values.yaml"))
+    values = _airflow("values.yaml")
     queues = json.loads(values["config"]["usermodel"]["edge_queues"])
     assert set(queues) <= set(EDGE_STEPS)
     workers = {one["metadata"]["name"] for one in of_kind("least", "StatefulSet")}
     assert {f"um-worker-{queue}" for queue in queues.values()} == workers
     assert values["executor"] == EXECUTORS
+    known = yaml.safe_load((CHART / "values.yaml").read_text())
+    told = Settings(_env_file=None, edge_steps=known["airflow"]["edgeSteps"], schedulers=known["airflow"]["schedulers"])
+    assert (told.edge_queues(), told.schedulers) == (queues, values["scheduler"]["replicas"])
     assert values["airflowVersion"] == version("apache-airflow")
     (settings,) = of_kind("least", "ConfigMap")
     (claim,) = of_kind("least", "PersistentVolumeClaim")
     assert settings["metadata"]["name"] in values["extraEnvFrom"]
     assert claim["metadata"]["name"] == values["volumes"][0]["persistentVolumeClaim"]["claimName"]
-    assert values["config"]["edge"]["api_url"] in json.dumps(of_kind("least", "StatefulSet"))
     for part in ("scheduler", "dagProcessor", "triggerer", "apiServer"):
         assert {"requests", "limits"} == set(values[part]["resources"])
         assert values[part]["serviceAccount"] == {"automountServiceAccountToken": False}
@@ -397,7 +448,6 @@ def test_airflow_has_values_that_fit_ours() -> None:
         f"cat {passwords['mountPath']}/passwords > {values['config']['core']['simple_auth_manager_passwords_file']}"
     )
     assert copied in values["apiServer"]["args"][-1]
-    known = yaml.safe_load((CHART / "values.yaml").read_text())
     secrets = {one["name"] for one in known["secrets"].values()} | {known["tls"]["secretName"], "usermodel-storage"}
     assert (
         set(re.findall(r"(?:name|secretName|SecretName): (usermodel-[a-z]+)", text_of("airflow/values.yaml")))

@@ -160,7 +160,8 @@ def test_secrets_are_made_once(tmp_path: Path) -> None:
     (home / "credentials").mkdir(parents=True)
     for name in ("redis_url", "alert_urls"):
         (home / "credentials" / name).write_text(made[name])
-    settings = Settings(home=home, tls=composed()["x-settings"]["USERMODEL_TLS"], _env_file=None)  # type: ignore[call-arg]
+    told = {name: composed()["x-settings"][f"USERMODEL_{name.upper()}"] for name in ("tls", "mlflow_uri")}
+    settings = Settings(home=home, **told, _env_file=None)
     assert settings.feature_store() == made["redis_url"].strip()
     assert settings.alert_targets() == ("json://example.org",)
     assert _make_secrets(tmp_path / "other")["redis_password"] != made["redis_password"]

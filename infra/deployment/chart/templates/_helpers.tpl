@@ -41,6 +41,15 @@ labels: {{- include "usermodel.labels" . | nindent 2 }}
 {{ or $asked (gt (len $np.kubernetes) 0) }}
 {{- end }}
 
+{{- /* http, or https where our services show certificates */ -}}
+{{- define "usermodel.scheme" -}}
+{{ ternary "https" "http" (eq .Values.tls.mode "required") }}
+{{- end }}
+
+{{- define "usermodel.airflow" -}}
+{{ include "usermodel.scheme" . }}://{{ .Values.airflow.apiServer }}:{{ .Values.airflow.apiPort }}
+{{- end }}
+
 {{- define "usermodel.claim" -}}
 {{ .Values.state.existingClaim | default (include "usermodel.name" (dict "root" . "component" "state")) }}
 {{- end }}
