@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import shutil
-import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+
+from infra.debian import NoPackagesError, unpack
 
 CLIENTS = ("sbatch", "srun", "scancel", "scontrol", "squeue", "sinfo")
 DAEMONS = ("munged", "slurmctld", "slurmd", "slurmstepd")
@@ -59,38 +58,12 @@ def find_programs(folder: Path, *, say: Callable[[str], None]) -> Programs:
         return Programs(paths={name: Path(path) for name, path in installed.items() if path is not None})
     if not folder.exists():
         missing = ", ".join(name for name, path in installed.items() if path is None)
-        if lacking := [tool for tool in ("apt-get", "dpkg-deb") if shutil.which(tool) is None]:
-            raise NoSlurmError(f"this machine has no {missing}, and no {lacking[0]} to fetch them with: {_REMEDY}")
         say(f"this machine has no {missing}: unpacking Debian's packages in {folder}")
-        _unpack(folder)
+        try:
+            unpack(_PACKAGES, folder)
+        except NoPackagesError as error:
+            raise NoSlurmError(f"this machine has no {missing}, and {error}: {_REMEDY}") from error
     return _unpacked(folder)
-
-
-def _unpack(folder: Path) -> None:
-    """The folder appears by rename, whole."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".packages-", dir=folder.parent) as scratch:
-        _download(Path(scratch))
-        for package in sorted(Path(scratch).glob("*.deb")):
-            _run(["dpkg-deb", "--extract", str(package), f"{scratch}/root"])
-        Path(scratch, "root").rename(folder)
-
-
-def _download(folder: Path) -> None:
-    """The packages and those that they need and this machine lacks; with lists of its own where apt's are not there."""
-    (folder / "lists" / "partial").mkdir(parents=True)
-    (folder / "archives" / "partial").mkdir(parents=True)
-    own = ["-o", f"Dir::State::Lists={folder}/lists", "-o", f"Dir::Cache={folder}", "-o", "APT::Sandbox::User="]
-    try:
-        _run(["apt-get", "download", *_needed([])], cwd=folder)
-    except NoSlurmError:
-        _run(["apt-get", *own, "update"])
-        _run(["apt-get", *own, "download", *_needed(own)], cwd=folder)
-
-
-def _needed(options: list[str]) -> list[str]:
-    planned = _run(["apt-get", *options, "--simulate", "--no-install-recommends", "install", *_PACKAGES])
-    return re.findall(r"^Inst (\S+)", planned, re.MULTILINE)
 
 
 def _unpacked(folder: Path) -> Programs:
@@ -108,11 +81,3 @@ def _unpacked(folder: Path) -> Programs:
 def _loader() -> Path:
     """The dynamic linker of this architecture."""
     return next(path for folder in ("/lib64", "/lib") for path in Path(folder).glob("ld-linux*.so.*"))
-
-
-def _run(command: list[str], *, cwd: Path | None = None) -> str:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-    if done.returncode:
-        words = " ".join(done.stderr.split()) or done.stdout
-        raise NoSlurmError(f"{' '.join(command[:2])} failed ({words[-400:]}): {_REMEDY}")
-    return done.stdout
