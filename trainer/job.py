@@ -22,7 +22,7 @@ from trainer.archive.archive import Archive
 from trainer.archive.download import bring
 from trainer.archive.following import following, forget, recall
 from trainer.archive.keep import keep
-from trainer.archive.lease import Lease, day_held
+from trainer.archive.lease import Lease, day_held, leased
 from trainer.assignment import Assignment, write_assignment
 from trainer.checkpoint import remove_partial
 from trainer.config import TrainingConfig
