@@ -1,4 +1,4 @@
-"""A real Prometheus, fetched where it is not installed, reads real pages: every rule and panel has something to show."""
+"""A real Prometheus, fetched where none is installed, reads real pages: every rule and panel has something to show."""
 
 from __future__ import annotations
 
