@@ -129,5 +129,5 @@ def require_one_version(trial: Trial, day: Learning) -> None:
     """The undisturbed one."""
     (trained,) = trained_days(settings_of(day.home), "tiny")
     trial.world.require_same(trained)
-    said = re.findall(r"trained model=tiny ", day.log.read_text())
+    said = re.findall(r"trained model=tiny .* task=click", day.log.read_text())
     assert len(said) <= 1, f"{len(said)} attempts say that they trained it"
