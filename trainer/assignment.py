@@ -17,7 +17,8 @@ from trainer.trained import TrainedDay
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """Learn one day. It holds all that decides the result: a rank needs no registry and no settings."""
+    """Learn one day. It holds all that decides the result: a rank asks no registry, and its machine's settings only how
+    to reach a lake in object storage."""
 
     config: TrainingConfig
     ds: date
