@@ -22,6 +22,8 @@ host is cut off, and what it says of the others is worth less than what they say
 DEADLINE = "DeadlineError"
 """The type of a failure that no exception stands for."""
 _COLLECTIVE = re.compile(r"\bgloo\b|ProcessGroup|NCCL|Connection (closed|reset) by peer|Broken pipe")
+_LOST = re.compile(r"Connection timed out|No route to host|Network is unreachable")
+"""The kernel's words for a host that was silent for `Post.lost_seconds`; gloo and the store time out in others."""
 _TIMEOUT = re.compile(r"tim(ed )?(out|eout)", re.IGNORECASE)
 
 
@@ -57,7 +59,8 @@ def of_error(error: Exception, post: Post) -> Failure:
         answers = look_around(post)
         what = "waited too long" if kind == "waited" else "lost another rank"
         original = next((line for line in message.splitlines() if line.strip()), type(error).__name__)
-        message = f"{_where(post)} {what}: {_with_remedy(_wait(post, answers), post)} [{original}]"
+        told = f"{_wait(post, answers)}. {remedy(post, answers, original=message)}"
+        message = f"{_where(post)} {what}: {told} [{original}]"
         kind = "alone" if is_alone(post, answers) else kind
     return Failure(rank=post.rank, time=time.time(), kind=kind, type=type(error).__name__, message=message)
 
@@ -65,12 +68,12 @@ def of_error(error: Exception, post: Post) -> Failure:
 def of_deadline(phase: Phase, post: Post) -> Failure:
     """The failure of a rank at which `phase` outlasted the deadline."""
     kind: Kind = "own" if phase in (Phase.OPENING, Phase.READING) or post.world_size == 1 else "waited"
-    clause = "its own work hangs; its log shows every thread's stack"
+    clause, answers = "its own work hangs; its log shows every thread's stack", {}
     if kind == "waited":
         answers = look_around(post)
         clause = _wait(post, answers)
         kind = "alone" if is_alone(post, answers) else kind
-    message = f"{_where(post)} exceeded the deadline: {_with_remedy(clause, post)}"
+    message = f"{_where(post)} exceeded the deadline: {clause}. {remedy(post, answers)}"
     return Failure(rank=post.rank, time=time.time(), kind=kind, type=DEADLINE, message=message)
 
 
@@ -106,8 +109,12 @@ def _where(post: Post) -> str:
     return "starting," if sign is None else f"{sign.phase.describe(sign.step)},"
 
 
-def _with_remedy(clause: str, post: Post) -> str:
-    return (
-        f"{clause}. See that rank's host and log; if it was only slow, raise USERMODEL_DEADLINE_SECONDS "
-        f"(now {post.deadline_seconds:g}) and run again"
-    )
+def remedy(post: Post, answers: Mapping[int, Answer], *, original: str = "") -> str:
+    """What to do about a wait: which of the two settings ended it. original: what the collective said."""
+    deadline = f"USERMODEL_DEADLINE_SECONDS (now {post.deadline_seconds:g})"
+    if post.lost_seconds and (Answer.SILENT in answers.values() or _LOST.search(original)):
+        return (
+            "See that rank's host and the network to it; an outage is waited for while it is shorter than "
+            f"USERMODEL_LOST_HOST_SECONDS (now {post.lost_seconds}) and than {deadline}"
+        )
+    return f"See that rank's host and log; if it was only slow, raise {deadline} and run again"

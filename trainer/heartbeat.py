@@ -90,6 +90,8 @@ class Post:
     deadline_seconds: float
     places: tuple[Place, ...] = ()
     """Of every rank, where the job has several hosts."""
+    lost_seconds: int = 0
+    """A host of several that is silent for so long is lost: the kernel ends its connections."""
 
     def name(self, rank: int) -> str:
         """`rank 3`, and where it is."""
@@ -114,9 +116,9 @@ class Heartbeat:
         self._entered = (phase, time.monotonic())
         os.pwrite(self._descriptor, _BEAT.pack(time.time(), phase, step), 0)
 
-    def meet(self, places: Sequence[Place]) -> Post:
-        """From here on it is known where the others are; this rank's post, with that."""
-        self._post = replace(self._post, places=tuple(places))
+    def meet(self, places: Sequence[Place], *, lost_seconds: int = 0) -> Post:
+        """From here on it is known where the others are, and when they are lost; this rank's post, with that."""
+        self._post = replace(self._post, places=tuple(places), lost_seconds=lost_seconds)
         return self._post
 
     def stop(self) -> None:

@@ -151,6 +151,11 @@ def ranks_meet_at() -> str | None:
     return None if _meeting is None else _meeting.host
 
 
+def lost_seconds() -> int:
+    """After which a silent host is lost; 0 in a job of one host."""
+    return 0 if _meeting is None else _meeting.lost_seconds
+
+
 def interface_address(name: str) -> str:
     """The IPv4 address of a network interface. ValueError names those that there are."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

@@ -24,7 +24,7 @@ from trainer.device import backend, rank_device, set_up
 from trainer.heartbeat import Post
 from trainer.locks import keep_renewed
 from trainer.reach import Door, Place, address_towards
-from trainer.rendezvous import rank_store, ranks_meet_at
+from trainer.rendezvous import lost_seconds, rank_store, ranks_meet_at
 
 log = logging.getLogger("trainer.worker")
 
@@ -56,7 +56,7 @@ def main(assignment_path: str) -> None:
         timeout = timedelta(seconds=_COLLECTIVES_SHARE * deadline)
         store = rank_store(path.parent, world_size=world_size, timeout=timeout)
         dist.init_process_group(backend(device), store=store, rank=rank, world_size=world_size, timeout=timeout)
-        post = watch.meet(exchange_places())
+        post = watch.meet(exchange_places(), lost_seconds=lost_seconds())
         learn_day(assignment, device=device, local_world_size=local_world_size, directory=path.parent)
         dist.destroy_process_group()
     except Exception as error:

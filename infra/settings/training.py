@@ -29,7 +29,10 @@ class Training(Storage):
         "eth0", description="network interface between the hosts of a job; Slurm on one machine: lo"
     )
     lost_host_seconds: int = Field(
-        15, ge=3, description="a host that is silent for so long fails the job, or restarts it"
+        15,
+        ge=3,
+        description="a host of several whose network is silent for so long is lost: the job fails, or starts its ranks "
+        "again; at most deadline_seconds, which is of ranks whose host answers",
     )
     job_dir: Path | None = Field(
         None,
@@ -63,6 +66,16 @@ class Training(Storage):
         "",
         description="names of Secrets, separated by blanks, whose keys are a job's variables (the lake's credentials)",
     )
+
+    @model_validator(mode="after")
+    def _lost_hosts_are_noticed_first(self) -> Self:
+        if self.hosts > 1 and self.lost_host_seconds > self.deadline_seconds:
+            raise ValueError(
+                f"USERMODEL_LOST_HOST_SECONDS is {self.lost_host_seconds} and USERMODEL_DEADLINE_SECONDS "
+                f"{self.deadline_seconds:g}: a rank that waits for a silent host would give up before that is lost; "
+                "lower the first, or raise the second"
+            )
+        return self
 
     @model_validator(mode="after")
     def _jobs_fit_the_scheduler(self) -> Self:

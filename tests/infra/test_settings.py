@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,19 @@ def test_a_storage_that_cannot_be_is_refused(tmp_path: Path, given: dict[str, st
     with pytest.raises(ValueError, match=refused) as caught:
         Settings(home=tmp_path, **given, _env_file=None)
     assert ":key@" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "refused"),
+    [
+        pytest.param({}, "name slurm or kubernetes", id="hosts-of-one-machine"),
+        pytest.param({"scheduler": "slurm", "deadline_seconds": 14}, "lower the first, or raise", id="deadline-first"),
+        pytest.param({"scheduler": "slurm", "deadline_seconds": 15}, None, id="lost-first"),
+    ],
+)
+def test_what_several_hosts_may_be_told(tmp_path: Path, given: dict[str, object], refused: str | None) -> None:
+    with pytest.raises(ValueError, match=refused) if refused else nullcontext():
+        Settings(home=tmp_path, hosts=2, **given, _env_file=None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9", "http://[::1]:9", "http://localhost:9", "https://store"])

@@ -26,7 +26,7 @@ from tests.trainer.hanging import HANGING_BATCH
 from tests.trainer.planted import DAY, commit_day, planted_examples, planted_recipe
 from trainer.assignment import Assignment, write_assignment
 from trainer.config import TrainingConfig
-from trainer.failure import Failure, cause, of_error
+from trainer.failure import Failure, cause, of_error, remedy
 from trainer.heartbeat import Heartbeat, Phase, Post, explain_wait, is_alone, look_around
 from trainer.job import train
 from trainer.launch import run_ranks
@@ -233,6 +233,29 @@ def test_errors_of_collectives_are_told_from_own_ones(tmp_path: Path, error: Exc
     assert found.kind == kind
     assert ("it waited for rank 1 (last seen learning batch 3" in found.message) == (kind != "own")
     assert str(error) in found.message
+
+
+KERNELS = "[../third_party/gloo/gloo/transport/tcp/pair.cc:553] Read error [198.18.0.2]:4711: Connection timed out"
+GLOOS = "[../third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 5000ms for recv operation"
+
+
+@pytest.mark.parametrize(
+    ("lost", "answers", "original", "is_outage"),
+    [
+        pytest.param(15, {1: Answer.HERE}, GLOOS, False, id="slow"),
+        pytest.param(15, {1: Answer.GONE}, "Connection closed by peer", False, id="killed"),
+        pytest.param(15, {1: Answer.SILENT}, GLOOS, True, id="cut off"),
+        pytest.param(15, {1: Answer.HERE}, KERNELS, True, id="cut off, and back"),
+        pytest.param(0, {}, KERNELS, False, id="one host"),
+    ],
+)
+def test_which_setting_ended_the_wait(
+    tmp_path: Path, lost: int, answers: dict[int, Answer], original: str, is_outage: bool
+) -> None:
+    post = Post(directory=tmp_path, rank=0, world_size=2, deadline_seconds=120, places=places(2), lost_seconds=lost)
+    told = remedy(post, answers, original=original)
+    assert ("USERMODEL_LOST_HOST_SECONDS (now 15)" in told) == is_outage
+    assert ("raise USERMODEL_DEADLINE_SECONDS (now 120)" in told) == (not is_outage)
 
 
 def test_a_beat_costs_microseconds_and_no_room(tmp_path: Path) -> None:
