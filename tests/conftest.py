@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -21,6 +22,16 @@ IN_CI = os.environ.get("CI") == "true"  # noqa: TID251
 # an example's time is the machine's load; what hangs ends with pytest's own timeout
 hypothesis.settings.register_profile("usermodel", deadline=None)
 hypothesis.settings.load_profile("usermodel")
+
+
+_FIRST = "tests/faults/test_with_schedulers.py"
+"""Starts all of Airflow, as `tests/infra/test_services.py` does: better not at the same time."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with many slow tests first: the one that begins last is then a short one, and no worker waits long."""
+    slow = Counter(item.location[0] for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: (item.location[0] != _FIRST, -slow[item.location[0]]))
 
 
 @pytest.fixture(autouse=True)

@@ -77,8 +77,13 @@ SCENARIOS: dict[str, Scenario] = {
     "two-schedulers": scheduling.two_schedulers,
     "edge-worker-killed": scheduling.edge_worker_killed,
 }
-SERVICES = ("elsewhere", "network", "scheduling", "serving", "slurm", "storage")
-"""Modules."""
+PARTS = {
+    "alone": ("damage", "days", "decided", "disk", "tables", "training"),
+    "hosts": ("elsewhere", "network", "slurm", "storage"),
+    "online": ("serving",),
+    "schedulers": ("scheduling",),
+}
+"""Modules by the file of the suite that plays them: what they start ends with it, and another worker may play it."""
 NOT_IN_THE_SUITE = frozenset(
     {
         *("slurm-daemons-killed", "slurm-cancelled", "slurm-rank-killed", "slurm-node-lost", "slurm-out-of-time"),
@@ -87,7 +92,12 @@ NOT_IN_THE_SUITE = frozenset(
 )
 """`infra/faults` plays these, `infra/test` does not: each starts several jobs."""
 PLAYED = {name: scenario for name, scenario in SCENARIOS.items() if name not in NOT_IN_THE_SUITE}
-WITH_SERVICES = frozenset(
-    name for name, scenario in SCENARIOS.items() if scenario.__module__.rpartition(".")[2] in SERVICES
-)
-"""Those that start more than training."""
+
+
+def played(part: str) -> list[str]:
+    """What the suite plays in this file."""
+    return [name for name in PLAYED if _module(name) in PARTS[part]]
+
+
+def _module(name: str) -> str:
+    return SCENARIOS[name].__module__.rpartition(".")[2]

@@ -10,16 +10,22 @@ import pytest
 
 from tests.faults import catalogue
 from tests.faults.__main__ import main
-from tests.faults.catalogue import PLAYED, SCENARIOS, WITH_SERVICES
+from tests.faults.catalogue import PARTS, PLAYED, SCENARIOS, played
 from tests.faults.played import assert_promised
 from tests.faults.scenario import Outcome, SkippedError, Trial, promise_of
 from tests.faults.world import World
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in PLAYED if name not in WITH_SERVICES])
+@pytest.mark.parametrize("name", played("alone"))
 def test_what_was_promised_holds(name: str, world: World, tmp_path: Path) -> None:
     assert_promised(name, world, tmp_path)
+
+
+def test_every_fault_has_a_file() -> None:
+    assert sorted(name for part in PARTS for name in played(part)) == sorted(PLAYED)
+    files = {path.stem.removeprefix("test_with_") for path in Path(__file__).parent.glob("test_with_*.py")}
+    assert files == PARTS.keys() - {"alone"}
 
 
 def _held(trial: Trial) -> Outcome:

@@ -1,0 +1,17 @@
+"""Each fault of Airflow's schedulers and workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.catalogue import played
+from tests.faults.played import assert_promised
+from tests.faults.world import World
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", played("schedulers"))
+def test_what_was_promised_holds(name: str, world: World, tmp_path: Path) -> None:
+    assert_promised(name, world, tmp_path)
