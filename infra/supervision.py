@@ -156,12 +156,11 @@ class Supervisor:
 
     def stop(self, names: Iterable[str]) -> None:
         """Stop the programs side by side and wait until they have ended; supervisord kills the slow ones."""
-        names = set(names)
-        for name, process in self.processes().items():
-            if name in names and process.state in ALIVE:
-                self._ask("stopProcess", name)
-        deadline = time.monotonic() + STOP_SECONDS
-        while alive := [p for name, p in self.processes().items() if name in names and p.pid]:
+        names, deadline = set(names), time.monotonic() + STOP_SECONDS
+        while alive := [p for name, p in self.processes().items() if name in names and (p.pid or p.state in ALIVE)]:
+            for process in alive:
+                if process.state in ALIVE:  # still, or again: one that died as it was asked is started anew
+                    self._ask("stopProcess", process.name)
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{alive[0].name} (pid {alive[0].pid}) does not end, not even by SIGKILL")
             time.sleep(POLL_SECONDS)
