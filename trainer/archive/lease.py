@@ -170,6 +170,7 @@ def _storage_time(objects: Objects, folder: str) -> datetime:
 def _home_id(archive: Archive) -> str:
     """Of this home alone, for as long as this machine runs: as far as its file locks reach. Nothing of it is kept, so
     a home that was copied to another machine, or beside itself, is another one."""
+    archive.home.mkdir(parents=True, exist_ok=True)
     folder = archive.home.stat()
     return f"{kernel()}:{folder.st_dev}:{folder.st_ino}"
 

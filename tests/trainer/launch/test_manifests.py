@@ -108,9 +108,14 @@ def test_an_attempt_has_one_name() -> None:
 
 def test_a_lake_in_object_storage_is_named_and_its_keys_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of nobody's concern")
-    stored = {"storage_uri": "s3://bucket/prefix", "storage_endpoint": "https://storage.example:9000"}
+    stored = {
+        "storage_uri": "s3://bucket/prefix",
+        "storage_endpoint": "https://storage.example:9000",
+        "storage_profile": "ours",
+    }
     (role,) = remote_app(WORK, settings=settings_of(**CASES["one-host-cpu"], **stored)).roles
     assert role.env["USERMODEL_STORAGE_ENDPOINT"] == stored["storage_endpoint"]
+    assert role.env["USERMODEL_STORAGE_PROFILE"] == "ours"
     assert role.env["USERMODEL_HOME"] == "/srv/usermodel"
     assert "of nobody's concern" not in str(role)
     (role,) = remote_app(WORK, settings=settings_of(**CASES["one-host-cpu"])).roles
