@@ -86,6 +86,8 @@ def test_airflow_knows_its_user_and_nobody_else(running: Settings) -> None:
     url = f"{running.airflow}/api/v2/dags"
     token = services.airflow_token(running)
     assert httpx.get(url, headers={"Authorization": f"Bearer {token}"}).is_success
+    with Airflow(running, token=token) as airflow:
+        assert airflow.alive_schedulers() == 1
     assert httpx.get(url).status_code == httpx.codes.UNAUTHORIZED
     guess = {"username": running.airflow_user, "password": "admin"}
     assert httpx.post(f"{running.airflow}/auth/token", json=guess).status_code == httpx.codes.UNAUTHORIZED

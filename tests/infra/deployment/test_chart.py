@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 import yaml
-from jsonschema import ValidationError
+from jsonschema import Draft7Validator, ValidationError
 
 from infra.edge import EXECUTORS
 from infra.network import EDGES
 from infra.settings import EDGE_STEPS, Settings
 from serving import metrics
+from tests.infra.deployment import airflow_chart
 from tests.infra.deployment.charts import (
     CHART,
     IMAGE,
@@ -421,6 +422,15 @@ def test_values_that_are_wrong(values: dict[str, Any], words: str | None) -> Non
 def _check_and_render(chart: Any, values: dict[str, Any]) -> None:
     chart.validate_schema(chart.merge_values(values))
     chart.render(values, name="um", namespace="usermodel")
+
+
+@pytest.mark.parametrize("files", [["values.yaml"], ["values.yaml", "mesh.yaml"]], ids=["tls", "mesh"])
+def test_airflows_values_are_what_its_chart_takes(files: list[str]) -> None:
+    values = _airflow(*files)
+    Draft7Validator(airflow_chart.VALUES).validate(values)
+    wrong = {**values, "apiServer": {**values["apiServer"], "livenessProbe": {"tls": True}}}
+    with pytest.raises(ValidationError, match="tls"):
+        Draft7Validator(airflow_chart.VALUES).validate(wrong)
 
 
 def test_airflow_has_values_that_fit_ours() -> None:
