@@ -133,8 +133,7 @@ def host_fenced(trial: Trial) -> Outcome:
         assert first.directory is not None
         (first.directory / GO).touch()
         rack.join(publisher)
-        for pid in processes_on(rack, publisher):
-            os.kill(pid, signal.SIGCONT)
+        rack.wake()
         first.await_the_cut_off()
         assert "nothing is published" in (first.directory / f"{publisher}.log").read_text()
     trial.world.require_same(trained)

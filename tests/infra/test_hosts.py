@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -19,8 +20,9 @@ from infra.commands import cli
 from infra.hosts import namespaces
 from infra.hosts.job import HostsJob
 from infra.hosts.namespaces import NoNamespacesError, enter
-from infra.hosts.rack import Rack, down, environment_of, left_over
+from infra.hosts.rack import Rack, down, environment_of, left_over, stop
 from infra.hosts.wire import Link
+from infra.processes import children
 from infra.settings import REPOSITORY, Settings, child_environment, get_settings
 from tests.faults.attempts import wait_for
 
@@ -204,6 +206,19 @@ def test_a_killed_owner_leaves_nothing(settings: Settings) -> None:
         assert left_over(settings)
         owner.kill()
     assert wait_for(lambda: not left_over(settings), seconds=30), left_over(settings)
+
+
+@needs_namespaces
+def test_hosts_end_with_what_was_stopped_on_them(settings: Settings, tmp_path: Path) -> None:
+    """What waits for it outside stops with it, and only that takes note of its end."""
+    with Rack(1, settings=settings) as rack:
+        waits = rack.start("host-1", ["sleep", "600"], log=tmp_path / "log")
+        assert wait_for(lambda: children(waits.pid), seconds=30)
+        stop(waits, number=signal.SIGSTOP)
+        stat = Path(f"/proc/{waits.pid}/stat")
+        assert wait_for(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", seconds=30)
+    assert waits.wait(timeout=10)
+    assert not left_over(settings)
 
 
 @needs_namespaces

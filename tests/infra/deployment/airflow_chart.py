@@ -1,4 +1,4 @@
-"""What Airflow's official chart takes: of its values.schema.json (650 KB, all of Kubernetes in it) the keys that we set.
+"""What Airflow's official chart takes: of its values.schema.json (650 KB, all of Kubernetes in it) our keys.
 
 Looked up by hand in that schema, and where it leaves a key open, in the templates that read it. A key that is added to
 our values is looked up there first: an object that is closed refuses to be installed with it, an open one ignores it.
