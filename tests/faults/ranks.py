@@ -18,7 +18,7 @@ from trainer.saver import WaypointSaver
 
 KILLED, LEARNT, REACHED, GO = "killed", "learnt", "reached", "go"
 """Files in the job's directory: the time of the kill, of the first step learnt; a rank waits, and may go on."""
-_PATIENCE_SECONDS = 60
+_PATIENCE_SECONDS = 300
 _LAST_OF = {"storing": "hashed_part", "publishing": "check_token"}
 """What of `trainer.sealing` is called when the day's tensors are written, and when it is complete."""
 
