@@ -72,8 +72,8 @@ def train(
 
     ValueError: no examples of the day, a gap before it without `after_gap`, or inputs that the day was trained from
     before it was trained from others. LockedError: somebody else is training it. RuntimeError: the job failed; its
-    message is the failing rank's, or what the scheduler did to it. NotArchivedError: the day is trained, and the same
-    again archives it.
+    message is the failing rank's, or what the scheduler did to it. LeftRunningError: the job may run on, and the
+    same again joins it. NotArchivedError: the day is trained, and the same again archives it.
     """
     examples, archive = Lake(settings.lake).get(f"examples/{recipe.source.name}", ds), Archive.of(settings)
     parent = find_parent(settings, recipe.name, ds, after_gap=after_gap)

@@ -30,7 +30,7 @@ _UNREACHABLE_SECONDS = 600.0
 
 
 class LeftRunningError(KeptError):
-    """Nobody waits for the job any more, but it runs on: the next attempt at its day joins it."""
+    """Nobody waits for the job any more, but it may run on, with its day: the next attempt at that joins it."""
 
 
 def scheduler_of(name: str, settings: Settings) -> Scheduler:
@@ -55,7 +55,8 @@ def manifest(work: Work, *, settings: Settings, token: str) -> str:
 def run(work: Work, record: JobRecord, folder: Path, *, settings: Settings) -> None:
     """Submit a job, keep its record in `folder`, and wait until it is over.
 
-    RuntimeError with the reason when it does not succeed; LeftRunningError when the scheduler cannot be asked.
+    RuntimeError with the reason when it does not succeed; LeftRunningError where it may run on, for its scheduler could
+    not be asked, or did not cancel it when this process was asked to end.
     """
     scheduler = scheduler_of(record.scheduler, settings)
     app = remote_app(work, settings=settings)
