@@ -52,17 +52,21 @@ _ARGUMENTS = {
 
 def load_graph(path: Path) -> Graph:
     """The graph as a function. DamagedError names what the file holds and should not."""
-    return _loaded(path.read_bytes(), str(path))
+    try:
+        return _loaded(path.read_bytes())
+    except DamagedError as error:
+        raise DamagedError(f"{path} {error}") from error
 
 
 @lru_cache(maxsize=4)
-def _loaded(content: bytes, path: str) -> Graph:
-    """What is checked is what is loaded. A graph has no state: whoever loads it again is given the same."""
-    _check(content, path)
+def _loaded(content: bytes) -> Graph:
+    """What is checked is what is loaded. A graph has no state, and every day of a recipe has the same: whoever loads it
+    again is given what was loaded."""
+    _check(content)
     try:
         operators = torch.export.load(io.BytesIO(content)).graph_module
     except Exception as error:
-        raise DamagedError(f"{path} is no graph that torch {torch.__version__} can read ({error})") from error
+        raise DamagedError(f"is no graph that torch {torch.__version__} can read ({error})") from error
 
     def graph(weights: Sequence[torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
         # without `module()`'s unpacking and checks of each call, which took as long as one user's forward
@@ -72,25 +76,26 @@ def _loaded(content: bytes, path: str) -> Graph:
     return graph
 
 
-def _check(content: bytes, path: str) -> None:
+def _check(content: bytes) -> None:
+    """DamagedError, which goes on after the file's name."""
     try:
         reader = torch._C.PyTorchFileReader(io.BytesIO(content))  # the loader's own: it sees the same entries
         names = reader.get_all_records()
         entries = {name: reader.get_record(name) for name in names}
     except (RuntimeError, ValueError) as error:
-        raise DamagedError(f"{path} is no .pt2 file, or is cut off ({str(error).splitlines()[0]})") from error
+        raise DamagedError(f"is no .pt2 file, or is cut off ({str(error).splitlines()[0]})") from error
     if foreign := sorted(set(names) - _ENTRIES) or sorted({name for name in names if names.count(name) > 1}):
-        raise DamagedError(f"{path} holds {foreign}, which a graph without weights has not; it is not loaded")
+        raise DamagedError(f"holds {foreign}, which a graph without weights has not; it is not loaded")
     if missing := sorted({_MODEL, *_EMPTY} - set(names)):
-        raise DamagedError(f"{path} lacks {missing}; it is not loaded")
+        raise DamagedError(f"lacks {missing}; it is not loaded")
     if full := sorted(name for name, expected in _EMPTY.items() if entries[name] != expected):
-        raise DamagedError(f"{path}: {full} may hold pickles, and should be empty; it is not loaded")
+        raise DamagedError(f"has {full}, which may hold pickles and should be empty; it is not loaded")
     try:
         model = json.loads(entries[_MODEL])
     except ValueError as error:
-        raise DamagedError(f"{path}: {_MODEL} is no JSON ({error})") from error
+        raise DamagedError(f"has a {_MODEL} that is no JSON ({error})") from error
     for wrong in _unwanted(model):
-        raise DamagedError(f"{path}: {_MODEL} has {wrong}, which no user tower needs; it is not loaded")
+        raise DamagedError(f"has {wrong} in {_MODEL}, which no user tower needs; it is not loaded")
 
 
 def _unwanted(value: Any) -> Iterator[str]:
