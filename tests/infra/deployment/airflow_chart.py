@@ -1,7 +1,8 @@
 """What Airflow's official chart takes: the keys that we set, of its values.schema.json (650 KB with all of Kubernetes).
 
-Looked up by hand in a schema of a release since 1.18 (`createUserJob.enabled` came with apache/airflow#56057), and where it
-leaves an object open, in the templates that read it. A key that is added to our values is looked up there first: an object that is closed refuses to be installed with it, an open one ignores it.
+Looked up by hand in a schema of a release since 1.18 (`createUserJob.enabled` came with apache/airflow#56057), and
+where it leaves an object open, in the templates that read it. A key that is added to our values is looked up there
+first: an object that is closed refuses to be installed with it, an open one ignores it.
 """
 
 from __future__ import annotations
