@@ -60,6 +60,7 @@ def main(assignment_path: str) -> None:
         learn_day(assignment, device=device, local_world_size=local_world_size, directory=path.parent)
         dist.destroy_process_group()
     except Exception as error:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # of an agent that lost the same host: the reason is told first
         log.error("%s: %s", type(error).__name__, error, exc_info=True)
         give_up(failure.of_error(error, post), post)
     watch.stop()
