@@ -13,6 +13,7 @@ import pytest
 
 from infra.settings import get_settings
 from tests.object_store import BUCKET, ObjectServer, object_server
+from tests.shared import made_once
 
 # read before any test is isolated from the environment
 REAL_DATA = os.environ.get("USERMODEL_DATA_DIR")  # noqa: TID251
@@ -60,12 +61,14 @@ def real_data_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database with its tables made: seconds, paid once."""
-    from mlflow import MlflowClient
+    """An MLflow database with its tables made: seconds, paid once by all workers."""
 
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
-    return path
+    def make(folder: Path) -> None:
+        from mlflow import MlflowClient
+
+        MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db").search_experiments()
+
+    return made_once(tmp_path_factory, "empty-store", make) / "mlflow.db"
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import torch
 from features.examples import build_examples
 from features.lake import Lake
 from infra.settings import Settings
+from tests.shared import made_once
 from tests.snapshots.learners import make_ready
 from tests.snapshots.trained import SMALL_DAYS, run_day, small_recipe
 from tests.snapshots.world import tiny_recipe
@@ -41,15 +42,22 @@ def recipe() -> Recipe:
 @pytest.fixture(scope="session")
 def small_days(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> tuple[Recipe, Settings]:
     """Two days really trained, published and promoted, and the examples of a third. To be read only."""
-    folder, recipe = tmp_path_factory.mktemp("small"), small_recipe()
-    shutil.copy(empty_store, folder / "mlflow.db")
-    settings = Settings(home=folder / "home", mlflow_uri=f"sqlite:///{folder}/mlflow.db", ranks=1, _env_file=None)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.chdir(folder)
-        for ds in SMALL_DAYS[:2]:
-            run_day(recipe, ds, settings)
-        build_examples(recipe.source, SMALL_DAYS[2], settings=settings, reject_max_share=recipe.reject_max_share)
-    return recipe, settings
+    recipe = small_recipe()
+
+    def settings_of(folder: Path) -> Settings:
+        uri = f"sqlite:///{folder}/mlflow.db"
+        return Settings(home=folder / "home", mlflow_uri=uri, ranks=1, _env_file=None)
+
+    def make(folder: Path) -> None:
+        shutil.copy(empty_store, folder / "mlflow.db")
+        settings = settings_of(folder)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.chdir(folder)
+            for ds in SMALL_DAYS[:2]:
+                run_day(recipe, ds, settings)
+            build_examples(recipe.source, SMALL_DAYS[2], settings=settings, reject_max_share=recipe.reject_max_share)
+
+    return recipe, settings_of(made_once(tmp_path_factory, "small", make))
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -9,11 +10,12 @@ import torch.distributed as dist
 
 from features.lake import Lake
 from infra.settings import Settings
+from tests.shared import made_once
 from tests.trainer.launch import slurm_here
 from tests.trainer.planted import DAY, commit_day, planted_recipe
 from trainer.job import train
 from trainer.launch import remote
-from trainer.trained import TrainedDay
+from trainer.trained import TrainedDay, trained_days
 
 
 @pytest.fixture(scope="session")
@@ -26,10 +28,17 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def pair(home: Settings) -> tuple[TrainedDay, TrainedDay]:
-    """Two days trained at two ranks, the second from the first."""
-    first = train(planted_recipe(), DAY, settings=home)
-    return first, train(planted_recipe(), DAY + timedelta(1), settings=home)
+def pair(home: Settings, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainedDay, TrainedDay]:
+    """Two days trained at two ranks, the second from the first; this worker's copy."""
+
+    def make(folder: Path) -> None:
+        there = home.model_copy(update={"home": folder, "lake_uri": home.lake})
+        for ds in (DAY, DAY + timedelta(1)):
+            train(planted_recipe(), ds, settings=there)
+
+    shutil.copytree(made_once(tmp_path_factory, "pair", make), home.home, dirs_exist_ok=True)
+    first, second = trained_days(home, "tiny")
+    return first, second
 
 
 @pytest.fixture

@@ -58,6 +58,7 @@ def user_map(trained: TrainedDay) -> IdMap:
     return read_maps(trained.path, managed().schema)["user"]
 
 
+@pytest.mark.slow
 def test_the_maps_go_from_day_to_day(days: tuple[TrainedDay, TrainedDay]) -> None:
     first, second = (user_map(day) for day in days)
     assert first.day + 1 == second.day == (DAY + timedelta(1)).toordinal()
@@ -107,6 +108,7 @@ def whole(tensor: object) -> torch.Tensor:
     return shard.tensor
 
 
+@pytest.mark.slow
 def test_any_number_of_ranks_decides_the_same(days: tuple[TrainedDay, TrainedDay], home: Settings) -> None:
     again = home.model_copy(update={"home": home.home.parent / "one", "ranks": 1})
     shutil.copytree(home.lake, again.lake)
@@ -140,6 +142,7 @@ def test_without_maps_there_is_nothing_to_put(tmp_path: Path) -> None:
     identities.put_into(tmp_path / "checkpoint", tmp_path / "ids")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "today", "words"),
     [
@@ -149,10 +152,12 @@ def test_without_maps_there_is_nothing_to_put(tmp_path: Path) -> None:
     ],
 )
 def test_a_table_whose_rows_are_chosen_otherwise_starts_fresh(
-    before: Table, today: Table, words: str, home: Settings, tmp_path: Path
+    before: Table, today: Table, words: str, days: tuple[TrainedDay, TrainedDay], home: Settings, tmp_path: Path
 ) -> None:
     settings = home.model_copy(update={"home": tmp_path, "ranks": 1})
     shutil.copytree(home.lake, settings.lake)
+    if before is MANAGED:
+        shutil.copytree(days[0].path, settings.checkpoints / "tiny" / days[0].path.name)
     train(managed(before), DAY, settings=settings)
     found = train(managed(today), DAY + timedelta(1), settings=settings).carried_over
     assert found is not None
