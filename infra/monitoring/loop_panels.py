@@ -42,8 +42,23 @@ LOOP = Dashboard(
             Panel(
                 title="Sources", kind="stat", width=4, unit="short", names={0: "not read", 1: "read"},
                 steps=(("red", None), ("green", 1)),
-                says="Whether the last collection could read registry, lake, alert book and checkpoints.",
+                says="Whether the last collection could read registry, lake, alert book, checkpoints and Airflow.",
                 queries=(("min by (source) (usermodel_loop_up)", "{{source}}"),),
+            ),
+        ),
+        "Airflow": (
+            Panel(
+                title="Schedulers", unit="short",
+                says="Whose hearts beat, and how many there should be.",
+                queries=(
+                    ("min(usermodel_loop_schedulers_alive)", "alive"),
+                    ("max(usermodel_loop_schedulers_wanted)", "wanted"),
+                ),
+            ),
+            Panel(
+                title="Lost edge workers", unit="short", most=1,
+                says="1 for one that Airflow does not hear of; none where no step runs on other hosts.",
+                queries=(("max by (worker) (usermodel_loop_edge_worker_lost)", "{{worker}}"),),
             ),
         ),
         "Decisions": (
