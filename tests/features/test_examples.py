@@ -16,8 +16,8 @@ from features.arrow import examples_schema, user_features_schema
 from features.examples import BuiltDay, build_examples, read_state
 from features.lake import Lake
 from features.source import Source
-from tests.features.test_lake import SPAWN
 from tests.features.worlds import GLOBO, GLOBO_DAY, TINY, Row, globo_folder, land, settings_in, visits
+from tests.forked import FORK_SERVER
 
 DAY = date(2026, 1, 1)
 DAYS = [GLOBO_DAY + timedelta(days=number) for number in range(4)]
@@ -62,8 +62,8 @@ def test_two_that_build_the_same_days_at_once_leave_what_one_would(tmp_path: Pat
     alone, together = tmp_path / "alone", tmp_path / "together"
     for home in (alone, together):
         globo_folder(home / "data", *DAYS)
-    barrier = SPAWN.Barrier(2)
-    builders = [SPAWN.Process(target=_build_shared, args=(together, barrier)) for _ in range(2)]
+    barrier = FORK_SERVER.Barrier(2)
+    builders = [FORK_SERVER.Process(target=_build_shared, args=(together, barrier)) for _ in range(2)]
     for builder in builders:
         builder.start()
     expected = [_build(alone, source=source, ds=ds) for source, ds in SHARED]

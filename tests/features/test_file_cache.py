@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
 from multiprocessing.synchronize import Barrier
@@ -9,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from features.file_cache import FileCache
-
-SPAWN = multiprocessing.get_context("spawn")
+from tests.forked import FORK_SERVER
 
 
 def fill(folder: Path, names: list[str], *, most_bytes: int, barrier: Barrier | None = None) -> None:
@@ -30,12 +28,12 @@ def present(folder: Path) -> list[str]:
 
 
 def test_what_is_in_use_stays_and_the_oldest_goes(tmp_path: Path) -> None:
-    barrier = SPAWN.Barrier(2)
+    barrier = FORK_SERVER.Barrier(2)
     for names in (["old"], ["newer"]):  # processes that have ended
-        worker = SPAWN.Process(target=fill, args=(tmp_path, names), kwargs={"most_bytes": 1000})
+        worker = FORK_SERVER.Process(target=fill, args=(tmp_path, names), kwargs={"most_bytes": 1000})
         worker.start()
         worker.join(60)
-    using = SPAWN.Process(target=fill, args=(tmp_path, ["old"]), kwargs={"most_bytes": 1000, "barrier": barrier})
+    using = FORK_SERVER.Process(target=fill, args=(tmp_path, ["old"]), kwargs={"most_bytes": 1000, "barrier": barrier})
     using.start()
     barrier.wait(60)
     os.utime(next(tmp_path.rglob("ds=old")), (0, 0))

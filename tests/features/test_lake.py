@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator
 from datetime import date, timedelta
 from multiprocessing.synchronize import Barrier
@@ -15,11 +14,11 @@ import pytest
 
 from features.fingerprint import fingerprint
 from features.lake import DamagedTableError, Lake, MissingPartitionError
+from tests.forked import FORK_SERVER
 
 TABLE = "examples/test"
 DAY = date(2026, 1, 1)
 NEXT = DAY + timedelta(days=1)
-SPAWN = multiprocessing.get_context("spawn")
 
 
 @pytest.fixture(params=["folder", "object storage"])
@@ -132,8 +131,8 @@ def _write(root: Path, ds: date, first: int, key: str, barrier: Barrier) -> None
 
 
 def _together(*arguments: tuple[Path, date, int, str]) -> list[int | None]:
-    barrier = SPAWN.Barrier(len(arguments))
-    workers = [SPAWN.Process(target=_write, args=(*given, barrier)) for given in arguments]
+    barrier = FORK_SERVER.Barrier(len(arguments))
+    workers = [FORK_SERVER.Process(target=_write, args=(*given, barrier)) for given in arguments]
     for worker in workers:
         worker.start()
     for worker in workers:

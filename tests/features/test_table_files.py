@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable
 from datetime import date, timedelta
 from multiprocessing.synchronize import Barrier
@@ -19,11 +18,11 @@ from features.lake import DamagedTableError, Lake, Partition
 from features.storage import table_files
 from features.table_files import TableFile, file_metadata, is_written
 from infra.settings import get_settings
+from tests.forked import FORK_SERVER
 
 TABLE = "vectors/test"
 DAY = date(2026, 1, 1)
 NEXT = DAY + timedelta(days=1)
-SPAWN = multiprocessing.get_context("spawn")
 LIST = pa.list_(pa.float32())
 SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False), pa.field("vector", LIST, metadata={b"dim": b"2"})])
 VECTOR = "vector.list.element"
@@ -221,9 +220,9 @@ def test_whoever_else_commits_every_day_is_one_writers(tmp_path: Path, exists: b
     if exists:
         _commit(lake, DAY, _write(lake, DAY, "old.parquet", _rows(7000)), key="old")
     arguments = [(DAY, 0, "same"), (DAY, 0, "same"), (DAY, 300, "whole"), (NEXT, 600, "next")]
-    barrier = SPAWN.Barrier(len(arguments))
+    barrier = FORK_SERVER.Barrier(len(arguments))
     workers = [
-        SPAWN.Process(target=_race_whole if key == "whole" else _race, args=(tmp_path, ds, first, key, barrier))
+        FORK_SERVER.Process(target=_race_whole if key == "whole" else _race, args=(tmp_path, ds, first, key, barrier))
         for ds, first, key in arguments
     ]
     for worker in workers:
