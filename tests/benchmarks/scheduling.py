@@ -45,7 +45,7 @@ SELECT r.run_id, extract(epoch FROM r.start_date), extract(epoch FROM r.end_date
 FROM dag_run r JOIN task_instance t USING (dag_id, run_id)
 LEFT JOIN xcom x ON (x.dag_id, x.run_id, x.task_id, x.map_index) = (t.dag_id, t.run_id, t.task_id, t.map_index)
   AND x.key = 'return_value'
-WHERE r.dag_id = 'idle_day' AND r.state = 'success' ORDER BY r.run_id, t.end_date
+WHERE r.dag_id = 'idle_day' AND r.state = 'success' AND r.run_type = 'backfill' ORDER BY r.run_id, t.end_date
 """
 
 
