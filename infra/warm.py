@@ -2,11 +2,16 @@
 
 LocalExecutor and an edge worker run every task in a fork of this process: with the libraries imported here, once, a
 task starts at once instead of spending six to eight seconds of imports. They are imported and not used: a library's
-threads would not survive the fork. Usage: python -m infra.warm scheduler …, python -m infra.warm edge worker …
+threads would not survive the fork. Of Airflow, what it would import in every task to read our DAG files and to run
+them. Usage: python -m infra.warm scheduler …, python -m infra.warm edge worker …
 """
 
 import sys
 
+import airflow.providers.standard.decorators.python
+import airflow.providers.standard.operators.hitl
+import airflow.providers.standard.operators.trigger_dagrun
+import airflow.sdk.definitions.asset.metadata  # noqa: F401
 import deltalake  # noqa: F401
 import mlflow  # noqa: F401
 import polars  # noqa: F401
