@@ -185,7 +185,7 @@ def test_the_champion_is_served_beside_what_runs_until_it_is_not_wanted(
     found = {name: json.loads(answer)["embeddings"][name] for name in served}
     told = {name: (of["origin"], of["default"], of["served_version"]) for name, of in found.items()}
     assert told["demo"] == ("store", False, 2)
-    assert told["demo_a"][2] == 1
+    assert told["demo_a"][2] == Registry(serving).aliases("demo_a")["champion"]
     listeners = {(address, port) for address, port, _ in listening(marked(serving))}
     assert listeners == {(LOOPBACK, getattr(serving, name)) for name in (*PORTS, *ONLINE_PORTS)}
 
