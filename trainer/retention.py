@@ -14,6 +14,7 @@ from trainer import waypoints
 from trainer.archive.archive import GRACE, Archive
 from trainer.archive.lease import day_held
 from trainer.checkpoint import base_path, discard
+from trainer.launch.record import find_records
 from trainer.locks import LockedError
 from trainer.trained import TrainedDay, revisions
 
@@ -38,7 +39,7 @@ def removable(days: Sequence[TrainedDay], *, keep_days: int, base_of: BaseOf = b
 def prune(settings: Settings, model: str, *, keep_days: int, dry_run: bool = False) -> list[Path]:
     """Delete the removable checkpoints of a model, here and in the archive; which. Published snapshots are copies, and
     stay. What killed uploads left in the archive goes too, and the archived waypoints of days that are trained. A day
-    that somebody trains again now stays, with what it adds to, until the next time."""
+    that somebody trains again now, or whose job may run on, stays, with what it adds to, until the next time."""
     archive = Archive.of(settings)
     days = revisions(settings, model)
     base_of = base_path if archive is None else _base_of(archive)
@@ -70,7 +71,16 @@ def _base_of(archive: Archive) -> BaseOf:
 
 
 def _while_idle(archive: Archive | None, day: TrainedDay, action: Callable[[], None]) -> bool:
-    """Whether it was done: not while somebody trains the day, here or on another machine."""
+    """Whether it was done: not while somebody trains the day, here or on another machine, nor while a job of it may run
+    on that nobody waits for: the lock alone would go to whoever asks on the machine of the submitter that died."""
+    for _, record in find_records(day.path.parents[1]):
+        if (record.model, record.ds) == (day.model, str(day.ds)):
+            log.info(
+                "%s stays: %s may train it; run the day again, or `usermodel trainer cancel`",
+                day.path.name,
+                record.describe(),
+            )
+            return False
     try:
         with day_held(archive, day.path.with_name(f"ds={day.ds}"), token=uuid4().hex[:12]):
             action()

@@ -9,7 +9,11 @@ import pytest
 
 from features.lake import Partition
 from infra.settings import Settings
+from trainer import waypoints
 from trainer.checkpoint import Base, is_complete, seal
+from trainer.launch.record import JobRecord, remove_record, write_record
+from trainer.launch.remote import LeftRunningError
+from trainer.locks import check_token, exclusive
 from trainer.retention import prune, removable
 from trainer.trained import DOCUMENT, TrainedDay, checkpoint_path, revisions, to_json
 
@@ -87,3 +91,35 @@ def test_a_base_goes_last(settings: Settings) -> None:
 def test_the_newest_day_always_stays(settings: Settings) -> None:
     with pytest.raises(ValueError, match="keep_days is 0"):
         prune(settings, "tiny", keep_days=0)
+
+
+def left_by(folder: Path, day: TrainedDay) -> JobRecord:
+    """The job of an attempt at the day from other inputs, which ended before it."""
+    record = JobRecord(
+        model="tiny",
+        ds=str(day.ds),
+        fingerprint="other000",
+        scheduler="slurm",
+        token="of-the-job",  # noqa: S106
+        directory=str(folder),
+        submitted=0,
+        job="1",
+    )
+    folder.mkdir(parents=True)
+    write_record(record, folder)
+    return record
+
+
+def test_a_day_whose_job_may_run_on_stays_and_its_lock_too(settings: Settings) -> None:
+    """On the machine of who submitted it, whose lock nobody has any more."""
+    again = revisions(settings, "tiny")[1]
+    folder = waypoints.folder(again.path.with_name(f"ds={again.ds}-other000"))
+    lock, left = again.path.with_name(f"ds={again.ds}.lock"), left_by(folder, again)
+    with pytest.raises(LeftRunningError), exclusive(lock, token=left.token):
+        raise LeftRunningError
+    prune(settings, "tiny", keep_days=3)
+    assert [(day.ds - START).days for day in revisions(settings, "tiny")] == [0, 1, 3, 3, 4, 5], "and what it adds to"
+    check_token(lock, token=left.token)
+    remove_record(folder)
+    prune(settings, "tiny", keep_days=3)
+    assert [(day.ds - START).days for day in revisions(settings, "tiny")] == [3, 3, 4, 5]
