@@ -91,8 +91,16 @@ class _Upload:
         }
 
     def put(self, files: Sequence[File], stored: Mapping[str, Mapping[int, int]]) -> int:
-        """Read every file, and put its pieces that are not stored; how many bytes the files have."""
+        """Read every file, and put its pieces that are not stored; how many bytes the files have.
+        DamagedCheckpointError: a file is not what was sealed; nothing that was put here stays."""
+        try:
+            return self._put(files, stored)
+        except DamagedCheckpointError:  # the next attempt would trust pieces under the right name, of the right length
+            pieces = self.archive.objects.under(self.archive.key_of(self.folder))
+            self.archive.objects.delete([piece.key for piece in pieces if piece.key.endswith(f"-{self.attempt}")])
+            raise
 
+    def _put(self, files: Sequence[File], stored: Mapping[str, Mapping[int, int]]) -> int:
         def put(piece: _Piece) -> None:
             self.go_on()
             if stored.get(piece.file.sha256, {}).get(piece.number) != len(piece.content):
@@ -120,7 +128,8 @@ def _is_there(archive: Archive, folder: Path, manifest: Manifest) -> bool:
         return False
     if bytes(found) != manifest.content:
         raise OtherContentError(
-            f"{archive.uri_of(folder)} is another one than {folder}: somebody else's was archived first, and stays"
+            f"{archive.uri_of(folder)} is another one than {folder}: somebody else's was archived first, and stays; "
+            "delete the folder here, and run its step again, to have that one"
         )
     return True
 

@@ -95,12 +95,17 @@ def test_a_manifest_that_names_a_file_outside_is_refused(name: str) -> None:
         Manifest.parse(content, where="s3://bucket/x.manifest.json")
 
 
-def test_a_file_that_rotted_here_is_not_archived(here: Archive) -> None:
+def test_a_file_that_rotted_here_is_not_archived(here: Archive, there: Archive) -> None:
+    """Nor are its pieces gone on with: the day that is trained again has a file of the same SHA-256."""
     folder = sealed(here.home)
-    (folder / "trained.json").write_bytes(b"y" * 40)
-    with pytest.raises(DamagedCheckpointError, match=r"trained.json has SHA-256 .*it is not archived"):
+    (folder / "state/__0_0.distcp").write_bytes(b"y" * 3500)
+    with pytest.raises(DamagedCheckpointError, match=r"state/__0_0.distcp has SHA-256 .*it is not archived"):
         push(here, folder)
     assert here.manifest(folder) is None
+    shutil.rmtree(folder)
+    assert push(here, sealed(here.home))
+    assert bring(there, there.home / DAY)
+    assert contents(there.home / DAY) == contents(folder)
 
 
 def test_the_second_of_two_takes_the_first_one_s(here: Archive, there: Archive) -> None:
