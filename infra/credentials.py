@@ -37,7 +37,7 @@ def ensure_credentials(settings: Settings) -> Credentials:
     folder = private_folder(_folder(settings))
     airflow_password = _keep(folder / "airflow_password", _password)
     postgres_password = _keep(folder / "postgres_password", _password)
-    passwords_file = folder / "airflow_passwords.json"
+    passwords_file = airflow_passwords_file(settings)
     write_private(passwords_file, json.dumps({settings.airflow_user: airflow_password}))
     write_private(postgres_passfile(settings), f"*:*:*:{POSTGRES_USER}:{postgres_password}\n")
     return Credentials(
@@ -57,10 +57,24 @@ def postgres_passfile(settings: Settings) -> Path:
     return _folder(settings) / "pgpass"
 
 
+def airflow_passwords_file(settings: Settings) -> Path:
+    """The file from which Airflow reads its users' passwords."""
+    return _folder(settings) / "airflow_passwords.json"
+
+
 def airflow_password(settings: Settings) -> str | None:
-    """Of the user that we are at Airflow, out of the file that Airflow reads; None: there is none here."""
-    path = _folder(settings) / "airflow_passwords.json"
-    return json.loads(path.read_text(encoding="utf-8")).get(settings.airflow_user) if path.exists() else None
+    """Of the user that we are at Airflow, out of the file that Airflow reads; None: there is no such file here.
+    ValueError: the file does not name it."""
+    path = airflow_passwords_file(settings)
+    if not path.exists():
+        return None
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))[settings.airflow_user])
+    except (ValueError, KeyError, TypeError):  # which may tell of its content
+        raise ValueError(
+            f'{path} has no password of {settings.airflow_user}; write {{"{settings.airflow_user}": "…"}} there, as '
+            "Airflow has it, or set USERMODEL_AIRFLOW_USER"
+        ) from None
 
 
 def keep_secrets(settings: Settings) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, get_args
 
-from infra.credentials import airflow_password
+from infra.credentials import airflow_passwords_file
 from infra.loop_metrics import families
 from infra.settings import Settings
 
@@ -53,7 +53,7 @@ def collect(recipes: Sequence[Recipe], *, settings: Settings, now: datetime) -> 
     """The page. A source that fails is logged and says so (`usermodel_loop_up`); what the others say is there.
 
     now: aware of its time zone. Of those of the user models that have a version or an alert. Airflow is asked where its
-    password is at hand (<home>/credentials/airflow_passwords.json).
+    passwords are at hand (<home>/credentials/airflow_passwords.json).
     """
     from snapshots.registry import Registry
 
@@ -64,7 +64,7 @@ def collect(recipes: Sequence[Recipe], *, settings: Settings, now: datetime) -> 
     _source(facts, "lake", lambda: _judged(facts, alive, settings))
     _source(facts, "alerts", lambda: _alerts(facts, recipes, {one.model for one in alive}, settings))
     _source(facts, "checkpoints", lambda: _trained(facts, [version.model for version in alive], settings))
-    if airflow_password(settings) is not None:
+    if airflow_passwords_file(settings).exists():
         _source(facts, "airflow", lambda: _alive(facts, settings))
     facts.set(families.COLLECTED, now.timestamp())
     facts.set(families.COLLECTION, time.monotonic() - began)

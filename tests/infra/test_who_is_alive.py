@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from infra.credentials import ensure_credentials
+from infra.credentials import airflow_passwords_file, ensure_credentials, private_folder
 from infra.loop_metrics.collect import collect
 from infra.settings import LOOPBACK, Settings
 from serving.secured.tls import server_context
@@ -113,3 +113,20 @@ def test_without_its_password_airflow_is_not_asked(tmp_path: Path) -> None:
     assert "up airflow" not in found
     assert found["up registry"] == 1
     assert not (tmp_path / "credentials").exists(), "nor is one made"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [pytest.param("", id="empty"), pytest.param("[]", id="a list"), pytest.param('{"other": "p"}', id="another's")],
+)
+def test_passwords_that_cannot_be_read_hide_no_other_source(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    settings = home(tmp_path)
+    kept = airflow_passwords_file(settings)
+    private_folder(kept.parent)
+    kept.write_text(text)
+    found = page(settings)
+    assert (found["up airflow"], found["up registry"]) == (0, 1)
+    assert f"{kept} has no password of admin; write" in caplog.text
+    assert kept.read_text() == text, "nor is it made anew"
