@@ -195,3 +195,31 @@ def test_a_bucket_of_our_own_is_opened_with_our_own_keys(
              if "storage" in service.get("secrets", [])}  # fmt: skip
     assert set(named.values()) == {"/run/secrets/storage"}
     assert {"mlflow", "airflow-scheduler", "serving-compute", "loop-metrics"} <= set(named)
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "files"),
+    [
+        pytest.param([], {}, ["compose.yaml"], id="folders"),
+        pytest.param(["--s3"], {}, ["compose.yaml"], id="a bucket within"),
+        pytest.param(
+            [], {"USERMODEL_STORAGE_URI": "s3://own/demo"}, ["compose.yaml", "bucket.yaml"], id="a bucket elsewhere"
+        ),
+    ],
+)
+def test_what_reads_a_bucket_elsewhere_has_a_way_out(
+    tmp_path: Path, words: list[str], environment: dict[str, str], files: list[str]
+) -> None:
+    """And nothing else more than without; as `up` asks Docker."""
+    docker = tmp_path / "bin" / "docker"
+    docker.parent.mkdir()
+    docker.write_text(f'#!/bin/sh\n[ "$2" = version ] || echo "$@" >> {tmp_path}/asked\n')
+    docker.chmod(0o755)
+    told = {"PATH": f"{docker.parent}:{child_environment()['PATH']}", "USERMODEL_SECRETS": str(tmp_path / "secrets")}
+    subprocess.run([str(COMPOSE / "up"), *words], env=child_environment(**told, **environment), check=True)
+    asked = (tmp_path / "asked").read_text().split()
+    assert [Path(asked[at + 1]).name for at, word in enumerate(asked) if word == "--file"] == files
+    opened = yaml.safe_load((COMPOSE / "bucket.yaml").read_text())["services"]
+    reads = {name for name, one in services().items() if "storage" in one.get("secrets", [])}
+    assert set(opened) == {name for name in reads if "outside" not in services()[name]["networks"]}
+    assert all(one == {"networks": ["inside", "outside"]} for one in opened.values())
