@@ -65,7 +65,7 @@ class Lease:
             by = "nobody" if newest is None else newest.describe()
             raise LockedError(
                 f"{self._objects.uri_of(self._folder)} was taken by {by}, for this attempt ({self._held.token}) had "
-                "not renewed it; nothing is archived"
+                "not renewed it; nothing is archived or decided: run the same again"
             )
 
     def __enter__(self) -> Lease:

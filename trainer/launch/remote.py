@@ -78,7 +78,9 @@ def join(record: JobRecord, folder: Path, *, settings: Settings) -> None:
         try:
             job, status = _seen(scheduler, record)
         except (ConnectionError, RuntimeError) as error:
-            raise LeftRunningError(f"whether {record.describe()} runs on cannot be asked: {error}") from error
+            raise LeftRunningError(
+                f"whether {record.describe()} runs on cannot be asked: {error}; run the day again when it can"
+            ) from error
         if job is None or status is None:
             log.warning("%s of an earlier attempt is gone", record.describe())
             remove_record(folder)
@@ -195,7 +197,8 @@ def _wait(scheduler: Scheduler, record: JobRecord, directory: Path, *, from_star
         except ConnectionError as error:
             if time.monotonic() - heard > _UNREACHABLE_SECONDS:
                 raise LeftRunningError(
-                    f"{record.describe()} runs on, but its scheduler cannot be asked: {error}"
+                    f"{record.describe()} runs on, but its scheduler could not be asked for "
+                    f"{_UNREACHABLE_SECONDS:.0f} s: {error}; run the day again when it can"
                 ) from error
             log.warning("%s cannot be asked: %s", record.scheduler, error)
         else:
