@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from infra.debian import NoPackagesError, unpack
-from trainer.locks import file_lock
+from tests.shared import made_once
 
 
 @pytest.fixture(scope="session")
@@ -14,13 +14,8 @@ def prometheus_programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of `prometheus` and `promtool`: this machine's, or Debian's package unpacked, once for all workers."""
     if (found := shutil.which("promtool")) and shutil.which("prometheus"):
         return Path(found).parent
-    own = tmp_path_factory.getbasetemp()
-    shared = own.parent if own.name.startswith("popen-") else own
-    folder = shared / "prometheus"
-    with file_lock(shared / "prometheus.lock"):
-        try:
-            if not folder.exists():
-                unpack(["prometheus"], folder, alone=True)
-        except NoPackagesError as error:
-            pytest.skip(f"prometheus is not on the PATH, and Debian's package of that name cannot be had: {error}")
+    try:
+        folder = made_once(tmp_path_factory, "prometheus", lambda made: unpack(["prometheus"], made, alone=True))
+    except NoPackagesError as error:
+        pytest.skip(f"prometheus is not on the PATH, and Debian's package of that name cannot be had: {error}")
     return folder / "usr" / "bin"
