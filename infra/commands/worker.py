@@ -25,7 +25,7 @@ def worker(
     tasks: Annotated[int | None, typer.Option(min=1, help="Tasks at once.", show_default="1")] = None,
 ) -> None:
     """Run tasks of a queue on this host, until `usermodel infra down`; what is given is kept in settings.env."""
-    from infra import postgres, services
+    from infra import services
     from infra.credentials import keep_secrets
 
     given = {
@@ -37,11 +37,7 @@ def worker(
         "worker_name": name,
         "worker_tasks": tasks,
     }
-    if postgres.is_initialised(get_settings()):
-        raise ValueError(
-            f"{get_settings().home} is a home of services, with Airflow's database; give the worker another one in "
-            "USERMODEL_HOME"
-        )
+    _require_no_services(get_settings())
     known = get_settings().model_dump(exclude_unset=True)
     settings = Settings.model_validate(known | {key: value for key, value in given.items() if value is not None})
     for setting, option in (("airflow_uri", "airflow"), ("mlflow_uri", "mlflow")):
@@ -51,3 +47,13 @@ def worker(
     keep_secrets(settings)
     if not services.start(settings, progress=typer.echo):
         typer.echo("the worker is up already")
+
+
+def _require_no_services(settings: Settings) -> None:
+    from infra import postgres
+
+    if postgres.is_initialised(settings):
+        raise ValueError(
+            f"{settings.home} is a home of services, with Airflow's database; give the worker another one in "
+            "USERMODEL_HOME"
+        )
