@@ -93,7 +93,7 @@ def try_faults(
         raise ValueError(f"there is no fault {', '.join(unknown)}; there are {', '.join(known)}")
     settings = get_settings()
     day = Day.of(get_recipe(recipe), num_examples=examples or None, settings=settings)
-    outcomes = []
+    outcomes, failed = [], {}
     with (
         Rack(hosts, settings=settings) as rack,
         TemporaryDirectory(prefix="try-", dir=settings.home / "hosts") as folder,
@@ -101,12 +101,19 @@ def try_faults(
         trial = Trial(rack, day, folder=Path(folder), deadline_seconds=deadline)
         for name in fault or known:
             typer.echo(f"{name}: {known[name].promise} …", err=True)
-            outcomes.append(trial.run(name, known[name]))
+            try:
+                outcomes.append(trial.run(name, known[name]))
+            except RuntimeError as error:  # the other faults are tried all the same
+                failed[name] = str(error)
+                typer.echo(f"{name}: {error}", err=True)
+                continue
             if as_json:
                 typer.echo(json.dumps(asdict(outcomes[-1]) | {"redone": outcomes[-1].redone}))
-    if not as_json:
+    if outcomes and not as_json:
         _show(outcomes)
-    if any(outcome.broken for outcome in outcomes):
+    if failed:
+        typer.echo(f"not survived, or not tried: {', '.join(failed)}; the lines above say why", err=True)
+    if failed or any(outcome.broken for outcome in outcomes):
         raise typer.Exit(1)
 
 

@@ -84,5 +84,4 @@ def faults(*, deadline_seconds: float) -> dict[str, Fault]:
         "narrow": _shaped("100 Mbit/s per cable: slower, the same bits", Link(rate_mbit=100)),
         "loss-1": _lossy(1),
         "loss-5": _lossy(5),
-        "loss-20": _lossy(20),
     }
