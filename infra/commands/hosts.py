@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -132,7 +133,7 @@ def _show(outcomes: Sequence[Outcome]) -> None:
             "survived" if failed is None else f"failed after {failed:.1f} s, went on",
             outcome.named or "-",
             "-" if outcome.resumed_at is None else str(outcome.redone),
-            f"{outcome.step_ms:.0f}",
+            "-" if math.isnan(outcome.step_ms) else f"{outcome.step_ms:.0f}",
             f"{outcome.seconds:.0f}",
             "the same bits" if not outcome.apart else f"{len(outcome.apart)} differ",
             "once" if outcome.published == 1 else f"{outcome.published} times",
