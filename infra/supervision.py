@@ -35,6 +35,8 @@ RUNNING = "RUNNING"
 ALIVE = frozenset({RUNNING, "STARTING", "BACKOFF"})
 _PROGRAM = "program:"
 GIVEN_UP = frozenset({"FATAL", "EXITED", "UNKNOWN"})
+RESTS = frozenset({"STOPPED", "FATAL", "UNKNOWN"})
+"""Whatever exited is started again; these stay as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +159,7 @@ class Supervisor:
     def stop(self, names: Iterable[str]) -> None:
         """Stop the programs side by side and wait until they have ended; supervisord kills the slow ones."""
         names, deadline = set(names), time.monotonic() + STOP_SECONDS
-        while alive := [p for name, p in self.processes().items() if name in names and (p.pid or p.state in ALIVE)]:
+        while alive := [p for name, p in self.processes().items() if name in names and p.state not in RESTS]:
             for process in alive:
                 if process.state in ALIVE:  # still, or again: one that died as it was asked is started anew
                     self._ask("stopProcess", process.name)
