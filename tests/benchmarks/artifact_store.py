@@ -1,17 +1,16 @@
 """Checkpoints to object storage and back (`trainer.archive`), against obstore's bare put and get of one such object.
 
-The limit is `obstore.put` of a file of as many bytes, and `obstore.get` into memory, at the same S3 server on loopback
-(moto, in Python, in a process of its own: what it can take is the limit of both), in turns. An upload reads and hashes
-every byte besides, and commits; a download verifies, fsyncs and renames. `disk_write` and `disk_read` are one
-sequential write and fsync, and one read, of as many bytes. `slowdown`: how much longer the steps of a rank take while a
-waypoint is uploaded by another process of the machine, as in training; the server takes its share of the same cores,
-which a real one does not. `memory_mib`: what an upload adds to a process.
+The limit of an upload is `obstore.put` of a file of as many bytes at the same S3 server on loopback (moto, in Python,
+in a process of its own), in turns; it reads and hashes every byte besides, and commits. A download also verifies, and
+ends on the disk: its limit is the slower of `obstore.get` into memory and one sequential write and fsync
+(`disk_write`) of as many bytes, which can overlap. `disk_read` is one read of them. `slowdown`: how much longer the
+steps of a rank take while a waypoint is uploaded by another process of the machine, as in training; the server takes
+its share of the same cores, which a real one does not. `memory_mib`: what an upload adds to a process.
 """
 
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import statistics
 import tempfile
 import warnings
@@ -25,6 +24,7 @@ from obstore import get, put
 
 from features.object_store import object_store
 from tests.benchmarks.checkpoint import MB, Bench, forget, read_file, timed, write_file
+from tests.benchmarks.common.memory import peak_mib
 from tests.benchmarks.common.report import finish, machine, options_of, parser
 from tests.object_store import BUCKET, object_server
 from trainer import waypoints
@@ -77,7 +77,7 @@ class Turns:
             "disk_write": num_bytes / MB / write,
             "disk_read": num_bytes / MB / read,
             "upload_ratio": bare_put / upload,
-            "download_ratio": bare_get / download,
+            "download_ratio": max(bare_get, write) / download,
             "step_ms": 1000 * alone,
             "slowdown": beside / alone,
             "memory_mib": memory,
@@ -104,11 +104,11 @@ def upload_once(home: str, uri: str, folder: str, pipe: Connection) -> None:
     """In a process of its own: tell that all is imported, wait, upload, tell the MiB that it took."""
     archive = Archive(home=Path(home), objects=Objects(uri, object_store))
     archive.names(Path(folder).parent)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mib()
     pipe.send("ready")
     pipe.recv()
     push(archive, Path(folder), at_a_time=2)
-    pipe.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    pipe.send(peak_mib() - before)
 
 
 def measure(*, rows: int, runs: int, home: Path) -> dict[str, Any]:

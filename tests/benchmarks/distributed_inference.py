@@ -31,6 +31,7 @@ from typing import Any
 
 from features.schema import Table
 from infra.settings import REPOSITORY, Settings, child_environment
+from tests.benchmarks.common.memory import peak_mib, pss_mib
 from tests.benchmarks.common.report import finish, machine, options_of, parser, show, spread
 from trainer.recipe import Export, Recipe
 from trainer.recipes import get_recipe
@@ -104,23 +105,7 @@ def work(job: Job, pipe: Connection) -> None:
         vectors = embedder.compute(batches[size], num_rows=num_users)
         rate = num_users / (time.perf_counter() - began)
         pipe.send((rate, hashlib.sha256(vectors.tobytes()).hexdigest()))
-    pipe.send(pss_mib("self"))
-
-
-def pss_mib(pid: int | str) -> float:
-    """Proportional set size of a process."""
-    return _mib(f"/proc/{pid}/smaps_rollup", "Pss:")
-
-
-def peak_mib(pid: int) -> float:
-    """The most that was ever resident of a process, mapped files included."""
-    return _mib(f"/proc/{pid}/status", "VmHWM:")
-
-
-def _mib(path: str, name: str) -> float:
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    (kib,) = (int(line.split()[1]) for line in lines if line.startswith(name))
-    return round(kib / 1024, 1)
+    pipe.send(pss_mib())
 
 
 @contextmanager

@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,6 +35,7 @@ from snapshots.shift.consecutive_days import columns_of, consecutive_days, layou
 from snapshots.shift.ordered import Spool, common, num_buckets
 from snapshots.shift.pair import Compared
 from snapshots.shift.same_users import SameUsers
+from tests.benchmarks.common.memory import peak_mib
 from tests.benchmarks.common.report import finish, machine, options_of, parser, show, spread
 from trainer.recipes import get_recipe
 
@@ -121,12 +121,6 @@ def child(name: str, root: str, num_users: int, runs: int) -> None:
         MEASURED[name](lake, days)
         seconds.append(time.perf_counter() - started)
     print(json.dumps({"rates": [num_rows / s for s in seconds[1:]], "peak_mib": peak_mib()}))
-
-
-def peak_mib() -> int:
-    """Of this process since it began: what getrusage says of a child is at least what its parent had."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) >> 10 for line in lines if line.startswith("VmHWM:"))
 
 
 def measure(name: str, lake: Lake, num_users: int, *, runs: int) -> dict[str, Any]:
