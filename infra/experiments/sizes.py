@@ -1,8 +1,8 @@
 """Small against large downstream models (section 6.2: "on those small models like Messenger inbox with low model
 complexity and feature count, the benefits are more salient").
 
-Size is two things, and each is varied alone: how many of the user's features the model has of its own, and how wide it
-is.
+Size is three things, and each is varied alone: how many of the user's features the model has of its own, how wide its
+vectors are, onto which it projects the embeddings it joins, and how wide its layers are.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ USER = "user"
 ARM = "a"
 WIDE, NARROW = "wide", "narrow"
 WITH_ID = f"{WIDE}, all and the id"
+MIXED = {"wide vectors, narrow layers": (LARGE, SMALL), "narrow vectors, wide layers": (SMALL, LARGE)}
+"""The size whose vectors, and whose layers, a model has."""
+MIXED_SHARES = (SHARES[0], SHARES[-1])
 
 
 def own_features(schema: Schema, share: float) -> tuple[str, ...]:
@@ -44,20 +47,24 @@ def name_of(width: str, share: float) -> str:
 
 
 def sizes_of(setting: Setting) -> dict[str, DownstreamRecipe]:
-    """CTR models of user model a's domain by width and share of the user's features; one with the id too."""
+    """CTR models of user model a's domain by widths and share of the user's features; one with the id too."""
     schema, found = setting.source.schema, {}
+    like = {size: consumer_of(setting, "ctr", size).recipe for size in (LARGE, SMALL)}
     for width, size in ((WIDE, LARGE), (NARROW, SMALL)):
-        like = consumer_of(setting, "ctr", size).recipe
         for share in SHARES:
-            found[name_of(width, share)] = replace(like, user_features=own_features(schema, share))
-        if width == WIDE:
-            found[WITH_ID] = replace(like, user_features=(USER, *own_features(schema, 1.0)))
+            found[name_of(width, share)] = replace(like[size], user_features=own_features(schema, share))
+    for width, (vectors, layers) in MIXED.items():
+        for share in MIXED_SHARES:
+            found[name_of(width, share)] = replace(
+                like[layers], embedding_dim=like[vectors].embedding_dim, user_features=own_features(schema, share)
+            )
+    found[WITH_ID] = replace(like[LARGE], user_features=(USER, *own_features(schema, 1.0)))
     return found
 
 
 def measure(trial: Trial) -> Values:
-    """By size the `gain` of a's embeddings and the `training gain`, percent, the `baseline NE`, the `rank` of the
-    embeddings and of how many it is, and the number of its own user `features`."""
+    """By size the `gain` of a's embeddings, that of the `last` day and the `training gain`, percent, the `baseline NE`,
+    the `rank` of the embeddings and of how many it is, and the number of its own user `features`."""
     joined = served_by(trial.lab, trial.towers(trial.setting.user_models[ARM]))
     found = {}
     sizes = sizes_of(trial.setting)
@@ -83,6 +90,7 @@ def _measure_size(
     losses = follow(trial.lab, recipe, followed, {ARM: joined}, progress=progress, before=before)
     return {
         "gain": losses.diff_percent(ARM, kind="eval", first=first),
+        "last": losses.diff_percent(ARM, kind="eval", first=len(followed) - 1),
         "training gain": losses.diff_percent(ARM, kind="train", first=first),
         "baseline NE": losses.ne(BASELINE, kind="eval", first=first),
         "features": len(recipe.user_features),
@@ -106,6 +114,7 @@ def conclude(setting: Setting, results: Results) -> Finding:
                 of(name, "baseline NE").mean,
                 of(name, "training gain"),
                 of(name, "gain"),
+                of(name, "last"),
                 of(name, "rank").mean,
                 of(name, "ranked").mean,
             ),
@@ -117,12 +126,17 @@ def conclude(setting: Setting, results: Results) -> Finding:
         Column(title="baseline NE", digits=4),
         Column(title="training NE diff %", signed=True),
         Column(title="NE diff %", signed=True, drawn=True),
+        Column(title="on the last day", signed=True),
         Column(title="FI", digits=1),
         Column(title="of features", digits=0),
     )
     none, full = (of(name_of(WIDE, share), "gain").values for share in (0.0, 1.0))
-    narrow = [of(name_of(NARROW, share), "gain").values for share in SHARES]
-    wide = [of(name_of(WIDE, share), "gain").values for share in SHARES]
+
+    def gains(width: str, shares: Sequence[float] = SHARES) -> list[float]:
+        return _mean([of(name_of(width, share), "gain").values for share in shares])
+
+    wide = gains(WIDE, MIXED_SHARES)
+    narrow_layers, narrow_vectors = (difference(gains(width, MIXED_SHARES), wide) for width in MIXED)
     return Finding(
         name=STUDY.name,
         title="Small against large downstream models",
@@ -133,8 +147,10 @@ def conclude(setting: Setting, results: Results) -> Finding:
             is_below_zero("Models with few features of their own gain more (none less all).", difference(none, full)),
             is_below_zero(
                 "Models of low complexity gain more (narrow less wide, mean over the shares).",
-                difference(_mean(narrow), _mean(wide)),
+                difference(gains(NARROW), gains(WIDE)),
             ),
+            is_below_zero("Of that, narrow vectors (narrow vectors and wide layers, less wide).", narrow_vectors),
+            is_below_zero("Of that, narrow layers (wide vectors and narrow layers, less wide).", narrow_layers),
             is_below_zero(
                 "A model that has every feature of the user, and the id, still gains.",
                 of(WITH_ID, "gain"),
