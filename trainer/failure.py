@@ -6,12 +6,14 @@ Light to import: the launcher reads what the ranks wrote.
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
+from uuid import uuid4
 
 from trainer.heartbeat import Phase, Post, explain_wait, is_alone, look_around, read_sign
 from trainer.reach import Answer
@@ -39,12 +41,16 @@ class Failure:
     message: str
 
     def write(self, directory: Path) -> None:
-        """Leave it in the job's directory, whole or not at all; the first of a rank stays."""
-        path = directory / f"error-{self.rank}.json"
-        if not path.exists():
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(asdict(self)))
-            partial.rename(path)
+        """Leave it in the job's directory, whole or not at all; the first of a rank stays, and its threads may fail at
+        the same time: what waits and what watches it."""
+        partial = directory / f"error-{self.rank}.{uuid4().hex[:12]}.partial"
+        partial.write_text(json.dumps(asdict(self)))
+        try:
+            os.link(partial, directory / f"error-{self.rank}.json")  # fails where there is one
+        except FileExistsError:
+            pass
+        finally:
+            partial.unlink()
 
 
 def forget(directory: Path, rank: int) -> None:
