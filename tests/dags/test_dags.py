@@ -6,6 +6,7 @@ import itertools
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from trainer.serving import Serving
 
 HEAVY = ("infra.settings", "torch", "torchrec", "pyarrow", "mlflow", "deltalake", "polars", "numpy", "matplotlib")
 DAG_FILES = (
-    "dags.user_models, dags.reviews, dags.rollbacks, dags.freshness, dags.downstreams, dags.retention, dags.serving"
+    "dags.user_models, dags.reviews, dags.rollbacks, dags.freshness, dags.downstreams, dags.retention, dags.store_loads"
 )
 
 
@@ -87,7 +88,7 @@ def test_where_consumers_learn_first_they_release_what_is_loaded(
     from airflow.sdk import AssetAny
 
     from dags.downstreams import downstream_model
-    from dags.serving import serving
+    from dags.store_loads import serving
 
     demo = replace(get_recipe("demo"), serving=Serving(after="learning"))
     monkeypatch.setitem(USER_MODELS, "demo", lambda: demo)
@@ -117,6 +118,15 @@ def test_every_task_retries_but_not_bad_input(dagbag: Any) -> None:
             assert task.execution_timeout is not None, task
         assert dag.doc_md, dag.dag_id
         assert dag.tags, dag.dag_id
+
+
+def test_no_file_hides_a_package() -> None:
+    """Airflow puts the folder of the DAG files on the path that tasks import from, and an installed package may come
+    after it."""
+    folder = REPOSITORY / "dags"
+    elsewhere = [entry for entry in sys.path if Path(entry).resolve() != folder]
+    names = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    assert not [name for name in names if PathFinder.find_spec(name, elsewhere) is not None]
 
 
 def test_parsing_imports_nothing_heavy(airflow_home: Path) -> None:
