@@ -32,6 +32,11 @@ WITH_ID = f"{WIDE}, all and the id"
 MIXED = {"wide vectors, narrow layers": (LARGE, SMALL), "narrow vectors, wide layers": (SMALL, LARGE)}
 """The size whose vectors, and whose layers, a model has."""
 MIXED_SHARES = (SHARES[0], SHARES[-1])
+WHY = (
+    "A model projects the embeddings that it joins onto vectors as wide as its own, and compares those with "
+    "its item's. What narrow ones cannot hold is lost to it, whatever else it lacks; layers take nothing "
+    "away."
+)
 
 
 def own_features(schema: Schema, share: float) -> tuple[str, ...]:
@@ -149,14 +154,15 @@ def conclude(setting: Setting, results: Results) -> Finding:
                 "Models of low complexity gain more (narrow less wide, mean over the shares).",
                 difference(gains(NARROW), gains(WIDE)),
             ),
-            is_below_zero("Of that, narrow vectors (narrow vectors and wide layers, less wide).", narrow_vectors),
-            is_below_zero("Of that, narrow layers (wide vectors and narrow layers, less wide).", narrow_layers),
+            is_below_zero("Models of narrow vectors gain more (these with wide layers, less wide).", narrow_vectors),
+            is_below_zero("Models of narrow layers gain more (these over wide vectors, less wide).", narrow_layers),
             is_below_zero(
                 "A model that has every feature of the user, and the id, still gains.",
                 of(WITH_ID, "gain"),
                 unit="NE diff %",
             ),
         ),
+        notes=(WHY,),
     )
 
 

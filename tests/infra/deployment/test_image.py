@@ -63,6 +63,13 @@ def test_everything_is_pinned_by_hash() -> None:
     assert not re.search(r"^(ARG|ENV)\b.*(PASSWORD|SECRET|TOKEN|KEY)", text, flags=re.MULTILINE)
 
 
+def test_where_packages_come_from_can_be_told() -> None:
+    read = re.findall(r'environ\.get\("(\w+)"', (REPOSITORY / "infra/requirements/uv_options.py").read_text())
+    assert read == ["USERMODEL_TORCH_INDEX"]
+    first = text_of("image/Containerfile").split("\nFROM ")[1]
+    assert set(read) <= set(re.findall(r"^ARG (\w+)$", first, flags=re.MULTILINE))
+
+
 def test_only_what_is_named_goes_in() -> None:
     kept = [line for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
     assert kept[0] == "*"
