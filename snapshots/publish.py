@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import subprocess
 from collections.abc import Callable
 from datetime import date
@@ -153,8 +154,8 @@ def _of_checkpoint(trained: TrainedDay) -> dict[str, float | None]:
 
 
 def code_version() -> str:
-    """The commit that this code was run from, or the package's version where there is no repository."""
-    if (REPOSITORY / ".git").exists():
+    """The commit that this code was run from, or the package's version where there is no repository, or no git."""
+    if (REPOSITORY / ".git").exists() and shutil.which("git"):
         found = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=False
         )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from features.batches import Encoder
 from features.lake import Lake
 from infra.settings import Settings
 from snapshots.export import CONTRACT, WEIGHTS, export_day, load_snapshot, read_contract
-from snapshots.publish import publish
+from snapshots.publish import code_version, publish
 from snapshots.registry import MissingVersionError, Registry
 from snapshots.seal import DamagedError, SealedError
 from tests.snapshots.world import DAYS, commit_users, make_tower, publish_day, trained_day
@@ -186,3 +187,8 @@ def test_mlflow_down_says_where_and_which_setting(recipe: Recipe, tmp_path: Path
     with pytest.raises(ConnectionError, match=r"http://127.0.0.1:9 .*USERMODEL_MLFLOW_URI"):
         publish_day(recipe, DAYS[0], make_tower(recipe), settings=down)
     assert not down.artifacts.exists(), "nothing is sealed that could not be registered"
+
+
+def test_without_git_the_code_is_the_packages_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert code_version() == version("usermodel")
