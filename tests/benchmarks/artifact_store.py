@@ -24,7 +24,7 @@ from obstore import get, put
 
 from features.object_store import object_store
 from tests.benchmarks.checkpoint import MB, Bench, forget, read_file, timed, write_file
-from tests.benchmarks.common.memory import peak_mib
+from tests.benchmarks.common.memory import forget_peak, peak_mib
 from tests.benchmarks.common.report import finish, machine, options_of, parser
 from tests.object_store import BUCKET, object_server
 from trainer import waypoints
@@ -104,9 +104,10 @@ def upload_once(home: str, uri: str, folder: str, pipe: Connection) -> None:
     """In a process of its own: tell that all is imported, wait, upload, tell the MiB that it took."""
     archive = Archive(home=Path(home), objects=Objects(uri, object_store))
     archive.names(Path(folder).parent)
-    before = peak_mib()
     pipe.send("ready")
     pipe.recv()
+    forget_peak()
+    before = peak_mib()
     push(archive, Path(folder), at_a_time=2)
     pipe.send(peak_mib() - before)
 
