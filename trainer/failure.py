@@ -6,17 +6,16 @@ Light to import: the launcher reads what the ranks wrote.
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
-from uuid import uuid4
 
 from trainer.heartbeat import Phase, Post, explain_wait, is_alone, look_around, read_sign
 from trainer.reach import Answer
+from trainer.whole import write_first
 
 Kind = Literal["own", "waited", "broken", "alone"]
 """An error of the rank's own; another rank kept it waiting past the deadline; another rank went away; or the rank's own
@@ -43,14 +42,7 @@ class Failure:
     def write(self, directory: Path) -> None:
         """Leave it in the job's directory, whole or not at all; the first of a rank stays, and its threads may fail at
         the same time: what waits and what watches it."""
-        partial = directory / f"error-{self.rank}.{uuid4().hex[:12]}.partial"
-        partial.write_text(json.dumps(asdict(self)))
-        try:
-            os.link(partial, directory / f"error-{self.rank}.json")  # fails where there is one
-        except FileExistsError:
-            pass
-        finally:
-            partial.unlink()
+        write_first(directory / f"error-{self.rank}.json", json.dumps(asdict(self)))
 
 
 def forget(directory: Path, rank: int) -> None:

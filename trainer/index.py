@@ -52,7 +52,7 @@ def _member(kind: object, name: str) -> Enum:
 
 class _Index(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in (("builtins", "getattr"), ("__builtin__", "getattr")):
+        if (module, name) == ("builtins", "getattr"):
             return _member
         if (module, name) in _KNOWN or (module == "torch" and _is_dtype(name)):
             return super().find_class(module, name)

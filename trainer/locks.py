@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import IO
 from uuid import uuid4
 
+from trainer.whole import draft, write_first
+
 log = logging.getLogger(__name__)
 
 EXPIRY_SECONDS = 120.0
@@ -156,13 +158,8 @@ def _take(path: Path, *, token: str, is_locked: bool, expiry_seconds: float) -> 
             raise LockedError(_held(path, newest.describe(age_seconds)))
     lease = _Lease(pid=os.getpid(), host=socket.gethostname(), kernel=ours, token=token)
     taken = path.with_name(f"{path.name}.{number + 1}")
-    partial = _written(taken, lease)
-    try:
-        os.link(partial, taken)  # appears whole, and fails where another process was first
-    except FileExistsError:
-        raise LockedError(_held(path, "another process")) from None
-    finally:
-        partial.unlink()
+    if not write_first(taken, json.dumps(asdict(lease))):
+        raise LockedError(_held(path, "another process"))
     for old, file in _leases(path).items():
         if old <= number:
             file.unlink(missing_ok=True)
@@ -188,17 +185,11 @@ def _release(lease: Path) -> None:
     """Keep the number, so that no later lease has it again."""
     with contextlib.suppress(FileNotFoundError):
         content = _Lease(**json.loads(lease.read_text()))
-        partial = _written(lease, _Lease(**{**asdict(content), "released": True}))
+        partial = draft(lease, json.dumps({**asdict(content), "released": True}))
         if lease.exists():
             partial.rename(lease)
         else:
             partial.unlink()
-
-
-def _written(lease: Path, content: _Lease) -> Path:
-    partial = lease.with_name(f".{lease.name}-{uuid4().hex[:12]}")
-    partial.write_text(json.dumps(asdict(content)))
-    return partial
 
 
 def _newest(path: Path) -> tuple[int, _Lease | None, float]:

@@ -29,6 +29,7 @@ from torch.distributed.elastic.rendezvous.c10d_rendezvous_backend import C10dRen
 from torch.distributed.elastic.rendezvous.dynamic_rendezvous import DynamicRendezvousHandler, RendezvousTimeout
 
 from trainer.reach import retry_often
+from trainer.whole import draft
 
 log = logging.getLogger(__name__)
 
@@ -222,9 +223,8 @@ def _serve(hosts: Hosts, listening: socket.socket) -> tuple[TCPStore, int]:
     store = TCPStore(host, port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach())
     store.set(hosts.directory.name, "here")
     if hosts.endpoint is None:
-        partial = hosts.directory / f".{_ADDRESS}-{uuid4().hex[:12]}"
-        partial.write_text(json.dumps([host, port]))
-        partial.rename(hosts.directory / _ADDRESS)
+        address = hosts.directory / _ADDRESS
+        draft(address, json.dumps([host, port])).rename(address)
     log.info("listening on %s:%d", host, port)
     return store, port
 
